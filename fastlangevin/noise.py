@@ -1,0 +1,169 @@
+"""The address of every random number: stream version 1.
+
+A random value is a pure function of (seed, sample, draw, element, purpose). One Philox4x32-10 block serves four
+neighbouring elements of one sample:
+
+    key      k0, k1 = low and high word of the 64-bit seed
+    counter  c0 = element // 4, elements counted in logical row-major order of one sample's shape
+             c1 = low 32 bits of the global sample id
+             c2 = draw number (the step of a chain, counted from 0 over all levels)
+             c3 = purpose in the top 8 bits, high 24 bits of the sample id below
+
+Word ``element % 4`` of the block belongs to the element. The fields have room for 2^34 elements a sample, 2^56
+samples, 2^32 draws and 256 purposes. A field that is out of range raises; nothing wraps. The step never enters the
+key and a rank never enters the seed, so a sample's noise does not depend on its batch, its process or its device.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+__all__ = ["STREAM_VERSION", "Purpose"]
+
+STREAM_VERSION = 1
+
+MAX_SEED = 2**64 - 1
+MAX_DRAW = 2**32 - 1
+MAX_SAMPLE_ID = 2**56 - 1
+MAX_ELEMENTS = 2**34
+
+Seed = int | Tensor
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+class Purpose(IntEnum):
+    """What a random number is for. Two purposes never share a value, whatever the other fields are.
+
+    The values are part of the stream: they are never renumbered. 128 to 255 are free for a caller's own use.
+    """
+
+    INITIAL_STATE = 0
+    LANGEVIN = 1
+    DSM_NOISE = 2
+    DSM_LEVEL = 3
+    INPAINTING = 4
+    PROJECTION = 5
+    AUGMENTATION = 6
+    DATA_ORDER = 7
+    SEED = 8
+    USER = 128
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """``value`` as a Python int in [low, high]; floats and bools are refused, NumPy integers are welcome."""
+    if type(value) is int:
+        number = value
+    else:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an integer from {low} to {high}, got {value!r} ({type(value).__name__})")
+        number = operator.index(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+    return number
+
+
+def signed64(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit word: how a seed is kept in a tensor."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def seed_from(generator: torch.Generator | None) -> int:
+    """A 64-bit seed from a generator, or from PyTorch's default CPU generator. Never synchronises a device."""
+    if generator is None or generator.device.type == "cpu":
+        low, high = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64).tolist()
+        return low | high << 32
+    # A device generator is read and advanced on the host: drawing from it would wait for the device.
+    from fastlangevin.reference import philox
+
+    offset = generator.get_offset()
+    generator.set_offset(offset + 4)
+    key = generator.initial_seed() % 2**64
+    words = philox(
+        *(torch.tensor(word) for word in (offset % 2**32, offset >> 32, 0, int(Purpose.SEED) << 24)),
+        torch.tensor(key % 2**32),
+        torch.tensor(key >> 32),
+    )
+    return int(words[0]) | int(words[1]) << 32
+
+
+def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, device: torch.device) -> Seed:
+    """The seed of a call, from ``seed=``, ``generator=`` or neither.
+
+    Args:
+        seed: 0 to 2^64 - 1, or an int64 tensor holding the seed's bits: 0-dim, or ``(B,)`` for a seed per sample.
+        generator: a ``torch.Generator``, or a sequence of ``B`` of them for a seed per sample.
+        batch: ``B``, the number of samples.
+        device: where a tensor of seeds is put.
+
+    Returns:
+        An int, or an int64 tensor on ``device`` of shape ``()`` or ``(B,)``.
+    """
+    if seed is not None and generator is not None:
+        raise ValueError("give seed= or generator=, not both")
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.shape not in ((), (batch,)):
+            raise ValueError(
+                f"seed as a tensor must be int64 of shape () or ({batch},), got {seed.dtype} of shape "
+                f"{tuple(seed.shape)}; torch.tensor(seed) makes one of a seed below 2**63"
+            )
+        return seed.to(device)
+    if seed is not None:
+        return integer("seed", seed, 0, MAX_SEED)
+    if generator is None or isinstance(generator, torch.Generator):
+        return seed_from(generator)
+    generators = list(generator)
+    if not all(isinstance(each, torch.Generator) for each in generators):
+        raise TypeError("generator must be a torch.Generator or a sequence of them, one for each sample")
+    if len(generators) != batch:
+        raise ValueError(
+            f"generator has {len(generators)} entries for {batch} samples; give one for each, or a single one"
+        )
+    return torch.tensor([signed64(seed_from(each)) for each in generators], dtype=torch.int64).to(device)
+
+
+def resolve_draw(draw: int | Tensor, device: torch.device) -> int | Tensor:
+    """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it (its value is not read here)."""
+    if isinstance(draw, Tensor):
+        if draw.dtype != torch.int64 or draw.ndim:
+            raise ValueError(
+                f"draw as a tensor must be int64 of shape (), got {draw.dtype} of shape {tuple(draw.shape)}"
+            )
+        return draw.to(device)
+    return integer("draw", draw, 0, MAX_DRAW)
+
+
+def resolve_sample_ids(
+    sample_ids: Tensor | Sequence[int] | None, offset: int, batch: int, device: torch.device
+) -> tuple[Tensor | None, int]:
+    """The global ids of a batch: ``(ids, offset)``, of which ids is None for ``offset .. offset + batch - 1``.
+
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    """
+    offset = integer("sample_offset", offset, 0, MAX_SAMPLE_ID)
+    if sample_ids is None:
+        if offset + batch - 1 > MAX_SAMPLE_ID:
+            raise ValueError(
+                f"sample_offset {offset} with {batch} samples goes past the last sample id, {MAX_SAMPLE_ID}"
+            )
+        return None, offset
+    if offset:
+        raise ValueError("give sample_ids= or sample_offset=, not both")
+    if not isinstance(sample_ids, Tensor):
+        sample_ids = torch.tensor(
+            [integer("sample_ids", each, 0, MAX_SAMPLE_ID) for each in sample_ids], dtype=torch.int64
+        )
+    if sample_ids.dtype != torch.int64 or sample_ids.shape != (batch,):
+        raise ValueError(
+            f"sample_ids must be int64 of shape ({batch},), one for each sample, got {sample_ids.dtype} of shape "
+            f"{tuple(sample_ids.shape)}"
+        )
+    if sample_ids.device.type == "cpu" and batch:
+        low, high = sample_ids.aminmax()
+        if low < 0 or high > MAX_SAMPLE_ID:
+            raise ValueError(f"sample_ids must be from 0 to {MAX_SAMPLE_ID}, got {int(low if low < 0 else high)}")
+    return sample_ids.to(device), 0
