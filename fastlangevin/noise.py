@@ -16,7 +16,6 @@ key and a rank never enters the seed, so a sample's noise does not depend on its
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -61,7 +60,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     else:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an integer from {low} to {high}, got {value!r} ({type(value).__name__})")
-        number = operator.index(value)
+        number = int(value)
     if not low <= number <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {number}")
     return number
@@ -70,6 +69,22 @@ def integer(name: str, value: object, low: int, high: int) -> int:
 def signed64(word: int) -> int:
     """The int64 with the bits of an unsigned 64-bit word: how a seed is kept in a tensor."""
     return word - 2**64 if word >= 2**63 else word
+
+
+def tensor_word(value: int | Tensor, like: Tensor) -> Tensor:
+    """A seed or draw number as an int64 tensor on ``like``'s device.
+
+    Written as an addition because a compiled program then takes the number as an input: ``torch.tensor(value)`` would
+    make it a constant and compile anew for every value.
+    """
+    if isinstance(value, Tensor):
+        return value.to(like.device)
+    if value >= 2**63 and torch.compiler.is_compiling():
+        raise ValueError(
+            "inside torch.compile an integer seed must be below 2**63, the largest integer a compiled program takes; "
+            "pass it as an int64 tensor with the same bits: torch.tensor(seed - 2**64)"
+        )
+    return torch.zeros((), dtype=torch.int64, device=like.device) + signed64(value)
 
 
 def seed_from(generator: torch.Generator | None) -> int:

@@ -1,0 +1,39 @@
+"""The command line: ``fastlangevin sample`` and ``fastlangevin train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def parser() -> argparse.ArgumentParser:
+    from fastlangevin.cli import sample, train
+
+    top = argparse.ArgumentParser(
+        prog="fastlangevin", description="Sample from score-based generative models, and train them."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    for name, module, summary in (
+        ("sample", sample, "draw samples from a network and write them as a picture"),
+        ("train", train, "train a score network by denoising score matching"),
+    ):
+        command = commands.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can mend are one line on stderr and exit status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        print(f"fastlangevin {options.command}: error: {error}", file=sys.stderr)
+        return 2
+    return status

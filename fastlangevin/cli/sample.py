@@ -1,0 +1,230 @@
+"""Draw samples by annealed Langevin dynamics and write them as a PNG grid.
+
+Without a checkpoint the network that ships with the package is used: 8x8 digits. The samples depend on the seed and on
+their numbers alone: neither on the batch size nor on where a run was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import signal
+import tempfile
+import time
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin import chains, checkpoint, pictures
+from fastlangevin.noise import MAX_SEED
+from fastlangevin.runtime import choose
+from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
+
+SAVE_EVERY_SECONDS = 10.0
+FRAMES = 51
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--checkpoint", type=Path, help="network to sample from; the digits of the package where it is left out")
+    add("--n", type=int, default=100, help="number of samples")
+    add("--seed", type=int, default=0, help=f"0 to {MAX_SEED}")
+    add("--out", type=Path, default=Path("samples.png"), help="picture to write")
+    add(
+        "--trajectory",
+        type=Path,
+        nargs="?",
+        const=Path("trajectory.png"),
+        help="also write the annealing as a strip of pictures",
+    )
+    add("--resume", action="store_true", help="go on with a run of the same --out that was stopped")
+    add(
+        "--epsilon", type=float, help="step size at the last level, the paper's convention; the checkpoint's by default"
+    )
+    add("--steps-per-level", type=int, help="updates for each noise level; the checkpoint's by default")
+    add("--corrector", choices=("langevin", "ou"), default="langevin", help="noise of the update")
+    add("--sample-offset", type=int, default=0, help="number of the first sample: run 100..199 alone with 100")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
+    add("--impl", default="auto", choices=("auto", "triton", "cpp", "reference"), help="implementation of the update")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+class _Stop:
+    """SIGINT and SIGTERM as a flag, so that a run ends between two updates; a second signal ends it at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __enter__(self) -> _Stop:
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+
+def _load(path: Path | None) -> checkpoint.Checkpoint:
+    if path is not None:
+        return checkpoint.load(path)
+    with as_file(files("fastlangevin") / "assets" / "digits.safetensors") as shipped:
+        return checkpoint.load(shipped)
+
+
+def _check_writable(path: Path) -> None:
+    """Raises where a file cannot be written: found out before the sampling, not after it."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder; name a file, such as {path / 'samples.png'}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot write {path}: it is not a file; choose another path")
+    try:
+        # A trial, since os.access() says yes to root where the file system says no.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another path") from error
+
+
+def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str, Any]:
+    advice = metadata.get("sampling", {})
+    steps = options.steps_per_level
+    settings = {
+        "epsilon": options.epsilon if options.epsilon is not None else advice.get("epsilon"),
+        "steps_per_level": steps if steps is not None else advice.get("steps_per_level"),
+        "init": advice.get("init", "uniform"),
+    }
+    for name in ("epsilon", "steps_per_level"):
+        if settings[name] is None:
+            raise ValueError(f"the checkpoint names no {name}; give --{name.replace('_', '-')}")
+    return settings
+
+
+def run(options: argparse.Namespace) -> int:
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if options.n < 1:
+        raise ValueError(f"--n must be at least 1, got {options.n}")
+    if options.trajectory is not None and options.trajectory.resolve() == options.out.resolve():
+        raise ValueError(f"--out and --trajectory both name {options.out}; give two files")
+    for path in (options.out, options.trajectory):
+        if path is not None:
+            _check_writable(path)
+    loaded = _load(options.checkpoint)
+    shape = loaded.metadata.get("data", {}).get("shape")
+    if shape is None:
+        raise ValueError(
+            "the checkpoint does not say the shape of a sample; write it again with metadata['data']['shape']"
+        )
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            f"samples of shape {tuple(shape)} are not pictures, (1, H, W) or (3, H, W); draw them in Python with "
+            "fastlangevin.annealed_langevin"
+        )
+    settings = _settings(options, loaded.metadata)
+    device = _device(options.device)
+    identity = {"weights": _fingerprint(loaded.net), "sample_offset": options.sample_offset}
+    net = loaded.net.to(device)
+    name = choose(options.impl, device)[0]
+    total = len(loaded.sigmas) * settings["steps_per_level"]
+    kept = max(1, total // (FRAMES - 1)) if options.trajectory is not None else 0
+    left = options.out.with_name(options.out.name + ".chain")
+    resume = _resume(left, options, identity, device) if options.resume else None
+    saved = time.monotonic()
+
+    def save(state: ChainState) -> None:
+        chains.save(left, replace(state, record={**state.record, "run": identity}))
+
+    with _Stop() as stop:
+
+        def after_step(info: StepInfo) -> bool:
+            nonlocal saved
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                save(info.state())
+                saved = time.monotonic()
+            return bool(stop.signal)
+
+        started = time.monotonic()
+        result = annealed_langevin(
+            net,
+            loaded.sigmas,
+            shape=(options.n, *shape),
+            corrector=options.corrector,
+            denoise=True,
+            seed=options.seed,
+            sample_offset=options.sample_offset,
+            device=device,
+            callback=after_step,
+            progress=not options.quiet,
+            trajectory=kept,
+            resume=resume,
+            full_output=True,
+            impl=options.impl,
+            **settings,
+        )
+        seconds = time.monotonic() - started
+    if result.state.step < total:
+        save(result.state)
+        print(f"stopped after {result.state.step} of {total} updates; go on with --resume (state in {left})")
+        return 128 + stop.signal
+    _write(options, result.samples, result.trajectory, name)
+    left.unlink(missing_ok=True)
+    print(
+        f"{options.n} samples in {seconds:.1f} s ({options.n / seconds:.1f} samples/s), seed {options.seed}, "
+        f"implementation {name} on {device}: {options.out}"
+    )
+    return 0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
+    return device
+
+
+def _fingerprint(net: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], device: torch.device) -> ChainState:
+    """The state that a stopped run left, if it is a run of the same samples."""
+    state = chains.load(left, device)
+    run = state.record.get("run", {})
+    for option, was, now in (
+        ("--n", state.x.shape[0], options.n),
+        ("--seed", state.seed, options.seed),
+        ("--sample-offset", run.get("sample_offset"), options.sample_offset),
+    ):
+        if was != now:
+            raise ValueError(f"{left} was begun with {option} {was}, not {now}; give {option} {was}")
+    if run.get("weights") != identity["weights"]:
+        raise ValueError(f"{left} was begun with another network; give its --checkpoint")
+    return state
+
+
+def _write(options: argparse.Namespace, samples: Tensor, trajectory: Tensor | None, name: str) -> None:
+    notes = {"Software": "fastlangevin", "seed": options.seed, "implementation": name}
+    pictures.save_png(options.out, pictures.grid(samples), notes)
+    if options.trajectory is not None and trajectory is not None:
+        frames = torch.cat([trajectory, samples[None]])
+        pictures.save_png(options.trajectory, pictures.strip(frames), notes)
+        print(f"annealing of {min(8, len(samples))} samples: {options.trajectory}")

@@ -1,0 +1,106 @@
+"""What the score networks share: the ladder, the frame around the learnt part, files.
+
+With a data mean m and a data variance v, the network F(u, i) that is learnt gives the score of level i as
+
+    s(x, i) = h / sigma_i,   h = -sigma_i (x - m) / (v + sigma_i^2) + sqrt(v / (v + sigma_i^2)) F(u, i),
+    u = (x - m) / sqrt(v + sigma_i^2)
+
+The division by sigma is technique 3 of Song and Ermon 2020; the first term of h is the exact score of the Gaussian
+N(m, v) at that level, and the factors keep the input and the target of F near unit variance at all levels (Karras,
+Aittala, Aila and Laine 2022, equation 7 and appendix B.6). F starts at zero, so a new network is that Gaussian's score.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fastlangevin.schedules import Sigmas, check_sigmas
+
+__all__ = ["ScoreNet", "check_labels"]
+
+
+class ScoreNet(nn.Module):
+    """Base of the networks: called as ``net(x, labels)``, returns the score.
+
+    Args:
+        sigmas: ladder ``(L,)`` in the units of the data, largest first; kept as the buffer ``sigmas``.
+        config: frozen dataclass of plain numbers that builds the network again.
+        mean: data mean m.
+        std: data standard deviation sqrt(v), positive.
+    """
+
+    sigmas: Tensor
+
+    def __init__(self, sigmas: Sigmas, config: Any, *, mean: float, std: float) -> None:
+        super().__init__()
+        if not std > 0:
+            raise ValueError(f"std must be positive, got {std}; it is the standard deviation of the data")
+        self.register_buffer("sigmas", torch.tensor(check_sigmas(sigmas), dtype=torch.float32))
+        self.config = config
+        self.mean = mean
+        self.variance = std * std
+
+    def features(self, u: Tensor, labels: Tensor) -> Tensor:
+        """The learnt part F: standardised input and levels ``(B,)`` to an output of the input's shape."""
+        raise NotImplementedError
+
+    def check_shape(self, x: Tensor) -> None:
+        """Raises if the network cannot take a batch of this shape."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Score of the data blurred by the level's noise.
+
+        Args:
+            x: batch ``(B, *)`` in the units of the data.
+            labels: int64 ``(B,)``, index into ``sigmas``, 0 = largest sigma.
+
+        Returns:
+            Score, same shape and dtype as ``x``, in 1 / units of the data.
+        """
+        self.check_shape(x)
+        check_labels(labels, x.shape[0], self.sigmas.numel())
+        sigma = self.sigmas[labels].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        total = self.variance + sigma * sigma
+        centred = x - self.mean
+        learnt = self.features(centred * total.rsqrt(), labels)
+        return learnt * ((self.variance / total).sqrt() / sigma) - centred / total
+
+    def save_pretrained(self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Writes the network to one safetensors file; see :func:`fastlangevin.checkpoint.save`."""
+        from fastlangevin import checkpoint
+
+        checkpoint.save(path, self, self.sigmas, metadata=metadata)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a network of this class, in evaluation mode; see :func:`fastlangevin.checkpoint.load`."""
+        from fastlangevin import checkpoint
+
+        net = checkpoint.load(path).net
+        if not isinstance(net, cls):
+            raise ValueError(
+                f"{os.fspath(path)} holds a network of class {type(net).__name__}, not {cls.__name__}; "
+                f"read it with {type(net).__name__}.from_pretrained or fastlangevin.checkpoint.load"
+            )
+        return net
+
+
+def check_labels(labels: Tensor, batch: int, levels: int) -> None:
+    """Raises unless labels are int64 ``(batch,)`` in [0, levels); values on a device are not read."""
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels must be an int64 tensor ({batch},) of levels, got {kind}; use torch.full or .long()")
+    if labels.shape != (batch,):
+        raise ValueError(f"labels must have one level for each sample, shape ({batch},), got {tuple(labels.shape)}")
+    if labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
+        low, high = labels.aminmax()
+        if low < 0 or high >= levels:
+            raise ValueError(
+                f"labels must be from 0 (largest sigma) to {levels - 1}, got {int(low if low < 0 else high)}"
+            )

@@ -1,0 +1,10 @@
+"""The operations: check the arguments, choose an implementation, call it.
+
+Registered with ``torch.library`` as ``torch.ops.fastlangevin.*``, so that ``torch.compile(fullgraph=True)`` and CUDA
+graphs take them whole.
+"""
+
+from fastlangevin.ops.random import rand, randn
+from fastlangevin.ops.step import step, step_
+
+__all__ = ["rand", "randn", "step", "step_"]

@@ -1,0 +1,159 @@
+"""What the operations accept: each check raises an error that names the argument, its value and the way out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin.noise import MAX_ELEMENTS
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+FLOAT_NAMES = "float32, float16, bfloat16 or float64"
+
+Coefficient = float | Tensor
+
+
+def floating(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor() makes one")
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}; convert it with .to(torch.float32)")
+    if value.layout != torch.strided or type(value).__name__ == "DTensor":
+        raise TypeError(f"{name} must be a plain strided tensor, got {type(value).__name__} with layout {value.layout}")
+    return value
+
+
+def like_state(name: str, value: Any, x: Tensor, *, broadcasts: bool = False) -> Tensor:
+    """A float tensor on the state's device with its shape, or one that broadcasts to it."""
+    value = floating(name, value)
+    same_place(name, value, x)
+    if value.shape != x.shape and not (broadcasts and _broadcasts(value, x)):
+        raise ValueError(f"{name} must have the state's shape {tuple(x.shape)}, got {tuple(value.shape)}")
+    return value
+
+
+def same_place(name: str, value: Tensor, x: Tensor) -> None:
+    if value.device != x.device:
+        raise ValueError(
+            f"{name} is on {value.device} but the state is on {x.device}; move it with .to({str(x.device)!r})"
+        )
+
+
+def _broadcasts(value: Tensor, x: Tensor) -> bool:
+    if value.ndim > x.ndim:
+        return False
+    return all(size in (1, full) for size, full in zip(reversed(value.shape), reversed(x.shape), strict=False))
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What the update is computed in: fp64 for an fp64 state, else fp32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
+    """A float, or a tensor of the compute dtype of shape (), (B, 1, ..., 1) or one that broadcasts to the state.
+
+    A one-dimensional tensor is a value per sample, whatever the state's other sizes are.
+    """
+    if type(value) is float or type(value) is int:
+        number = float(value)
+    elif isinstance(value, Tensor):
+        return _tensor_coefficient(name, value, x)
+    elif isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number or a tensor, got {value!r} ({type(value).__name__})")
+    else:
+        number = float(value)
+    if not torch.compiler.is_compiling() and not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {number}")
+    return number
+
+
+def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
+    floating(name, value)
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} requires a gradient, which is not computed for coefficients; pass {name}.detach()")
+    if value.ndim == 0:
+        if value.device != x.device and value.device.type == "cpu" and not torch.compiler.is_compiling():
+            return float(value)
+    elif value.ndim == 1 and x.ndim != 1:
+        if value.shape[0] != x.shape[0]:
+            raise ValueError(
+                f"{name} with one dimension is a value per sample: it must have {x.shape[0]} entries for a state of "
+                f"shape {tuple(x.shape)}, got {value.shape[0]}"
+            )
+        value = value.reshape(-1, *(1,) * (x.ndim - 1))
+    elif value.ndim != x.ndim or not _broadcasts(value, x):
+        raise ValueError(
+            f"{name} must be a number or a tensor of shape (), ({x.shape[0] if x.ndim else 1},) or one that broadcasts "
+            f"to {tuple(x.shape)} with as many dimensions, got {tuple(value.shape)}"
+        )
+    same_place(name, value, x)
+    return value.to(compute_dtype(x))
+
+
+def elements_per_sample(shape: torch.Size | tuple[int, ...]) -> int:
+    elements = math.prod(shape[1:])
+    if elements > MAX_ELEMENTS:
+        raise ValueError(
+            f"a sample of shape {tuple(shape[1:])} has {elements} elements; the address has room for {MAX_ELEMENTS}"
+        )
+    return elements
+
+
+def _nested(x: Tensor) -> list[tuple[int, int]] | None:
+    """(stride, size) of the dimensions longer than 1, inner first; None where one may step onto another."""
+    dims = sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1)
+    extent = 0
+    for stride, size in dims:
+        if stride <= extent:
+            return None
+        extent += stride * (size - 1)
+    return dims
+
+
+def _extent(x: Tensor) -> int:
+    return sum(stride * (size - 1) for stride, size in zip(x.stride(), x.shape, strict=True)) + 1
+
+
+def writable(name: str, out: Tensor) -> None:
+    """Refuse to write where two elements of ``out`` may share memory."""
+    if out.numel() > 1 and not out.is_contiguous() and _nested(out) is None:
+        raise ValueError(
+            f"{name} has elements that share memory (shape {tuple(out.shape)}, strides {out.stride()}), so it cannot "
+            f"be written in place; pass {name}.clone()"
+        )
+
+
+def apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
+    """Refuse an output that partly overlaps an input. The very same elements are fine: each is read, then written."""
+    if out.numel() == 0 or other.numel() == 0 or out is other:
+        return
+    size, other_size = out.element_size(), other.element_size()
+    start, other_start = out.data_ptr(), other.data_ptr()
+    if start >= other_start + _extent(other) * other_size or other_start >= start + _extent(out) * size:
+        return
+    if size == other_size and out.shape == other.shape and out.stride() == other.stride():
+        distance = abs(start - other_start)
+        if distance == 0:
+            return
+        dims = _nested(out)
+        if dims is not None and not _reaches(dims, distance, size):
+            return
+    raise ValueError(
+        f"{name} and {other_name} overlap in memory without being the same elements, so the result would depend on the "
+        f"order of writing; pass {other_name}.clone()"
+    )
+
+
+def _reaches(dims: list[tuple[int, int]], distance: int, element_size: int) -> bool:
+    """Whether two views of the same nested strides, this far apart in bytes, share an element."""
+    if distance % element_size:
+        return True
+    left = {distance // element_size}
+    for stride, size in reversed(dims):
+        # The rest of the dimensions reach less than one stride either way, so two multiples can lead there.
+        left = {rest - stride * k for rest in left for k in (rest // stride, rest // stride + 1) if abs(k) < size}
+    return 0 in left

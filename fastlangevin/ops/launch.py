@@ -1,0 +1,149 @@
+"""The registered operations, and the one way from checked arguments to an implementation.
+
+Whatever changes from step to step is a tensor in a schema: a Python float there would compile anew for every step size.
+Eager calls go to the ``launch_*`` functions directly, which saves the dispatcher's few microseconds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastlangevin import reference
+from fastlangevin.ops.arguments import Coefficient, elements_per_sample
+from fastlangevin.runtime import choose
+
+LIBRARY = torch.library.Library("fastlangevin", "DEF")
+
+_ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset, int purpose"
+_STEP = f"Tensor c, Tensor a, Tensor? b, {_ADDRESS}, Tensor? noise, Tensor? mask, Tensor? known, str impl"
+LIBRARY.define(f"step(Tensor x, Tensor score, {_STEP}) -> Tensor")
+LIBRARY.define(f"step_(Tensor(a!) x, Tensor score, {_STEP}) -> ()")
+LIBRARY.define(f"random(Tensor like, {_ADDRESS}, bool uniform, str impl) -> Tensor")
+
+
+def _ids(sample_ids: Tensor | None, offset: int, batch: int, device: torch.device) -> Tensor:
+    return torch.arange(offset, offset + batch, device=device) if sample_ids is None else sample_ids
+
+
+def launch_random(
+    out: Tensor,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    uniform: bool,
+    impl: str,
+) -> None:
+    """Fill ``out`` with normals or uniforms."""
+    launchers = choose(impl, out.device)[1]
+    if out.numel() == 0:
+        return
+    view = out if out.ndim else out.view(1)
+    if launchers is not None:
+        launchers.randn(
+            view,
+            uniform=uniform,
+            seed=seed,
+            draw=draw,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+            purpose=purpose,
+        )
+        return
+    ids = _ids(sample_ids, sample_offset, view.shape[0], view.device)
+    make = reference.rand if uniform else reference.randn
+    values = make(elements_per_sample(view.shape), ids, seed=seed, draw=draw, purpose=purpose)
+    view.copy_(values.view(view.shape))
+
+
+def launch_step(
+    out: Tensor,
+    x: Tensor,
+    score: Tensor,
+    c: Coefficient,
+    a: Coefficient,
+    b: Coefficient | None,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    noise: Tensor | None,
+    mask: Tensor | None,
+    known: Tensor | None,
+    impl: str,
+) -> None:
+    """Write the update to ``out``, which may be ``x``."""
+    launchers = choose(impl, x.device)[1]
+    if out.numel() == 0:
+        return
+    if not x.ndim:
+        out, x, score = out.view(1), x.view(1), score.view(1)
+        noise, mask, known = (each if each is None else each.view(1) for each in (noise, mask, known))
+    shape = x.shape
+    if launchers is not None:
+        launchers.step(
+            out,
+            x,
+            score,
+            c=c.expand(shape) if isinstance(c, Tensor) else c,
+            a=a.expand(shape) if isinstance(a, Tensor) else a,
+            b=b.expand(shape) if isinstance(b, Tensor) else b,
+            seed=seed,
+            draw=draw,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+            purpose=purpose,
+            noise=noise,
+            mask=None if mask is None else mask.expand(shape),
+            known=known,
+        )
+        return
+    if noise is None and b is not None:
+        ids = _ids(sample_ids, sample_offset, shape[0], x.device)
+        noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(shape)
+    out.copy_(reference.step(x, score, c, a, b, noise, mask, known))
+
+
+def _random(
+    like: Tensor,
+    seed: Tensor,
+    draw: Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    uniform: bool,
+    impl: str,
+) -> Tensor:
+    out = torch.empty_like(like)
+    launch_random(out, seed, draw, sample_ids, sample_offset, purpose, uniform, impl)
+    return out
+
+
+def _step(x: Tensor, score: Tensor, *rest: object) -> Tensor:
+    out = torch.empty_like(x)
+    launch_step(out, x, score, *rest)  # type: ignore[arg-type]
+    return out
+
+
+def _step_(x: Tensor, score: Tensor, *rest: object) -> None:
+    launch_step(x, x, score, *rest)  # type: ignore[arg-type]
+
+
+def _fake_like(x: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _fake_nothing(x: Tensor, *rest: object) -> None:
+    return None
+
+
+for _name, _kernel, _fake in (
+    ("random", _random, _fake_like),
+    ("step", _step, _fake_like),
+    ("step_", _step_, _fake_nothing),
+):
+    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fastlangevin::{_name}", _fake, lib=LIBRARY)

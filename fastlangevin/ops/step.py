@@ -1,0 +1,307 @@
+"""The update of every Langevin-type sampler, x <- c*x + a*score + b*z: ``step`` and ``step_``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin.noise import (
+    Generators,
+    Purpose,
+    Seed,
+    integer,
+    resolve_draw,
+    resolve_sample_ids,
+    resolve_seed,
+    tensor_word,
+)
+from fastlangevin.ops.arguments import (
+    Coefficient,
+    apart,
+    coefficient,
+    compute_dtype,
+    elements_per_sample,
+    floating,
+    like_state,
+    same_place,
+    writable,
+)
+from fastlangevin.ops.launch import launch_step
+
+# c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last.
+Rest = tuple[Any, ...]
+
+
+def _check(
+    x: Tensor,
+    score: Tensor,
+    a: Coefficient,
+    b: Coefficient | None,
+    c: Coefficient,
+    seed: Seed | None,
+    generator: Generators | None,
+    draw: int | Tensor,
+    purpose: int,
+    sample_ids: Tensor | Sequence[int] | None,
+    sample_offset: int,
+    noise: Tensor | None,
+    mask: Tensor | None,
+    known: Tensor | None,
+    impl: str,
+) -> Rest:
+    floating("x", x)
+    like_state("score", score, x)
+    shape = x.shape
+    elements_per_sample(shape)
+    batch = shape[0] if shape else 1
+    c = coefficient("c", c, x)
+    a = coefficient("a", a, x)
+    if b is not None:
+        b = coefficient("b", b, x)
+    if (mask is None) != (known is None):
+        raise ValueError("mask= and known= belong together: give both, or neither")
+    if mask is not None and known is not None:
+        known = _known(known, x)
+        mask = _mask(mask, x)
+    ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
+    if b is None or noise is not None:
+        if noise is not None:
+            if seed is not None or generator is not None:
+                raise ValueError(
+                    "noise= is the noise itself: give it, or a seed= or generator= to draw it from, not both"
+                )
+            noise = like_state("noise", noise, x).to(compute_dtype(x))
+        seed = 0
+    else:
+        seed = resolve_seed(seed, generator, batch, x.device)
+    draw = resolve_draw(draw, x.device)
+    purpose = integer("purpose", purpose, 0, 255)
+    return c, a, b, seed, draw, ids, offset, purpose, noise, mask, known, impl
+
+
+def _known(known: Tensor, x: Tensor) -> Tensor:
+    known = like_state("known", known, x, broadcasts=True)
+    if known.dtype != x.dtype:
+        raise TypeError(
+            f"known must have the state's dtype {x.dtype}, got {known.dtype}; convert it with known.to(x.dtype)"
+        )
+    return known.expand(x.shape)
+
+
+def _mask(mask: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, True where a value is known, got {kind}; use mask.bool()")
+    same_place("mask", mask, x)
+    try:
+        return mask.expand(x.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"mask must broadcast to the state's shape {tuple(x.shape)}, got {tuple(mask.shape)}"
+        ) from error
+
+
+def _as_tensors(rest: Rest, x: Tensor) -> Rest:
+    """The arguments of the registered operation: all that changes from step to step as tensors."""
+    c, a, b, seed, draw, *others = rest
+
+    def tensor(value: Coefficient | None) -> Tensor | None:
+        if value is None or isinstance(value, Tensor):
+            return value
+        return torch.zeros((), dtype=compute_dtype(x), device=x.device) + value
+
+    return tensor(c), tensor(a), tensor(b), tensor_word(seed, x), tensor_word(draw, x), *others
+
+
+class _DifferentiableStep(torch.autograd.Function):
+    """The update with gradients for the state, the score, explicit noise and known values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, score: Tensor, noise: Tensor | None, known: Tensor | None, *rest: Any) -> Tensor:
+        c, a, b, mask = rest[0], rest[1], rest[2], rest[8]
+        tensors = [value if isinstance(value, Tensor) else None for value in (c, a, b, mask)]
+        ctx.save_for_backward(*tensors)
+        ctx.numbers = [None if isinstance(value, Tensor) else value for value in (c, a, b)]
+        ctx.dtypes = [None if value is None else value.dtype for value in (x, score, noise, known)]
+        return _out_of_place(x, score, (*rest[:8], noise, mask, known, rest[9]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        mask = ctx.saved_tensors[3]
+        c, a, b = (
+            number if tensor is None else tensor
+            for number, tensor in zip(ctx.numbers, ctx.saved_tensors[:3], strict=True)
+        )
+        dtype = torch.float64 if ctx.dtypes[0] == torch.float64 else torch.float32
+        wide = gradient.to(dtype)
+        moved = wide if mask is None else wide.masked_fill(mask, 0.0)
+        results: list[Tensor | None] = []
+        for index, factor in enumerate((c, a, b)):
+            wanted = ctx.needs_input_grad[index] and factor is not None
+            results.append((factor * moved).to(ctx.dtypes[index]) if wanted else None)
+        wanted = ctx.needs_input_grad[3] and mask is not None
+        results.append(gradient.masked_fill(~mask, 0.0).to(ctx.dtypes[3]) if wanted else None)
+        return *results, *(None,) * 10
+
+
+def _out_of_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.fastlangevin.step(x, score, *_as_tensors(rest, x))
+        return result
+    out = torch.empty_like(x)
+    launch_step(out, x, score, *rest)
+    return out
+
+
+def _differentiates(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def step(
+    x: Tensor,
+    score: Tensor,
+    *,
+    a: Coefficient,
+    b: Coefficient | None,
+    c: Coefficient = 1.0,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    draw: int | Tensor = 0,
+    purpose: int = Purpose.LANGEVIN,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    noise: Tensor | None = None,
+    mask: Tensor | None = None,
+    known: Tensor | None = None,
+    out: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """One update c*x + a*score + b*z with z ~ N(0, I) drawn inside the kernel.
+
+    Every one-evaluation stochastic sampler of score models is this update; rules such as
+    :func:`fastlangevin.rules.langevin` give its coefficients. It is computed in fp32 (fp64 for an fp64 state) as
+    ``fl(fl(fl(c*x) + fl(a*score)) + fl(b*z))`` and rounded once to the state's dtype, with the same bits on every
+    implementation. Differentiable in ``x``, ``score``, ``noise`` and ``known``.
+
+    Args:
+        x: state ``(B, ...)``, float32, float16, bfloat16 or float64, in any layout. The noise of an element belongs to
+            its logical position, so channels_last tensors get the same noise as contiguous ones.
+        score: score of the state, same shape, any float dtype.
+        a: drift coefficient (half the paper's step size alpha, or the published code's whole step).
+        b: standard deviation of the noise; None leaves the noise out and draws nothing.
+        c: factor of the state.
+            Each of a, b, c is a number, or a tensor of shape ``()``, ``(B,)`` for one per sample, or one that
+            broadcasts to the state with as many dimensions.
+        seed: 0 to 2^64 - 1, or an int64 tensor of shape ``()`` or ``(B,)`` with the seeds' bits.
+        generator: a ``torch.Generator`` that a seed is drawn from, or one for each sample; with neither, the seed comes
+            from PyTorch's default CPU generator.
+        draw: number of the step in the chain, 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
+        purpose: a :class:`fastlangevin.Purpose`.
+        sample_ids: ``B`` global sample ids; by default ``sample_offset`` and up.
+        sample_offset: id of the first sample.
+        noise: the noise itself, same shape, instead of a seed: for comparing with other code.
+        mask: bool, broadcasts to the state; True where the result is ``known``.
+        known: values for the mask, of the state's dtype, broadcast to the state.
+        out: written and returned instead of a new tensor; may be ``x`` itself.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+
+    Returns:
+        The new state, with the shape, dtype and layout of ``x``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape, device or range.
+        RuntimeError: ``impl`` cannot run here.
+    """
+    rest = _check(
+        x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
+    )
+    if out is not None:
+        return _into(out, x, score, rest)
+    noise, mask, known = rest[8], rest[9], rest[10]
+    if _differentiates(x, score, noise, known):
+        differentiable: Tensor = _DifferentiableStep.apply(x, score, noise, known, *rest[:8], mask, impl)
+        return differentiable
+    return _out_of_place(x, score, rest)
+
+
+def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+    if out is x:
+        return _in_place(x, score, rest, "out")
+    floating("out", out)
+    if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
+        raise ValueError(
+            f"out must match the state: {tuple(x.shape)}, {x.dtype} on {x.device}, got {tuple(out.shape)}, {out.dtype} "
+            f"on {out.device}"
+        )
+    if torch.compiler.is_compiling():
+        return out.copy_(_out_of_place(x, score, rest))
+    _refuse_gradients("out", out, score, rest)
+    _refuse_gradients("x", x, score, rest)
+    writable("out", out)
+    for name, other in (("x", x), ("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
+        if other is not None:
+            apart("out", out, name, other)
+    launch_step(out, x, score, *rest)
+    _written(out)
+    return out
+
+
+def _in_place(x: Tensor, score: Tensor, rest: Rest, name: str) -> Tensor:
+    _refuse_gradients(name, x, score, rest)
+    if torch.compiler.is_compiling():
+        torch.ops.fastlangevin.step_(x, score, *_as_tensors(rest, x))
+        return x
+    writable(name, x)
+    for other_name, other in (("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
+        if other is not None:
+            apart(name, x, other_name, other)
+    launch_step(x, x, score, *rest)
+    _written(x)
+    return x
+
+
+def _written(x: Tensor) -> None:
+    """Tell autograd, which sees no write through a pointer, that saved copies of ``x`` are stale."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+
+
+def _refuse_gradients(name: str, written: Tensor, score: Tensor, rest: Rest) -> None:
+    if _differentiates(written, score, rest[8], rest[10]):
+        raise ValueError(
+            f"{name} is written in place, which cannot be differentiated, but a gradient is asked for; call it under "
+            "torch.no_grad(), or use step() without out="
+        )
+
+
+def step_(
+    x: Tensor,
+    score: Tensor,
+    *,
+    a: Coefficient,
+    b: Coefficient | None,
+    c: Coefficient = 1.0,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    draw: int | Tensor = 0,
+    purpose: int = Purpose.LANGEVIN,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    noise: Tensor | None = None,
+    mask: Tensor | None = None,
+    known: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """:func:`step`, writing to ``x`` and returning it. Arguments and errors as there.
+
+    Raises:
+        ValueError: also where ``x`` requires a gradient, has elements that share memory, or partly overlaps an input.
+    """
+    rest = _check(
+        x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
+    )
+    return _in_place(x, score, rest, "x")

@@ -1,0 +1,133 @@
+"""Which implementation runs, and why: the choice behind ``impl="auto"``.
+
+    triton      CUDA tensors (and any tensor under the Triton interpreter, TRITON_INTERPRET=1)
+    cpp         CPU tensors
+    reference   any tensor: plain PyTorch
+
+``FASTLANGEVIN_IMPL`` replaces ``"auto"`` for a whole process. It is read at the first use, not at import.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+__all__ = ["Implementation", "choose", "explain"]
+
+Implementation = Literal["auto", "triton", "cpp", "reference"]
+NAMES = get_args(Implementation)
+
+logger = logging.getLogger("fastlangevin")
+
+
+class Launchers(NamedTuple):
+    """The functions of an implementation, each with the arguments that :mod:`fastlangevin.ops.launch` passes."""
+
+    step: Callable[..., None]
+    randn: Callable[..., None]
+
+
+class UnavailableError(RuntimeError):
+    """An implementation that cannot run here: the message says why and what to do."""
+
+
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def _cpp() -> Launchers:
+    from fastlangevin.kernels import cpp
+
+    try:
+        cpp.load()
+    except (RuntimeError, OSError) as error:
+        raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
+    return Launchers(step=cpp.step, randn=cpp.randn)
+
+
+@functools.cache
+def _triton(device_type: str) -> Launchers:
+    if importlib.util.find_spec("triton") is None:
+        raise UnavailableError("Triton is not installed; install it with: pip install triton")
+    if device_type == "cpu" and not _interpreting():
+        raise UnavailableError(
+            "Triton runs on GPUs; for a CPU tensor use impl='cpp' or 'reference', or set TRITON_INTERPRET=1 "
+            "before the program starts to run the kernels in Triton's interpreter"
+        )
+    from fastlangevin.kernels.randn import randn
+    from fastlangevin.kernels.step import step
+
+    if not _interpreting():
+        probe = torch.empty(1, 4, device=device_type)
+        try:
+            randn(probe, uniform=False, seed=0, draw=0, sample_ids=None, sample_offset=0, purpose=0)
+        except Exception as error:
+            # A missing compiler, Python.h or driver, an unsupported device: Triton has no one type for these.
+            raise UnavailableError(
+                f"Triton cannot compile and run a kernel on {device_type}: {type(error).__name__}: {error}; it needs a "
+                "C compiler and Python's headers at run time (Debian: apt-get install gcc python3-dev)"
+            ) from error
+    return Launchers(step=step, randn=randn)
+
+
+def _load(name: str, device_type: str) -> Launchers | None:
+    """The launchers of an implementation, None for the reference. Raises UnavailableError."""
+    if name == "reference":
+        return None
+    if name == "triton":
+        return _triton(device_type)
+    if device_type != "cpu":
+        raise UnavailableError(
+            f"the C++ kernels run on CPU tensors, not {device_type}; use impl='triton' or 'reference'"
+        )
+    return _cpp()
+
+
+@functools.cache
+def _automatic(device_type: str) -> tuple[str, Launchers | None]:
+    wanted = os.environ.get("FASTLANGEVIN_IMPL", "auto")
+    if wanted not in NAMES:
+        raise ValueError(f"FASTLANGEVIN_IMPL must be one of {', '.join(NAMES)}, got {wanted!r}")
+    if wanted != "auto":
+        return wanted, _load(wanted, device_type)
+    best = "cpp" if device_type == "cpu" else "triton"
+    try:
+        module = _load(best, device_type)
+    except UnavailableError as reason:
+        logger.warning("impl='auto' uses the reference implementation on %s: %s", device_type, reason)
+        return "reference", None
+    logger.info("impl='auto' uses %s on %s", best, device_type)
+    return best, module
+
+
+def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
+    """The implementation for tensors on a device: its name, and its launchers (None for the reference).
+
+    Raises:
+        RuntimeError: an explicit ``impl`` cannot run; the message says why and what to do.
+        ValueError: ``impl`` is not known.
+    """
+    if impl == "auto":
+        return _automatic(device.type)
+    if impl not in NAMES:
+        raise ValueError(f"impl must be one of {', '.join(NAMES)}, got {impl!r}")
+    return impl, _load(impl, device.type)
+
+
+def explain(device_type: str) -> dict[str, str]:
+    """For each implementation, "available" or the reason why it is not, for tensors on a type of device."""
+    reasons = {}
+    for name in NAMES[1:]:
+        try:
+            _load(name, device_type)
+            reasons[name] = "available"
+        except UnavailableError as reason:
+            reasons[name] = str(reason)
+    return reasons

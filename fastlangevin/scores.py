@@ -1,0 +1,61 @@
+"""Score functions: any callable ``(x, level) -> score``, and adapters for networks with other conventions.
+
+``x`` is ``(B, ...)``, ``level`` an int64 tensor ``(B,)`` of indices into the ladder, 0 for the largest sigma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin.schedules import Sigmas, check_sigmas
+
+__all__ = ["ScoreFunction", "adapt"]
+
+ScoreFunction = Callable[[Tensor, Tensor], Tensor]
+Takes = Literal["labels", "sigma"]
+Output = Literal["score", "scaled", "noise", "denoised"]
+
+
+def adapt(
+    net: Callable[[Tensor, Tensor], Tensor],
+    sigmas: Sigmas,
+    *,
+    takes: Takes = "labels",
+    output: Output = "score",
+) -> ScoreFunction:
+    """A score function from a network of another convention.
+
+    Args:
+        net: called as ``net(x, labels)`` or ``net(x, sigma)``.
+        sigmas: the ladder that labels index, largest first.
+        takes: ``"labels"``, int64 ``(B,)``; or ``"sigma"``, the noise level in the state's dtype, ``(B,)``.
+        output: what the network returns, h: ``"score"``; ``"scaled"``, score = h/sigma; ``"noise"``, the predicted z of
+            x = data + sigma z, score = -h/sigma; ``"denoised"``, the predicted data, score = (h - x)/sigma^2.
+
+    Returns:
+        A callable ``(x, labels) -> score``.
+    """
+    if takes not in get_args(Takes):
+        raise ValueError(f"takes must be one of {', '.join(get_args(Takes))}, got {takes!r}")
+    if output not in get_args(Output):
+        raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
+    if not callable(net):
+        raise TypeError(f"net must be callable as net(x, {takes}), got {type(net).__name__}")
+    ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+
+    def score(x: Tensor, labels: Tensor) -> Tensor:
+        table = ladder.to(device=x.device, dtype=x.dtype)
+        sigma = table[labels]
+        value = net(x, labels if takes == "labels" else sigma)
+        if output == "score":
+            return value
+        sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+        if output == "denoised":
+            return (value - x) / sigma**2
+        return value / sigma if output == "scaled" else -value / sigma
+
+    return score

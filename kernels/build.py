@@ -1,0 +1,206 @@
+"""Builds the C++ kernels into one shared library: through ninja where it is found, by the compiler alone elsewhere.
+
+Only the standard library is imported, so that ``setup.py`` can load this file by its path before anything is installed.
+Each instruction set is an object of its own, from the same source; the library picks one at run time, so what is built
+here runs on any machine of the same architecture. ``-march=native`` would break that, and ``-ffast-math`` or a
+contraction into fma would break the promise of equal bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["LIBRARY", "BuildError", "build", "compiler_version", "find_compiler", "is_current", "source_hash"]
+
+SOURCES = Path(__file__).resolve().parent / "csrc"
+LIBRARY = "libfastlangevin.so"
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-threadsafe-statics",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Wno-psabi",
+)
+# Nothing of the C++ run-time library is used: --as-needed leaves it out of what the loader has to find.
+LINK_FLAGS = ("-shared", "-pthread") + (() if sys.platform == "darwin" else ("-Wl,--as-needed", "-Wl,-z,defs"))
+X86 = {
+    "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2", "-mf16c"),
+    "sse2": ("-msse2",),
+}
+SECONDS = 600.0  # for one compiler or ninja run
+
+
+class BuildError(RuntimeError):
+    """The C++ kernels could not be built; the message says why and what to do."""
+
+
+def instruction_sets(machine: str | None = None) -> dict[str, tuple[str, ...]]:
+    """Name and compiler flags of each instruction set for a machine (default: this one)."""
+    machine = (machine or platform.machine()).lower()
+    if machine in ("x86_64", "amd64"):
+        return {**X86, "portable": ()}
+    if machine in ("aarch64", "arm64"):
+        return {"neon": (), "portable": ()}
+    return {"portable": ()}
+
+
+def find_compiler() -> list[str]:
+    """The command of a C++ compiler: ``CXX``, or the first of c++, g++ and clang++ on PATH.
+
+    Raises:
+        BuildError: there is none.
+    """
+    wanted = os.environ.get("CXX", "").strip()
+    if wanted:
+        command = shlex.split(wanted)
+        if shutil.which(command[0]) is None:
+            raise BuildError(
+                f"CXX={wanted!r}, but {command[0]!r} is not an executable; set CXX to a C++17 compiler or unset it"
+            )
+        return command
+    for name in COMPILERS:
+        path = shutil.which(name)
+        if path is not None:
+            return [path]
+    raise BuildError(
+        f"no C++ compiler was found (looked for CXX, {', '.join(COMPILERS)}); install one, for instance "
+        "`apt-get install g++`, `dnf install gcc-c++`, `conda install -c conda-forge cxx-compiler` or "
+        "`xcode-select --install`, or use impl='reference'"
+    )
+
+
+def find_ninja() -> str | None:
+    """The ninja program: of the Python package (also in an environment that is not activated), else on PATH."""
+    spec = importlib.util.find_spec("ninja")
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent
+        for path in (folder / "data" / "bin" / "ninja", Path(sys.executable).parent / "ninja"):
+            if os.access(path, os.X_OK):
+                return str(path)
+    return shutil.which("ninja")
+
+
+def source_hash() -> str:
+    """Hash of the sources and the flags: 32 hexadecimal digits, which the library carries inside it."""
+    digest = hashlib.sha256(repr((FLAGS, LINK_FLAGS, X86)).encode())
+    for path in sorted(SOURCES.iterdir()):
+        if path.suffix in (".h", ".cpp"):
+            content = path.read_bytes()
+            digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def is_current(library: Path) -> bool:
+    """Whether a library is there and was built from these sources with these flags."""
+    return library.is_file() and source_hash().encode() in library.read_bytes()
+
+
+def _run(command: list[str], folder: Path | None = None) -> str:
+    """Runs a program and returns what it printed."""
+    shown = shlex.join(command)
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"{shown} could not be started: {error}; set CXX to a working C++17 compiler") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{shown} did not end within {SECONDS:.0f} s") from error
+    output = done.stdout.decode(errors="replace")
+    if done.returncode != 0:
+        raise BuildError(
+            f"{shown} failed with status {done.returncode}; the C++ kernels need GCC 9, Clang 9 or newer (set CXX to "
+            f"choose one). Its output:\n{output[:4000]}"
+        )
+    return output
+
+
+def compiler_version(compiler: list[str]) -> str:
+    """The first line of ``--version``."""
+    return _run([*compiler, "--version"]).partition("\n")[0]
+
+
+def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
+    """Object name, source and extra flags of everything that is compiled."""
+    objects = [
+        (f"{name}.o", SOURCES / "kernel.cpp", (*flags, *_names(name))) for name, flags in instruction_sets().items()
+    ]
+    objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
+    objects.append(("library.o", SOURCES / "library.cpp", (f'-DFL_SOURCE_HASH="{source_hash()}"',)))
+    return objects
+
+
+def _names(name: str) -> tuple[str, ...]:
+    return (f'-DFL_HEADER="simd_{name}.h"', f"-DFL_KERNELS=fl_{name}", f'-DFL_NAME="{name}"')
+
+
+def _ninja_file(compiler: list[str]) -> str:
+    def quoted(words: tuple[str, ...] | list[str]) -> str:
+        return shlex.join(words).replace("$", "$$")
+
+    def path(value: Path | str) -> str:
+        return str(value).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+    lines = [
+        f"cxx = {quoted(compiler)}",
+        "rule compile",
+        f"  command = $cxx {quoted(FLAGS)} $extra -c $in -o $out",
+        "rule link",
+        f"  command = $cxx $in {quoted(LINK_FLAGS)} -o $out",
+    ]
+    objects = _objects()
+    for name, source, extra in objects:
+        lines += [f"build {name}: compile {path(source)}", f"  extra = {quoted(extra)}"]
+    lines.append(f"build {LIBRARY}: link {' '.join(name for name, _, _ in objects)}")
+    return "\n".join(lines) + "\n"
+
+
+def build(destination: Path, *, use_ninja: bool = True) -> Path:
+    """Builds the library and puts it into a folder, replacing an older one in a single rename.
+
+    Args:
+        destination: the folder; made if it is not there.
+        use_ninja: False calls the compiler directly even where ninja is found.
+
+    Returns:
+        The library's path.
+
+    Raises:
+        BuildError: there is no compiler, or it failed.
+    """
+    compiler = find_compiler()
+    destination = Path(destination)
+    destination.mkdir(parents=True, exist_ok=True)
+    ninja = find_ninja() if use_ninja else None
+    # Beside the destination, so that the last step is a rename inside one file system.
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=destination) as name:
+        folder = Path(name).resolve()
+        if ninja is not None:
+            (folder / "build.ninja").write_text(_ninja_file(compiler))
+            _run([ninja, "-C", str(folder)])
+        else:
+            objects = _objects()
+            for output, source, extra in objects:
+                _run([*compiler, *FLAGS, *extra, "-c", str(source), "-o", output], folder)
+            _run([*compiler, *(output for output, _, _ in objects), *LINK_FLAGS, "-o", LIBRARY], folder)
+        os.replace(folder / LIBRARY, destination / LIBRARY)
+    return destination / LIBRARY

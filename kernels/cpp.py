@@ -1,0 +1,369 @@
+"""Finds or builds the C++ library, and launches its kernels on CPU tensors.
+
+The library is loaded by the first launch: the one shipped beside this file where it was built from the sources beside
+it, else one built into a per-user cache. The launchers check nothing that :mod:`fastlangevin.ops` has checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import build as builder
+
+__all__ = ["cos_sin", "instruction_sets", "load", "randn", "step", "use_instruction_set"]
+
+# A cold build takes 10 to 20 s on two cores; another process that holds the lock for longer than this is stuck.
+LOCK_SECONDS = 300.0
+# Below this the library runs on the calling thread, so the number of threads need not be asked for.
+SERIAL_BELOW = 32768
+
+_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.bool: 4}
+_STEP, _NORMAL, _UNIFORM = range(3)
+_COMMON = "qqQQQQqddd"
+_plain_pack = struct.Struct(_COMMON + "QQQqq").pack
+_launch_lock = threading.Lock()
+_library: ctypes.CDLL | None = None
+_step_plain: Callable[[bytes], int] | None = None
+_set = -1
+
+Coefficient = float | Tensor
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """The library at a path, if it was built from these sources."""
+    library = ctypes.CDLL(str(path))
+    library.fl_source_hash.restype = ctypes.c_char_p
+    found = library.fl_source_hash().decode()
+    if found != builder.source_hash():
+        raise OSError(f"{path} was built from other sources")
+    for name in ("fl_step_plain", "fl_run"):
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_char_p]
+        function.restype = ctypes.c_int
+    library.fl_instruction_set.argtypes = [ctypes.c_int64]
+    library.fl_instruction_set.restype = ctypes.c_char_p
+    library.fl_polar.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
+    library.fl_polar.restype = ctypes.c_int
+    return library
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _private_temporary() -> Path:
+    """A folder only this user can write, the same in every process where that is possible."""
+    folder = Path(tempfile.gettempdir()) / f"fastlangevin-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022:
+            return folder
+    return Path(tempfile.mkdtemp(prefix="fastlangevin-"))
+
+
+def cache_folder() -> Path:
+    """Where libraries are built: FASTLANGEVIN_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, else a temporary folder."""
+    chosen = os.environ.get("FASTLANGEVIN_CACHE_DIR")
+    if chosen:
+        folder = Path(chosen).expanduser()
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+        folder = (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "fastlangevin"
+    return folder if _writable(folder) else _private_temporary()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an flock, which the kernel drops with its holder: the file of a killed build blocks nobody."""
+    import fcntl
+
+    deadline = time.monotonic() + LOCK_SECONDS
+    with open(path, "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    break  # a file system without locks: the rename at the end of a build is atomic all the same
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
+                    raise
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"another process has held {path} for {LOCK_SECONDS:.0f} s while building the C++ kernels; end it, "
+                    "set FASTLANGEVIN_CACHE_DIR to another folder, or use impl='reference'"
+                )
+            time.sleep(0.05)
+        yield
+
+
+def _built() -> ctypes.CDLL:
+    """The library of the cache, built now if it is not there."""
+    version = builder.compiler_version(builder.find_compiler())
+    key = hashlib.sha256(f"{builder.source_hash()} {os.uname().machine} {version}".encode()).hexdigest()[:24]
+    cache = cache_folder()
+    folder = cache / key
+    path = folder / builder.LIBRARY
+    with contextlib.suppress(OSError):
+        return _open(path)
+    with _locked(cache / f"{key}.lock"):
+        with contextlib.suppress(OSError):
+            return _open(path)  # another process built it meanwhile
+        builder.build(folder)
+        return _open(path)
+
+
+def load() -> ctypes.CDLL:
+    """Loads the library, building it if need be.
+
+    Raises:
+        RuntimeError: it cannot be had; the message says why and what to do.
+    """
+    global _library, _step_plain
+    with _launch_lock:
+        if _library is not None:
+            return _library
+        shipped = Path(__file__).with_name(builder.LIBRARY)
+        reason = f"{shipped} is not there"
+        library = None
+        if shipped.exists():
+            try:
+                library = _open(shipped)
+            except (OSError, AttributeError) as error:
+                reason = str(error)
+        if library is None:
+            if os.environ.get("FASTLANGEVIN_NO_BUILD", "") not in ("", "0"):
+                raise RuntimeError(
+                    f"the C++ kernels are not built ({reason}) and FASTLANGEVIN_NO_BUILD forbids to build them now; "
+                    "unset it, reinstall fastlangevin where a C++ compiler is, or use impl='reference'"
+                )
+            try:
+                library = _built()
+            except (OSError, AttributeError) as error:
+                raise RuntimeError(
+                    f"the C++ kernels were built but cannot be loaded: {error}; delete the folder {cache_folder()} and "
+                    "try again, or use impl='reference'"
+                ) from error
+        _library = library
+        _step_plain = library.fl_step_plain
+        return library
+
+
+def _set_names() -> list[str]:
+    library = load()
+    names: list[str] = []
+    while (name := library.fl_instruction_set(len(names))) is not None:
+        names.append(name.decode())
+    return names
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets this processor has, best first."""
+    return [name for name in _set_names() if name]
+
+
+def use_instruction_set(name: str | None) -> None:
+    """Makes every later launch of this process use an instruction set; None goes back to the best."""
+    global _set
+    if name is None:
+        _set = -1
+        return
+    names = _set_names()
+    if not name or name not in names:
+        raise ValueError(f"instruction set {name!r} does not run here; this processor has {instruction_sets()}")
+    _set = names.index(name)
+
+
+def step(
+    out: Tensor,
+    x: Tensor,
+    score: Tensor,
+    *,
+    c: Coefficient,
+    a: Coefficient,
+    b: Coefficient | None,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    noise: Tensor | None,
+    mask: Tensor | None,
+    known: Tensor | None,
+) -> None:
+    """Writes c*x + a*score + b*noise to ``out``.
+
+    Args:
+        out: same shape and dtype as ``x``, any strides; may be ``x``.
+        x: state ``(B, ...)``: fp32, fp16, bf16 or fp64.
+        score: same shape, any of these dtypes.
+        c, a, b: floats, or tensors of the compute dtype expanded to the shape of ``x``; ``b=None``: no noise term.
+        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        noise: None to draw it here; else a tensor of the same shape.
+        mask: bool, same shape: where it is True ``out`` is ``known``.
+        known: same shape and dtype as ``x``.
+    """
+    if (
+        noise is None
+        and mask is None
+        and sample_ids is None
+        and out.dtype is torch.float32
+        and x.dtype is torch.float32
+        and score.dtype is torch.float32
+        and type(c) is float
+        and type(a) is float
+        and (b is None or type(b) is float)
+        and type(seed) is int
+        and type(draw) is int
+        and out.is_contiguous()
+        and x.is_contiguous()
+        and score.is_contiguous()
+    ):
+        total = x.numel()
+        if total == 0:
+            return
+        if _step_plain is None:
+            load()
+        batch = x.size(0)
+        request = _plain_pack(
+            _set,
+            1 if total < SERIAL_BELOW else torch.get_num_threads(),
+            seed,
+            draw,
+            sample_offset,
+            purpose,
+            b is not None,
+            c,
+            a,
+            0.0 if b is None else b,
+            out.data_ptr(),
+            x.data_ptr(),
+            score.data_ptr(),
+            batch,
+            total // batch,
+        )
+        assert _step_plain is not None
+        status = _step_plain(request)
+        if status:
+            _refused()
+        return
+    _launch(
+        _STEP,
+        (out, x, score, c, a, b, noise, mask, known if mask is not None else None),
+        seed,
+        draw,
+        sample_ids,
+        sample_offset,
+        purpose,
+    )
+
+
+def randn(
+    out: Tensor,
+    *,
+    uniform: bool,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+) -> None:
+    """Fills ``out`` (``(B, ...)``, any strides) with standard normals, or with uniforms on (0, 1)."""
+    operands = (out, None, None, None, None, None, None, None, None)
+    _launch(_UNIFORM if uniform else _NORMAL, operands, seed, draw, sample_ids, sample_offset, purpose)
+
+
+def _launch(
+    kind: int,
+    operands: Sequence[Coefficient | None],
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+) -> None:
+    """Any call, as the struct ``Request`` of csrc/plan.h."""
+    out = operands[0]
+    assert isinstance(out, Tensor)
+    if out.numel() == 0:
+        return
+    numbers = [0.0, 0.0, 0.0]
+    pointers: list[int] = []
+    layout: list[int] = list(out.shape)
+    for index, operand in enumerate(operands):
+        if isinstance(operand, Tensor):
+            pointers += (operand.data_ptr(), _CODES[operand.dtype])
+            layout += operand.stride()
+        else:
+            pointers += (0, 0)
+            if operand is not None:
+                numbers[index - 3] = float(operand)  # c, a and b stand from 3 on
+    seeds = seed if isinstance(seed, Tensor) else None
+    number = draw if isinstance(draw, Tensor) else None
+    request = struct.pack(
+        f"{_COMMON}3q3Qq18Q{len(layout)}q",
+        _set,
+        torch.get_num_threads(),
+        0 if isinstance(seed, Tensor) else seed,
+        0 if isinstance(draw, Tensor) else draw,
+        sample_offset,
+        purpose,
+        operands[5] is not None,
+        *numbers,
+        kind,
+        out.dtype is torch.float64,
+        out.ndim,
+        0 if seeds is None else seeds.data_ptr(),
+        0 if number is None else number.data_ptr(),
+        0 if sample_ids is None else sample_ids.data_ptr(),
+        0 if seeds is None or seeds.ndim == 0 else seeds.stride(0),
+        *pointers,
+        *layout,
+    )
+    if load().fl_run(request):
+        _refused()
+
+
+def _refused() -> None:
+    raise RuntimeError(f"instruction set number {_set} does not run here; this processor has {instruction_sets()}")
+
+
+def cos_sin(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """radius(word), cos(2 pi word / 2^32) and sin of it, as the kernels compute them, for words in an int32 tensor.
+
+    Args:
+        words: contiguous int32 tensor with the words' bits.
+
+    Returns:
+        Three fp32 tensors of the same shape: the radius, the cosine and the sine.
+    """
+    count = words.numel()
+    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.int32) if count % 16 else words
+    if count % 16:
+        padded[:count] = words.flatten()
+    results = torch.empty(3, padded.numel(), dtype=torch.float32)
+    pointers = [results[i].data_ptr() for i in range(3)] if count else [0, 0, 0]
+    if count and load().fl_polar(_set, padded.data_ptr(), padded.numel(), *pointers):
+        _refused()
+    length, cosine, sine = (row[:count].reshape(words.shape) for row in results)
+    return length, cosine, sine

@@ -1,0 +1,149 @@
+"""Philox4x32-10 and the normals made from it: Triton device functions.
+
+The operations and their order are those of ``fastlangevin.reference``, so the bits are the same, provided that the
+caller compiles with ``enable_fp_fusion=False``: a contracted multiply-add rounds once where the stream rounds twice.
+``sqrt_rn`` is needed for the same reason, ``tl.sqrt`` is approximate. libdevice's sine, cosine and logarithm would
+cost about 45 instructions a normal, more than all of what is below.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# -2 ln(1 - g/2) = g + g^2 Q(g) on [0, 1].
+LOG_0 = tl.constexpr(float.fromhex("0x1.fffec0p-3"))
+LOG_1 = tl.constexpr(float.fromhex("0x1.55a3a8p-4"))
+LOG_2 = tl.constexpr(float.fromhex("0x1.f30ff4p-6"))
+LOG_3 = tl.constexpr(float.fromhex("0x1.0e0482p-6"))
+LOG_4 = tl.constexpr(float.fromhex("-0x1.7291d6p-8"))
+LOG_5 = tl.constexpr(float.fromhex("0x1.356c6cp-6"))
+LOG_6 = tl.constexpr(float.fromhex("-0x1.a3b986p-7"))
+LOG_7 = tl.constexpr(float.fromhex("0x1.6a1e54p-8"))
+# 2 ln 2 in two parts: the product of the first with an exponent is exact.
+LN4_HIGH = tl.constexpr(float.fromhex("0x1.62e000p+0"))
+LN4_LOW = tl.constexpr(float.fromhex("0x1.0bfbe8p-14"))
+# sin(pi/4 t) = t S(t^2) and cos(pi/4 t) = C(t^2) on [-1, 1].
+SIN_0 = tl.constexpr(float.fromhex("0x1.921fb6p-1"))
+SIN_1 = tl.constexpr(float.fromhex("-0x1.4abbecp-4"))
+SIN_2 = tl.constexpr(float.fromhex("0x1.466b5ep-9"))
+SIN_3 = tl.constexpr(float.fromhex("-0x1.2f6a1ap-15"))
+COS_0 = tl.constexpr(float.fromhex("0x1p+0"))
+COS_1 = tl.constexpr(float.fromhex("-0x1.3bd3ccp-2"))
+COS_2 = tl.constexpr(float.fromhex("0x1.03c1aep-6"))
+COS_3 = tl.constexpr(float.fromhex("-0x1.55b110p-12"))
+COS_4 = tl.constexpr(float.fromhex("0x1.d45af0p-19"))
+
+TWO_M31 = tl.constexpr(2.0**-31)
+TWO_M23 = tl.constexpr(2.0**-23)
+
+IS_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def _round(c0, c1, c2, c3, k0, k1):
+    # A 64-bit product compiles to one IMAD.WIDE where umulhi and a low product are two multiplications.
+    product_0 = c0.to(tl.uint64) * 0xD2511F53
+    product_1 = c2.to(tl.uint64) * 0xCD9E8D57
+    return (
+        (product_1 >> 32).to(tl.uint32) ^ c1 ^ k0,
+        product_1.to(tl.uint32),
+        (product_0 >> 32).to(tl.uint32) ^ c3 ^ k1,
+        product_0.to(tl.uint32),
+    )
+
+
+@triton.jit
+def philox(c0, c1, c2, c3, k0, k1):
+    """Four words of counter and two of key, all uint32, to four random words."""
+    # The keys are advanced in 64 bits: the interpreter warns where a 32-bit scalar wraps.
+    for i in tl.static_range(10):
+        c0, c1, c2, c3 = _round(
+            c0,
+            c1,
+            c2,
+            c3,
+            (k0.to(tl.uint64) + i * 0x9E3779B9).to(tl.uint32),
+            (k1.to(tl.uint64) + i * 0xBB67AE85).to(tl.uint32),
+        )
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def radius(word):
+    """sqrt(-2 ln((word + 1/2) 2^-32)) in fp32."""
+    upper = word >= 0x80000000
+    folded = tl.where(upper, word ^ 0xFFFFFFFF, word).to(tl.int32).to(tl.float32) + 0.5
+    bits = folded.to(tl.int32, bitcast=True)
+    shift = 158 - (bits >> 23)
+    mantissa = (bits + (shift << 23)).to(tl.float32, bitcast=True)
+    exponent = tl.where(upper, 0, shift).to(tl.float32)
+    g = tl.where(upper, folded, 4294967296.0 - mantissa) * TWO_M31
+    q = g * LOG_7 + LOG_6
+    q = q * g + LOG_5
+    q = q * g + LOG_4
+    q = q * g + LOG_3
+    q = q * g + LOG_2
+    q = q * g + LOG_1
+    q = q * g + LOG_0
+    return tl.sqrt_rn(exponent * LN4_HIGH + (exponent * LN4_LOW + (q * g * g + g)))
+
+
+@triton.jit
+def cos_sin(word):
+    """Cosine and sine of 2 pi word 2^-32 in fp32."""
+    t = (word << 2).to(tl.int32, bitcast=True).to(tl.float32) * TWO_M31
+    square = t * t
+    sine = square * SIN_3 + SIN_2
+    sine = sine * square + SIN_1
+    sine = sine * square + SIN_0
+    sine = sine * t
+    cosine = square * COS_4 + COS_3
+    cosine = cosine * square + COS_2
+    cosine = cosine * square + COS_1
+    cosine = cosine * square + COS_0
+    # The turn is rounded to quarters; an odd one swaps the two, and the signs are set in the bits.
+    rounded = word + 0x20000000
+    swap = (rounded & 0x40000000) != 0
+    first = tl.where(swap, sine, cosine).to(tl.uint32, bitcast=True) ^ ((rounded + 0x40000000) & 0x80000000)
+    second = tl.where(swap, cosine, sine).to(tl.uint32, bitcast=True) ^ (rounded & 0x80000000)
+    return first.to(tl.float32, bitcast=True), second.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def normals(w0, w1, w2, w3):
+    """Four words to four standard normals in fp32."""
+    r0 = radius(w0)
+    r1 = radius(w2)
+    cos0, sin0 = cos_sin(w1)
+    cos1, sin1 = cos_sin(w3)
+    return r0 * cos0, r0 * sin0, r1 * cos1, r1 * sin1
+
+
+@triton.jit
+def uniform(word):
+    """(word // 2^9 + 1/2) 2^-23 in fp32: exact, never 0 or 1."""
+    return ((word >> 9).to(tl.int32).to(tl.float32) + 0.5) * TWO_M23
+
+
+@triton.jit
+def interleave4(v0, v1, v2, v3):
+    """Four tensors (N,) to one (N, 4), each thread keeping its own values."""
+    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), (v0.shape[0], 4))
+
+
+@triton.jit
+def interleave8(v0, v1, v2, v3, v4, v5, v6, v7):
+    """Eight tensors (N,) to one (N, 8), each thread keeping its own values."""
+    return tl.reshape(tl.join(interleave4(v0, v2, v4, v6), interleave4(v1, v3, v5, v7)), (v0.shape[0], 8))
+
+
+@triton.jit
+def round_to(value, dtype: tl.constexpr):
+    """To nearest even. The interpreter truncates to bf16, so there the rounding is written out in integers."""
+    if IS_INTERPRETED and dtype == tl.bfloat16:
+        bits = value.to(tl.float32).to(tl.uint32, bitcast=True).to(tl.uint64)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.uint16)
+        return tl.where(value == value, rounded, 0x7FC0).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:
+        return value.to(dtype)

@@ -1,0 +1,34 @@
+"""Fixtures. Without a CUDA device the Triton kernels run in Triton's interpreter, which must be chosen before its import."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(params=["reference", "cpp", "triton"])
+def impl(request):
+    """Every implementation that runs on CPU tensors here: the reference, C++, and Triton's interpreter."""
+    if request.param == "triton":
+        pytest.importorskip("triton")
+        if torch.cuda.is_available():
+            pytest.skip("with a CUDA device Triton compiles for it: see test_gpu.py")
+    if request.param == "cpp" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        from fastlangevin.runtime import explain
+
+        if explain("cpu")["cpp"] != "available":
+            pytest.skip("no C++ compiler and no built library")
+    return request.param

@@ -1,0 +1,200 @@
+"""Building the C++ library: with ninja and without, without a compiler, at once from many processes, in odd caches."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastlangevin.kernels import build as builder
+from fastlangevin.kernels import cpp
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, builder.COMPILERS)), reason="builds need a C++ compiler: c++, g++ or clang++"
+)
+
+# A fresh process that must find or build a library, and says which sets it has. The library beside the sources is hidden.
+SCRIPT = """
+import sys
+from pathlib import Path
+from fastlangevin.kernels import build, cpp
+build.SOURCES = Path(sys.argv[1])
+build.instruction_sets = lambda machine=None: {"portable": ()}
+build.X86 = {"tag": (sys.argv[2],)}
+cpp.__file__ = "/nowhere/cpp.py"
+cpp.LOCK_SECONDS = float(sys.argv[3])
+print(cpp.load()._name, *cpp.instruction_sets())
+"""
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """The C++ sources with the portable kernels alone and no optimisation: a build takes a second instead of ten."""
+    folder = tmp_path / "csrc"
+    shutil.copytree(builder.SOURCES, folder)
+    library = (folder / "library.cpp").read_text()
+    head, _, rest = library.partition("// Best first")
+    (folder / "library.cpp").write_text(f"{head}// Best first{rest}".replace("defined(__x86_64__)", "0"))
+    return folder
+
+
+def environment(cache: Path, **extra: str) -> dict[str, str]:
+    cleared = ("FASTLANGEVIN_CACHE_DIR", "FASTLANGEVIN_NO_BUILD", "XDG_CACHE_HOME")
+    base = {key: value for key, value in os.environ.items() if key not in cleared}
+    root = Path(cpp.__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root), *filter(None, [base.get("PYTHONPATH")])])
+    return {**base, "PYTHONPATH": path, "FASTLANGEVIN_CACHE_DIR": str(cache), **extra}
+
+
+def start(sources: Path, env: dict[str, str], lock_seconds: float = 100.0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(sources), str(sources), str(lock_seconds)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("use_ninja", [True, False])
+def test_build(use_ninja: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if use_ninja and builder.find_ninja() is None:
+        pytest.skip("no ninja")
+    monkeypatch.setattr(builder, "FLAGS", tuple(flag.replace("-O3", "-O1") for flag in builder.FLAGS))
+    folder = tmp_path / "a folder: with $odd (letters)"
+    path = builder.build(folder, use_ninja=use_ninja)
+    assert path == folder / builder.LIBRARY
+    assert [each.name for each in folder.iterdir()] == [builder.LIBRARY]
+    assert builder.is_current(path)
+    library = ctypes.CDLL(str(path))
+    library.fl_source_hash.restype = ctypes.c_char_p
+    assert library.fl_source_hash().decode() == builder.source_hash()
+
+
+def test_no_contraction_and_no_fast_math() -> None:
+    flags = [*builder.FLAGS, *(flag for each in builder.X86.values() for flag in each)]
+    assert "-ffp-contract=off" in flags
+    assert not {"-ffast-math", "-Ofast", "-march=native", "-mfma"} & set(flags)
+
+
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(builder.BuildError, match=r"no C\+\+ compiler was found.*install"):
+        builder.build(tmp_path / "out")
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    with pytest.raises(RuntimeError, match="'no-such-compiler' is not an executable"):
+        builder.build(tmp_path / "out")
+
+
+def test_failing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    false = shutil.which("false")
+    assert false is not None
+    monkeypatch.setenv("CXX", false)
+    for use_ninja in (True, False):
+        with pytest.raises(builder.BuildError, match="failed with status"):
+            builder.build(tmp_path / "out", use_ninja=use_ninja)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_hash_follows_the_sources(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "SOURCES", sources)
+    before = builder.source_hash()
+    (sources / "normal.h").write_text((sources / "normal.h").read_text() + "\n")
+    assert builder.source_hash() != before
+    assert len(before) == 32
+
+
+def test_four_first_builds_at_once(sources: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    processes = [start(sources, environment(cache)) for _ in range(4)]
+    results = [finish(process) for process in processes]
+    assert all(code == 0 for code, _, _ in results), results
+    names = {out.split()[0] for _, out, _ in results}
+    assert len(names) == 1
+    assert names.pop().startswith(str(cache))
+    # Only one built: a second build would have replaced the file.
+    folders = [each for each in cache.iterdir() if each.is_dir()]
+    assert len(folders) == 1
+    assert [each.name for each in folders[0].iterdir()] == [builder.LIBRARY]
+
+    # The cache serves a process that may not build... except that FASTLANGEVIN_NO_BUILD forbids the cache as well.
+    code, _, err = finish(start(sources, environment(cache, FASTLANGEVIN_NO_BUILD="1")))
+    assert code == 1
+    assert "FASTLANGEVIN_NO_BUILD forbids" in err
+
+    # The lock file of a build that was killed is just a file.
+    shutil.rmtree(folders[0])
+    lock = next(each for each in cache.iterdir() if each.suffix == ".lock")
+    lock.write_text("12345")
+    began = time.monotonic()
+    code, _, err = finish(start(sources, environment(cache)))
+    assert code == 0, err
+    assert time.monotonic() - began < 60
+
+    # A lock that somebody holds is waited for, not for ever.
+    shutil.rmtree(folders[0])
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, _, err = finish(start(sources, environment(cache), lock_seconds=0.5))
+    assert code == 1
+    assert "another process has held" in err
+    assert "FASTLANGEVIN_CACHE_DIR" in err
+
+
+def test_cache_that_cannot_be_written(sources: Path, tmp_path: Path) -> None:
+    """Also for root, whom permissions do not stop: the folder's parent is a file."""
+    (tmp_path / "file").write_text("")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    code, out, err = finish(start(sources, environment(tmp_path / "file" / "cache", TMPDIR=str(temporary))))
+    assert code == 0, err
+    folder = temporary / f"fastlangevin-{os.getuid()}"
+    assert out.startswith(str(folder))
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_cache_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("FASTLANGEVIN_CACHE_DIR", raising=False)
+    assert cpp.cache_folder() == tmp_path / "home" / ".cache" / "fastlangevin"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cpp.cache_folder() == tmp_path / "xdg" / "fastlangevin"
+    monkeypatch.setenv("FASTLANGEVIN_CACHE_DIR", str(tmp_path / "own"))
+    assert cpp.cache_folder() == tmp_path / "own"
+
+
+def test_shipped_library_of_other_sources_is_not_used(sources: Path, tmp_path: Path) -> None:
+    """A library beside cpp.py that does not match, or is no library at all, is passed over."""
+    script = SCRIPT.replace('"/nowhere/cpp.py"', "sys.argv[4]")
+    (tmp_path / builder.LIBRARY).write_bytes(b"not a library")
+    command = [sys.executable, "-c", script, str(sources), "", "100", str(tmp_path / "cpp.py")]
+    env = environment(tmp_path / "cache")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "cache"))
+    built = Path(done.stdout.split()[0])
+
+    shutil.copy(built, tmp_path / builder.LIBRARY)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.startswith(str(tmp_path / builder.LIBRARY))
+
+    (sources / "normal.h").write_text((sources / "normal.h").read_text() + "\n")
+    env["FASTLANGEVIN_NO_BUILD"] = "1"
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "was built from other sources" in done.stderr
+
+
+def test_import_loads_nothing() -> None:
+    script = "import sys; from fastlangevin.kernels import cpp; assert cpp._library is None; assert 'triton' not in sys.modules"
+    env = environment(Path("/nowhere"), FASTLANGEVIN_NO_BUILD="1")
+    subprocess.run([sys.executable, "-c", script], env=env, check=True, timeout=120)

@@ -1,0 +1,194 @@
+"""Checkpoints: the round trip keeps every bit, and nothing but an intact file of this package is read."""
+
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fastlangevin as fl
+from fastlangevin import checkpoint
+from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+
+SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
+METADATA = {"data": {"shape": [2]}, "note": "Größe", "sampling": {"epsilon": 2e-5}}
+
+
+def network():
+    torch.manual_seed(0)
+    return MLP(SIGMAS, MLPConfig(features=2, width=4, depth=1))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(path, network(), SIGMAS, metadata=METADATA)
+    return path
+
+
+@pytest.mark.parametrize(
+    "net", [network(), ConvScore(SIGMAS, ConvConfig(channels=3, widths=(4, 6), mean=0.2))], ids=["mlp", "conv"]
+)
+def test_round_trip(net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(path, net, SIGMAS, metadata=METADATA)
+    state = torch.get_rng_state()
+    loaded = checkpoint.load(path)
+    assert torch.equal(torch.get_rng_state(), state), "loading must not draw from the caller's generator"
+    assert type(loaded.net) is type(net)
+    assert loaded.net.config == net.config
+    assert loaded.metadata == METADATA
+    assert torch.equal(loaded.sigmas, net.sigmas)
+    assert not loaded.net.training
+    assert loaded.net.state_dict().keys() == net.state_dict().keys()
+    for key, value in net.state_dict().items():
+        assert torch.equal(loaded.net.state_dict()[key], value), key
+    x = fl.rand((4, 3, 8, 8) if isinstance(net, ConvScore) else (4, 2), seed=0)
+    labels = torch.tensor([0, 1, 2, 0])
+    assert torch.equal(loaded.net(x, labels), net.eval()(x, labels))
+
+
+def test_methods_of_the_network(tmp_path):
+    net = network()
+    net.save_pretrained(tmp_path / "net", metadata=METADATA)
+    again = MLP.from_pretrained(tmp_path / "net")
+    assert torch.equal(again.head.bias, net.head.bias)
+    with pytest.raises(ValueError, match="holds a network of class MLP, not ConvScore"):
+        ConvScore.from_pretrained(tmp_path / "net")
+
+
+def test_same_network_same_bytes(saved, tmp_path):
+    network().save_pretrained(tmp_path / "again", metadata=METADATA)
+    assert (tmp_path / "again").read_bytes() == saved.read_bytes()
+
+
+def test_flipped_bits_are_refused(saved):
+    intact = saved.read_bytes()
+    # A step of 3 has no factor in common with the 8 bits: each of them is flipped, in header and weights.
+    for position in range(0, len(intact), 3):
+        damaged = bytearray(intact)
+        damaged[position] ^= 1 << position % 8
+        saved.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"net\.safetensors"):
+            checkpoint.load(saved)
+    saved.write_bytes(intact)
+    checkpoint.load(saved)
+
+
+def test_every_truncation_is_refused(saved):
+    intact = saved.read_bytes()
+    for length in [*range(0, len(intact), 37), len(intact) - 1]:
+        saved.write_bytes(intact[:length])
+        with pytest.raises(ValueError, match="fetch"):
+            checkpoint.load(saved)
+    saved.write_bytes(intact + b"\0")
+    with pytest.raises(ValueError, match="fetch"):
+        checkpoint.load(saved)
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_pickles_are_refused_and_not_run(write, tmp_path):
+    path, sprung = tmp_path / "net.pth", tmp_path / "sprung"
+    write(Trap(str(sprung)), path)
+    with pytest.raises(ValueError, match=r"pickled \.pth files are never read"):
+        checkpoint.load(path)
+    assert not sprung.exists()
+
+
+def rewrite(path, change):
+    """The file with another description whose digest is right: what only a deliberate hand writes."""
+    payload = path.read_bytes()
+    length = struct.unpack("<Q", payload[:8])[0]
+    header = json.loads(payload[8 : 8 + length])
+    description = json.loads(header["__metadata__"]["fastlangevin"])
+    change(description)
+    text = json.dumps(description)
+    digest = checkpoint.hashlib.sha256(text.encode()).hexdigest()
+    header["__metadata__"] = {"fastlangevin": text, "sha256": digest}
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + payload[8 + length :])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(network="os.system"), "class 'os.system', this fastlangevin has ConvScore, MLP"),
+        (lambda d: d["config"].update(width=5), "does not describe its own weights"),
+        (lambda d: d["config"].update(size=5), "does not describe its own weights"),
+        (lambda d: d.update(network="ConvScore"), "does not describe its own weights"),
+        (lambda d: d.pop("config"), "lacks config"),
+        (lambda d: d.update(format=2), "use the version that wrote it"),
+        (lambda d: d.update(stream_version=2), "stream version 2"),
+        (lambda d: d["sha256"].pop("head.bias"), "SHA-256"),
+    ],
+)
+def test_other_descriptions_are_refused(saved, change, message):
+    rewrite(saved, lambda description: None)
+    checkpoint.load(saved)
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.load(saved)
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="not a checkpoint of fastlangevin"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "."])
+def test_unreadable_paths(name, tmp_path):
+    with pytest.raises(RuntimeError, match=r"cannot read .*check the path"):
+        checkpoint.load(tmp_path / name)
+
+
+def test_unwritable_paths(tmp_path):
+    with pytest.raises(RuntimeError, match=r"cannot write .*No such file"):
+        checkpoint.save(tmp_path / "missing" / "net", network())
+    with pytest.raises(RuntimeError, match="is a folder"):
+        checkpoint.save(tmp_path, network())
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
+def test_a_failure_leaves_the_old_file(saved, call, monkeypatch):
+    intact = saved.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, call, full)
+        with pytest.raises(RuntimeError, match=r"cannot write .*No space left on device"):
+            checkpoint.save(saved, network(), metadata={"new": True})
+    assert saved.read_bytes() == intact
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    checkpoint.save(saved, network(), metadata={"new": True})
+    assert checkpoint.load(saved).metadata == {"new": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"net": torch.nn.Linear(2, 2)}, TypeError, "net must be one of ConvScore, MLP, got Linear"),
+        ({"sigmas": fl.geometric_sigmas(1.0, 0.2, 3)}, ValueError, "sigmas differ from net.sigmas"),
+        ({"metadata": {"x": torch.zeros(1)}}, TypeError, "metadata must be made of dicts"),
+        ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be made of dicts"),
+    ],
+)
+def test_what_cannot_be_described_is_refused(arguments, error, message, tmp_path):
+    arguments = {"net": network(), **arguments}
+    with pytest.raises(error, match=message):
+        checkpoint.save(tmp_path / "net", **arguments)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,277 @@
+"""What the compiler makes of the Triton kernels, for GPUs that need not be there.
+
+Every variant that matters is compiled to machine code for each architecture and disassembled with the tools in
+Triton's wheel. Checked are what would break the stream (contracted or approximate arithmetic) and what would cost its
+speed (spills, local and shared memory, narrow accesses, instructions and registers over the budgets that stand beside
+the kernels). Compilation needs Triton without its interpreter, so it is done in a process of its own: this file, run
+as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURES = (80, 90, 100)
+STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+FAST = [f"{kind}-{name}" for kind in ("step", "randn", "rand") for name in STATES]
+# Correct and free of spills, but without a budget: their cost hangs on what they are given.
+OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
+CONTROLS = ["control-contracted", "control-spills", "control-library", "control-misaligned"]
+
+
+def calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
+    """Kernel, launch and compiler options for every variant: the launches are those that the launchers make."""
+    from fastlangevin.kernels import randn, step
+
+    address: dict[str, Any] = {"seed": 1, "draw": 2, "sample_ids": None, "sample_offset": 0, "purpose": 1}
+    plain: dict[str, Any] = {"c": 1.0, "a": 0.5, "b": 0.5, "noise": None, "mask": None, "known": None, **address}
+    made: dict[str, tuple[Any, Any, dict[str, Any]]] = {}
+
+    def add_step(name: str, x: torch.Tensor, score: torch.Tensor | None = None, **changes: Any) -> None:
+        call = step.prepare(x, x, x if score is None else score, **{**plain, **changes})
+        made[name] = step.step_kernel, call, {}
+
+    for name, dtype in STATES.items():
+        x = torch.zeros(4, 3, 64, 64, dtype=dtype)
+        add_step(f"step-{name}", x)
+        made[f"randn-{name}"] = randn.randn_kernel, randn.prepare(x, uniform=False, **address), {}
+        made[f"rand-{name}"] = randn.randn_kernel, randn.prepare(x, uniform=True, **address), {}
+
+    x = torch.zeros(4, 3, 64, 64)
+    add_step("step-autocast", x, x.bfloat16())
+    sample, whole = torch.zeros(4, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    scale = torch.ones(4, 1, 1, 1).expand_as(x)
+    add_step("step-tensors", x, c=torch.ones(()).expand_as(x), a=scale, b=x, seed=sample, draw=whole, sample_ids=sample)
+    add_step("step-inpainting", x, mask=x.bool(), known=x)
+    add_step("step-known-noise", x, noise=x)
+    add_step("step-strided", x.contiguous(memory_format=torch.channels_last), x)
+    made["randn-strided"] = randn.randn_kernel, randn.prepare(x.transpose(1, 2), uniform=False, **address), {}
+
+    kernel, call, _ = made["step-fp32"]
+    made["control-contracted"] = kernel, call, {"enable_fp_fusion": True}
+    made["control-spills"] = kernel, call, {"maxnreg": 32}
+    made["control-misaligned"] = kernel, call, {"aligned": False}
+    return made
+
+
+def source(kernel: Any, arguments: dict[str, Any], aligned: bool) -> Any:
+    """The specialisation that Triton's launcher would choose for these arguments."""
+    from triton.compiler import ASTSource
+
+    pointers = {
+        torch.float32: "*fp32",
+        torch.float16: "*fp16",
+        torch.bfloat16: "*bf16",
+        torch.float64: "*fp64",
+        torch.int64: "*i64",
+        torch.bool: "*i1",
+    }
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
+    for index, parameter in enumerate(kernel.params):
+        value = arguments[parameter.name]
+        if parameter.is_constexpr or value is None:
+            signature[parameter.name] = "constexpr"
+            constants[parameter.name] = value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = pointers[value.dtype]
+            if aligned and not parameter.do_not_specialize_on_alignment:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[parameter.name] = "fp32"
+        else:
+            signature[parameter.name] = parameter.annotation_type or ("i32" if -(2**31) <= value < 2**31 else "i64")
+    return ASTSource(kernel, signature, constants, attributes)
+
+
+def disassemble(cubin: bytes) -> tuple[Counter[str], dict[str, int]]:
+    """How often each machine instruction stands in the code, and what ptxas says of registers, stack and the like."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        text, usage = (
+            subprocess.run([tool, option, path], capture_output=True, text=True, check=True).stdout
+            for option in ("-sass", "-res-usage")
+        )
+    found = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE)
+    # The code is padded to its alignment behind a jump to itself.
+    return Counter(op for op in found if op != "NOP"), {k: int(v) for k, v in re.findall(r"\b([A-Z]+):(\d+)", usage)}
+
+
+def measure(kernel: Any, call: Any, architecture: int, aligned: bool = True, **options: Any) -> dict[str, Any]:
+    """Compile one variant and say what came out."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    compiled = triton.compile(
+        source(kernel, call.arguments, aligned),
+        target=GPUTarget("cuda", architecture, 32),
+        options={"num_warps": call.launch.num_warps, "enable_fp_fusion": False, **options},
+    )
+    ptx = compiled.asm["ptx"]
+    counts, usage = disassemble(compiled.asm["cubin"])
+    elements = call.launch.width * call.launch.groups // (32 * call.launch.num_warps)
+    return {
+        "counts": dict(counts),
+        "elements": elements,
+        "instructions": sum(counts.values()) / elements,
+        "registers": usage["REG"],
+        "stack": usage["STACK"],
+        "local": usage.get("LOCAL", 0),
+        "shared": int(compiled.metadata.shared),
+        "special": sorted(set(re.findall(r"\b(?:fma|mad|sqrt|rsqrt|sin|cos|lg2|ex2|rcp|div)\.[\w.]*f\d\d\b", ptx))),
+        "contractible": len(re.findall(r"\b(?:add|sub|mul)\.(?!rn)(?:ftz\.)?f\d\d\b", ptx)),
+    }
+
+
+def library_call(call: Any) -> Any:
+    """A kernel with Triton's own normals, which bring a stack, and the launch to compile it for."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def library_kernel(out_ptr, seed, N: tl.constexpr):
+        offs = tl.program_id(0) * N + tl.arange(0, N)
+        tl.store(out_ptr + offs, tl.randn(seed, offs))
+
+    arguments = {"out_ptr": call.arguments["out_ptr"], "seed": 1, "N": call.launch.width * call.launch.groups}
+    return library_kernel, call._replace(arguments=arguments)
+
+
+def faults(result: dict[str, Any], vectors: bool = True) -> list[str]:
+    """What is wrong with a compiled kernel, whatever its budget."""
+    counts = Counter(result["counts"])
+
+    def total(pattern: str) -> int:
+        return sum(number for name, number in counts.items() if re.match(pattern, name))
+
+    found = []
+    if result["stack"] or result["local"]:
+        found.append(f"stack of {result['stack']} bytes, local memory of {result['local']}")
+    if total(r"(LDL|STL)\b"):
+        found.append(f"{total(r'(LDL|STL)')} accesses to local memory: spills")
+    if result["shared"] or total(r"(LDS|STS|LDSM|BAR)\b"):
+        found.append(f"shared memory of {result['shared']} bytes")
+    approximate = [name for name in result["special"] if not re.fullmatch(r"sqrt\.rn\.f32", name)]
+    if approximate:
+        found.append(f"arithmetic that is not the stream's: {approximate}")
+    if result["contractible"]:
+        found.append(f"{result['contractible']} operations that the assembler may contract")
+    # The only fused operations are those inside sqrt_rn: two each, and one more in the slow path they share.
+    if total(r"FFMA") > 2 * counts["MUFU.RSQ"] + 1 or total(r"DFMA"):
+        found.append(f"{total(r'FFMA')} FFMA and {total(r'DFMA')} DFMA for {counts['MUFU.RSQ']} square roots")
+    if vectors:
+        narrow = [name for name in counts if re.match(r"(LDG|STG)", name) and ".128" not in name]
+        if narrow or not counts["STG.E.128"]:
+            found.append(f"accesses narrower than 16 bytes: {narrow}")
+    return found
+
+
+def budget_of(variant: str) -> tuple[float, int]:
+    """Instructions an element and registers a thread."""
+    from fastlangevin.kernels import randn, step
+
+    kind, name = variant.split("-")
+    if kind == "step":
+        return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET
+    return randn.INSTRUCTION_BUDGET[kind == "rand"][STATES[name]], randn.REGISTER_BUDGET
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("compiled")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
+    environment["TRITON_CACHE_DIR"] = str(folder / "cache")
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+    path = folder / "results.json"
+    done = subprocess.run([sys.executable, __file__, path], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    read: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    return read
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table(results: dict[str, dict[str, Any]], pytestconfig: pytest.Config) -> None:
+    """Print what was measured beside its budget."""
+    lines = [f"{'':<14}{'instructions/element, budget':<32}{'registers, budget':<22}elements/thread"]
+    for architecture in ARCHITECTURES:
+        for variant in (*FAST, *OTHERS):
+            result = results[f"{variant}-{architecture}"]
+            instructions, registers = budget_of(variant) if variant in FAST else ("-", "-")
+            lines.append(
+                f"sm_{architecture:<5}{variant:<18}{result['instructions']:>8.1f} {instructions:>6} "
+                f"{result['registers']:>10} {registers:>6} {result['elements']:>10}"
+            )
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("variant", FAST)
+def test_fast_path(variant: str, architecture: int, results: dict[str, dict[str, Any]], record_property: Any) -> None:
+    result = results[f"{variant}-{architecture}"]
+    instructions, registers = budget_of(variant)
+    record_property("instructions_per_element", result["instructions"])
+    record_property("instruction_budget", instructions)
+    record_property("registers", result["registers"])
+    record_property("register_budget", registers)
+    assert not faults(result)
+    assert result["instructions"] <= instructions
+    assert result["registers"] <= registers
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("variant", OTHERS)
+def test_other_paths(variant: str, architecture: int, results: dict[str, dict[str, Any]]) -> None:
+    assert not faults(results[f"{variant}-{architecture}"], vectors=False)
+
+
+@pytest.mark.parametrize(
+    ("variant", "fault"),
+    [
+        ("control-contracted", "contract|FFMA"),
+        ("control-spills", "spills"),
+        ("control-library", "stack"),
+        ("control-misaligned", "narrower"),
+    ],
+)
+def test_the_gate_closes(variant: str, fault: str, results: dict[str, dict[str, Any]]) -> None:
+    found = " ".join(faults(results[f"{variant}-90"]))
+    assert re.search(fault, found), found
+
+
+def main(path: str) -> None:
+    made = calls()
+    measured = {}
+    for variant in (*FAST, *OTHERS):
+        kernel, call, options = made[variant]
+        for architecture in ARCHITECTURES:
+            measured[f"{variant}-{architecture}"] = measure(kernel, call, architecture, **options)
+    made["control-library"] = (*library_call(made["randn-fp32"][1]), {})
+    for variant in CONTROLS:
+        kernel, call, options = made[variant]
+        measured[f"{variant}-90"] = measure(kernel, call, 90, **options)
+    Path(path).write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,168 @@
+"""The networks: shapes, the frame around the learnt part, conditioning, errors."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import fastlangevin as fl
+from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+
+SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
+
+
+def shaken(net):
+    """A network whose weights are all random, the head's zeros too."""
+    with torch.no_grad():
+        for index, parameter in enumerate(net.parameters()):
+            parameter.add_(0.1 * fl.randn((1, *parameter.shape), seed=index)[0].to(parameter.dtype))
+    return net.eval()
+
+
+def small(kind="conv"):
+    if kind == "conv":
+        return shaken(ConvScore(SIGMAS, ConvConfig(channels=2, widths=(8, 12))))
+    return shaken(MLP(SIGMAS, MLPConfig(features=6, width=16, depth=2)))
+
+
+def batch(kind, count=5):
+    shape = (count, 2, 8, 12) if kind == "conv" else (count, 6)
+    return fl.rand(shape, seed=1)
+
+
+KINDS = pytest.mark.parametrize("kind", ["conv", "mlp"])
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (ConvConfig(), (3, 1, 8, 8)),
+        (ConvConfig(), (2, 1, 28, 32)),
+        (ConvConfig(channels=3, widths=(4,), patch=1), (2, 3, 5, 7)),
+        (ConvConfig(widths=(4, 6, 8), blocks=2), (1, 1, 16, 24)),
+        (ConvConfig(), (0, 1, 8, 8)),
+    ],
+)
+def test_conv_shapes(config, shape):
+    net = shaken(ConvScore(SIGMAS, config))
+    score = net(torch.rand(shape), torch.zeros(shape[0], dtype=torch.int64))
+    assert score.shape == shape
+    assert score.is_contiguous()
+    assert score.isfinite().all()
+
+
+@KINDS
+def test_new_network_is_the_score_of_a_gaussian(kind):
+    if kind == "conv":
+        net = ConvScore(SIGMAS, ConvConfig(channels=2, mean=0.3, std=0.4)).double()
+    else:
+        net = MLP(SIGMAS, MLPConfig(features=6, mean=0.3, std=0.4)).double()
+    x, labels = batch(kind).double(), torch.tensor([0, 2, 4, 8, 9])
+    sigma = net.sigmas[labels].reshape(-1, *[1] * (x.ndim - 1))
+    torch.testing.assert_close(net(x, labels), -(x - 0.3) / (0.16 + sigma**2), rtol=1e-12, atol=1e-12)
+
+
+def test_the_frame_is_the_formula(monkeypatch):
+    net = MLP(SIGMAS, MLPConfig(features=6, mean=0.2, std=0.5)).double()
+    seen = []
+
+    def learnt(u, labels):
+        seen.append(u)
+        return torch.cos(u)
+
+    monkeypatch.setattr(net, "features", learnt)
+    x, labels = batch("mlp").double(), torch.tensor([0, 2, 4, 8, 9])
+    sigma = net.sigmas[labels][:, None]
+    u = (x - 0.2) / (0.25 + sigma**2).sqrt()
+    h = -sigma * (x - 0.2) / (0.25 + sigma**2) + (0.25 / (0.25 + sigma**2)).sqrt() * torch.cos(u)
+    torch.testing.assert_close(net(x, labels), h / sigma, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(seen[0], u, rtol=1e-12, atol=1e-12)
+
+
+@KINDS
+def test_samples_do_not_mix(kind):
+    net, x, labels = small(kind).double(), batch(kind).double(), torch.tensor([0, 3, 5, 7, 9])
+    changed = x.clone()
+    changed[2] += 1
+    first, second = net(x, labels), net(changed, labels)
+    others = torch.tensor([0, 1, 3, 4])
+    torch.testing.assert_close(first[others], second[others], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(first[2], second[2])
+    torch.testing.assert_close(net(x[1:2], labels[1:2]), first[1:2], rtol=1e-12, atol=1e-12)
+
+
+@KINDS
+def test_levels_condition_the_learnt_part(kind):
+    net = small(kind)
+    u = batch(kind, 2)
+    one, other = (net.features(u, torch.full((2,), level)) for level in (3, 4))
+    assert (one - other).abs().max() > 1e-3
+
+
+@KINDS
+def test_every_weight_gets_a_gradient(kind):
+    net = small(kind)
+    net(batch(kind, 10), torch.arange(10)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def test_memory_format_of_the_input_does_not_matter():
+    net, x = small(), batch("conv")
+    labels = torch.zeros(5, dtype=torch.int64)
+    assert torch.equal(net(x, labels), net(x.to(memory_format=torch.channels_last), labels))
+
+
+@KINDS
+def test_compiles_in_one_graph(kind):
+    net, x, labels = small(kind), batch(kind), torch.arange(5)
+    torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="eager")(x, labels), net(x, labels))
+
+
+def test_default_fits_the_shipped_size():
+    net = ConvScore(SIGMAS)
+    assert 4 * sum(tensor.numel() for tensor in net.state_dict().values()) < 2_000_000
+
+
+def test_config_rebuilds_the_network():
+    net = small()
+    again = ConvScore(net.sigmas, ConvConfig(**dataclasses.asdict(net.config)))
+    again.load_state_dict(net.state_dict())
+    x, labels = batch("conv"), torch.arange(5)
+    assert torch.equal(again(x, labels), net(x, labels))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        net.config.widths = (1,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "x", "labels", "error", "message"),
+    [
+        ("conv", torch.zeros(5, 1, 8, 8), torch.arange(5), ValueError, r"\(B, 2, H, W\).*divisible by 4"),
+        ("conv", torch.zeros(5, 2, 8, 10), torch.arange(5), ValueError, "divisible by 4.*pad the images"),
+        ("conv", torch.zeros(5, 2, 8), torch.arange(5), ValueError, "x must be images"),
+        ("mlp", torch.zeros(5, 7), torch.arange(5), ValueError, r"x must be flat data \(B, 6\), got \(5, 7\)"),
+        ("mlp", torch.zeros(5, 6), torch.arange(4), ValueError, "labels must have one level for each sample"),
+        ("mlp", torch.zeros(5, 6), torch.arange(5) + 6, ValueError, "to 9, got 10"),
+        ("mlp", torch.zeros(5, 6), torch.arange(5) - 1, ValueError, "got -1"),
+        ("mlp", torch.zeros(5, 6), torch.zeros(5), TypeError, "labels must be an int64 tensor"),
+        ("mlp", torch.zeros(5, 6), 0, TypeError, "got int"),
+    ],
+)
+def test_calls_are_checked(kind, x, labels, error, message):
+    with pytest.raises(error, match=message):
+        small(kind)(x, labels)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MLPConfig(width=0), "width must be a positive integer, got 0"),
+        (lambda: ConvConfig(widths=()), "widths must name at least one"),
+        (lambda: ConvConfig(widths=(8, -1)), "widths must be a positive integer, got -1"),
+        (lambda: ConvConfig(patch=1.5), "patch must be a positive integer"),
+        (lambda: MLP(SIGMAS, MLPConfig(std=0.0)), "std must be positive"),
+        (lambda: MLP(SIGMAS.flip(0)), "sigmas must decrease"),
+    ],
+)
+def test_configs_are_checked(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,233 @@
+"""What samplers promise besides their law: batches, resumes, callbacks, trajectories, conventions."""
+
+import pytest
+import torch
+
+import fastlangevin as fl
+from fastlangevin import chains, rules
+from fastlangevin.noise import Purpose
+
+LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
+OPTIONS = {"epsilon": 2e-3, "steps_per_level": 4, "seed": 11}
+
+
+def score(x, labels):
+    scale = LADDER.to(x.dtype)[labels].reshape(-1, *(1,) * (x.ndim - 1))
+    return -torch.sin(3 * x) / (scale**2 + 0.1)
+
+
+def run(**options):
+    shape = {} if isinstance(options.get("init"), torch.Tensor) else {"shape": (5, 2, 3, 3)}
+    return fl.annealed_langevin(score, LADDER, **{**OPTIONS, **shape, **options})
+
+
+def by_hand(x, epsilon=2e-3, seed=11, steps=4):
+    """Algorithm 1 written out in fp32 with the noise as a tensor."""
+    last = float(LADDER[-1])
+    for level, sigma in enumerate(LADDER.tolist()):
+        alpha = epsilon * (sigma / last) ** 2
+        for step in range(steps):
+            z = fl.randn(x.shape, seed=seed, draw=level * steps + step, purpose=Purpose.LANGEVIN)
+            a, b = torch.tensor(alpha / 2), torch.tensor(alpha**0.5)
+            x = (x + a * score(x, torch.full((len(x),), level))) + b * z
+    return x
+
+
+def test_it_is_algorithm_1(impl):
+    start = fl.rand((5, 2, 3, 3), seed=11, purpose=Purpose.INITIAL_STATE)
+    assert torch.equal(run(impl=impl), by_hand(start))
+    assert torch.equal(run(init=start, impl=impl), by_hand(start))
+    assert not torch.equal(run(epsilon=2.1e-3), by_hand(start))
+
+
+def test_step_lr_is_half_epsilon():
+    assert torch.equal(run(), run(epsilon=None, step_lr=1e-3))
+    assert rules.step_size(None, 1e-3) == rules.step_size(2e-3, None)
+
+
+def test_a_normal_start_has_the_width_of_the_first_level():
+    zero = fl.annealed_langevin(
+        lambda x, labels: torch.zeros_like(x),
+        torch.tensor([3.0]),
+        shape=(4, 5),
+        init="normal",
+        epsilon=1e-30,
+        steps_per_level=1,
+        seed=2,
+    )
+    assert torch.equal(zero, 3 * fl.randn((4, 5), seed=2, purpose=Purpose.INITIAL_STATE))
+
+
+def test_a_sample_does_not_depend_on_its_batch(impl):
+    whole = run(impl=impl)
+    for rows in ([0], [4, 2], [1, 2, 3]):
+        part = run(shape=(len(rows), 2, 3, 3), sample_ids=torch.tensor(rows), impl=impl)
+        assert torch.equal(part, whole[rows])
+    assert torch.equal(run(shape=(2, 2, 3, 3), sample_offset=3, impl=impl), whole[3:])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 5])
+@pytest.mark.parametrize("denoise", [False, True])
+def test_a_chain_resumes_after_any_step(tmp_path, keep, denoise):
+    expected = run(denoise=denoise, trajectory=keep, full_output=True)
+    for stop in range(1, 12):
+        halt = run(
+            denoise=denoise, trajectory=keep, full_output=True, callback=lambda info, stop=stop: info.step == stop
+        )
+        assert halt.state.step == stop
+        chains.save(tmp_path / "chain", halt.state)
+        resumed = run(
+            denoise=denoise,
+            trajectory=keep,
+            full_output=True,
+            seed=None,
+            resume=chains.load(tmp_path / "chain"),
+        )
+        assert torch.equal(resumed.samples, expected.samples)
+        assert halt.evaluations + resumed.evaluations == expected.evaluations == 12 + denoise
+        if keep:
+            assert torch.equal(resumed.trajectory, expected.trajectory)
+
+
+def test_resuming_with_other_noise_is_seen():
+    halt = run(full_output=True, callback=lambda info: info.step == 5)
+    wrong = fl.ChainState(halt.state.x, 5, 12, None, halt.state.record)
+    assert not torch.equal(run(seed=None, resume=wrong), run())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epsilon": 1e-3}, "epsilon"),
+        ({"steps_per_level": 5}, "steps_per_level"),
+        ({"corrector": "ou"}, "corrector"),
+        ({"denoise": True}, "denoise"),
+        ({"seed": 12}, "seed"),
+        ({"generator": torch.Generator()}, "generator"),
+    ],
+)
+def test_a_resume_must_be_of_the_same_chain(change, named):
+    halt = run(full_output=True, callback=lambda info: info.step == 5)
+    with pytest.raises(ValueError, match=named):
+        run(**{"seed": None, "resume": halt.state, **change})
+
+
+def test_trajectories_are_the_states_of_the_chain():
+    seen = [fl.rand((5, 2, 3, 3), seed=11, purpose=Purpose.INITIAL_STATE)]
+    result = run(trajectory=5, full_output=True, callback=lambda info: seen.append(info.x.clone()) and False)
+    assert torch.equal(result.trajectory, torch.stack(seen[::5]))
+    assert len(seen) == 13
+    assert torch.equal(result.samples, seen[-1])
+
+
+def test_callbacks_see_levels_and_counts():
+    seen = []
+    run(callback=lambda info: seen.append((info.step, info.steps, info.level)) and False)
+    assert seen == [(step + 1, 12, step // 4) for step in range(12)]
+
+
+def test_a_state_from_a_callback_is_a_copy():
+    states = []
+    end = run(callback=lambda info: states.append(info.state()) and False)
+    assert torch.equal(run(seed=None, resume=states[3]), end)
+
+
+def test_the_callers_tensors_are_left_alone():
+    start = torch.rand(5, 2, 3, 3)
+    copy = start.clone()
+    run(init=start)
+    assert torch.equal(start, copy)
+    before = torch.get_rng_state()
+    run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_generators_for_each_sample():
+    def each(seeds):
+        return run(seed=None, shape=(len(seeds), 2, 3, 3), generator=[torch.Generator().manual_seed(s) for s in seeds])
+
+    together = each([1, 2, 3])
+    assert torch.equal(together[:1], each([1]))
+    swapped = run(
+        seed=None,
+        shape=(1, 2, 3, 3),
+        generator=[torch.Generator().manual_seed(3)],
+        sample_offset=2,
+    )
+    assert torch.equal(together[2:], swapped)
+
+
+def test_manual_seed_governs_an_unseeded_run():
+    torch.manual_seed(0)
+    first, second = run(seed=None), run(seed=None)
+    torch.manual_seed(0)
+    assert torch.equal(run(seed=None), first)
+    assert not torch.equal(first, second)
+
+
+def test_channels_last_states_get_the_same_noise():
+    start = torch.rand(5, 2, 3, 3)
+    expected = run(init=start)
+    got = run(init=start.to(memory_format=torch.channels_last))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes(dtype):
+    samples = run(dtype=dtype)
+    assert samples.dtype == dtype
+    # 12 steps, each with a rounding of a few units: far below the width of the samples, far above agreement by chance.
+    torch.testing.assert_close(samples.float(), run(), rtol=0.05, atol=0.05 + 0.3 * (dtype == torch.bfloat16))
+
+
+def test_a_score_in_half_precision_is_taken_as_it_is():
+    got = fl.annealed_langevin(lambda x, level: score(x, level).bfloat16(), LADDER, shape=(5, 2, 3, 3), **OPTIONS)
+    rounded = fl.annealed_langevin(
+        lambda x, level: score(x, level).bfloat16().float(), LADDER, shape=(5, 2, 3, 3), **OPTIONS
+    )
+    assert torch.equal(got, rounded)
+
+
+def test_plain_langevin_is_one_level():
+    start = torch.rand(5, 7)
+    got = fl.langevin(lambda x: -x, start, steps=6, epsilon=0.1, seed=3)
+    x = start
+    for draw in range(6):
+        z = fl.randn(x.shape, seed=3, draw=draw, purpose=Purpose.LANGEVIN)
+        x = (x + torch.tensor(0.05) * -x) + torch.tensor(0.1**0.5) * z
+    assert torch.equal(got, x)
+    halt = fl.langevin(
+        lambda x: -x, start, steps=6, epsilon=0.1, seed=3, full_output=True, callback=lambda info: info.step == 2
+    )
+    assert torch.equal(fl.langevin(lambda x: -x, start, steps=6, epsilon=0.1, resume=halt.state), got)
+
+
+@pytest.mark.parametrize(
+    ("output", "convert"),
+    [
+        ("score", lambda s, x, sigma: s),
+        ("scaled", lambda s, x, sigma: s * sigma),
+        ("noise", lambda s, x, sigma: -s * sigma),
+        ("denoised", lambda s, x, sigma: x + sigma**2 * s),
+    ],
+)
+@pytest.mark.parametrize("takes", ["labels", "sigma"])
+def test_adapters_give_back_the_score(output, convert, takes):
+    x = torch.rand(5, 2, 3, 3, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 1, 0])
+    sigma = LADDER[labels].reshape(-1, 1, 1, 1)
+
+    def net(x, level):
+        assert torch.equal(level, labels if takes == "labels" else sigma.flatten())
+        return convert(score(x, labels), x, sigma)
+
+    adapted = fl.adapt(net, LADDER, takes=takes, output=output)
+    torch.testing.assert_close(adapted(x, labels), score(x, labels))
+
+
+def test_progress_is_shown_when_asked(capsys):
+    run(progress=True)
+    assert "12/12" in capsys.readouterr().err
+    run()
+    assert capsys.readouterr().err == ""
