@@ -71,7 +71,7 @@ class BuildLibrary(build_ext):
         return {out: source for out, source in super().get_output_mapping().items() if os.path.exists(out)}
 
     def copy_extensions_to_source(self) -> None:
-        if all(os.path.exists(path) for path in super().get_outputs()):
+        if not self.distribution.without_library:
             super().copy_extensions_to_source()
 
 

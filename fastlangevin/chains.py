@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fastlangevin.files import write_whole
 from fastlangevin.samplers import ChainState
 
 __all__ = ["load", "save"]
@@ -33,27 +32,19 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
     Raises:
         OSError: the folder cannot be written; an older file is left as it was.
     """
-    tensors = {"x": state.x.cpu().contiguous()}
-    if isinstance(state.seed, Tensor):
-        tensors["seed"] = state.seed.cpu()
-    if state.trajectory is not None:
-        tensors["trajectory"] = state.trajectory.cpu().contiguous()
-    seed = None if isinstance(state.seed, Tensor) else state.seed
-    description = json.dumps({"step": state.step, "seed": seed, "record": state.record}, sort_keys=True)
+    parts = {"x": state.x, "seed": state.seed, "sample_ids": state.sample_ids, "trajectory": state.trajectory}
+    tensors = {name: part.cpu().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
+    description = json.dumps(
+        {
+            "step": state.step,
+            "seed": None if isinstance(state.seed, Tensor) else state.seed,
+            "sample_offset": state.sample_offset,
+            "record": state.record,
+        },
+        sort_keys=True,
+    )
     metadata = {"chain": description, "sha256": _digest(tensors, description)}
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        raise OSError(f"cannot write {target}: it is a folder or a device; name a file")
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(to_bytes(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, to_bytes(tensors, metadata))
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ChainState:
@@ -76,13 +67,20 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         text, digest = metadata["chain"], metadata["sha256"]
         description = json.loads(text)
-        seed = tensors["seed"] if description["seed"] is None else description["seed"]
-        state = ChainState(tensors["x"], description["step"], seed, tensors.get("trajectory"), description["record"])
+        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+        state = ChainState(
+            x=on_device["x"],
+            step=description["step"],
+            seed=on_device["seed"] if description["seed"] is None else description["seed"],
+            sample_ids=on_device.get("sample_ids"),
+            sample_offset=description["sample_offset"],
+            trajectory=on_device.get("trajectory"),
+            record=description["record"],
+        )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{source} is not the state of a chain, or is damaged: {error}; delete it and start again"
         ) from error
     if _digest(tensors, text) != digest:
         raise ValueError(f"{source} is damaged: its SHA-256 does not match; delete it and start again")
-    moved = None if state.trajectory is None else state.trajectory.to(device)
-    return replace(state, x=state.x.to(device), trajectory=moved)
+    return state

@@ -7,12 +7,10 @@ trained, recommended sampling settings.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.files import write_whole
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.noise import STREAM_VERSION
@@ -73,31 +72,11 @@ def save(
         TypeError: the network or the metadata cannot be described.
         RuntimeError: the file could not be written; what stood at ``path`` is untouched.
     """
-    target = Path(path)
     payload = _encode(net, sigmas, metadata)
-    if target.is_dir():
-        raise RuntimeError(
-            f"cannot write {target}: it is a folder; give the name of a file, such as {target}/net.safetensors"
-        )
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; a checkpoint gets the rights that open() would give.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        write_whole(path, payload)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise RuntimeError(
-            f"cannot write {target}: {error.strerror or error}; give a path in a folder that exists, can be written to "
-            "and has room"
-        ) from error
-    _sync_folder(target.parent)
+        raise RuntimeError(str(error.strerror or error)) from error
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -216,19 +195,3 @@ def _digest(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
     digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the move durable; some systems cannot open or sync a folder, and then the file is there all the same."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -108,9 +108,13 @@ def dsm_loss(
         raise ValueError(f"x must be a batch (B, *) with at least one sample and one element, got {tuple(x.shape)}")
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if not isinstance(step, Tensor):
+        step = noise.integer("step", step, 0, noise.MAX_DRAW)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     ladder = _ladder(sigmas).to(device=x.device, dtype=dtype)
     batch = x.shape[0]
+    if labels is not None:
+        check_labels(labels, batch, ladder.numel())
     seed = noise.resolve_seed(seed, generator, batch, x.device)
     if labels is None:
         labels = dsm_labels(
@@ -122,8 +126,6 @@ def dsm_loss(
             sample_offset=sample_offset,
             device=x.device,
         )
-    else:
-        check_labels(labels, batch, ladder.numel())
     z = ops.randn(
         tuple(x.shape),
         seed=seed,
@@ -139,6 +141,8 @@ def dsm_loss(
     if not isinstance(score, Tensor) or score.shape != x.shape:
         found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
         raise ValueError(f"net must return a score of the shape of x, {tuple(x.shape)}, got {found}")
+    if not score.dtype.is_floating_point:
+        raise TypeError(f"net must return a score of floating-point numbers, got {score.dtype}")
     values = (sigma * score.to(dtype) + z).square().flatten(1).sum(1) * 0.5
     if reduction == "none":
         return values

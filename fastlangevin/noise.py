@@ -16,7 +16,7 @@ key and a rank never enters the seed, so a sample's noise does not depend on its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 import torch
@@ -90,20 +90,18 @@ def tensor_word(value: int | Tensor, like: Tensor) -> Tensor:
 def seed_from(generator: torch.Generator | None) -> int:
     """A 64-bit seed from a generator, or from PyTorch's default CPU generator. Never synchronises a device."""
     if generator is None or generator.device.type == "cpu":
-        low, high = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64).tolist()
-        return low | high << 32
+        low, high = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64, device="cpu").tolist()
+        return int(low) | int(high) << 32
     # A device generator is read and advanced on the host: drawing from it would wait for the device.
     from fastlangevin.reference import philox
 
     offset = generator.get_offset()
     generator.set_offset(offset + 4)
     key = generator.initial_seed() % 2**64
-    words = philox(
-        *(torch.tensor(word) for word in (offset % 2**32, offset >> 32, 0, int(Purpose.SEED) << 24)),
-        torch.tensor(key % 2**32),
-        torch.tensor(key >> 32),
-    )
-    return int(words[0]) | int(words[1]) << 32
+    numbers = (offset % 2**32, offset >> 32, 0, int(Purpose.SEED) << 24, key % 2**32, key >> 32)
+    c0, c1, c2, c3, k0, k1 = torch.tensor(numbers, device="cpu")
+    low_word, high_word, _, _ = philox(c0, c1, c2, c3, k0, k1)
+    return int(low_word) | int(high_word) << 32
 
 
 def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, device: torch.device) -> Seed:
@@ -131,6 +129,8 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
         return integer("seed", seed, 0, MAX_SEED)
     if generator is None or isinstance(generator, torch.Generator):
         return seed_from(generator)
+    if not isinstance(generator, Sequence):
+        raise TypeError(f"generator must be a torch.Generator or a sequence of them, got {type(generator).__name__}")
     generators = list(generator)
     if not all(isinstance(each, torch.Generator) for each in generators):
         raise TypeError("generator must be a torch.Generator or a sequence of them, one for each sample")
@@ -142,12 +142,17 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
 
 
 def resolve_draw(draw: int | Tensor, device: torch.device) -> int | Tensor:
-    """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it (its value is not read here)."""
+    """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
+
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    """
     if isinstance(draw, Tensor):
         if draw.dtype != torch.int64 or draw.ndim:
             raise ValueError(
                 f"draw as a tensor must be int64 of shape (), got {draw.dtype} of shape {tuple(draw.shape)}"
             )
+        if draw.device.type == "cpu" and not torch.compiler.is_compiling():
+            integer("draw", draw.item(), 0, MAX_DRAW)
         return draw.to(device)
     return integer("draw", draw, 0, MAX_DRAW)
 
@@ -169,6 +174,8 @@ def resolve_sample_ids(
     if offset:
         raise ValueError("give sample_ids= or sample_offset=, not both")
     if not isinstance(sample_ids, Tensor):
+        if not isinstance(sample_ids, Iterable):
+            raise TypeError(f"sample_ids must be an int64 tensor or a sequence of integers, got {sample_ids!r}")
         sample_ids = torch.tensor(
             [integer("sample_ids", each, 0, MAX_SAMPLE_ID) for each in sample_ids], dtype=torch.int64
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from fastlangevin.files import write_whole
 
 __all__ = ["grid", "save_png", "strip"]
 
@@ -89,16 +90,7 @@ def save_png(path: str | os.PathLike[str], picture: Image, text: dict[str, Any] 
     notes = PngInfo()
     for key, value in (text or {}).items():
         notes.add_text(key, str(value))
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        raise OSError(f"cannot write {target}: it is a folder or a device; name a file")
     image = Pillow.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG", pnginfo=notes)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", pnginfo=notes)
+    write_whole(path, encoded.getvalue())

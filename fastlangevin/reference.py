@@ -220,4 +220,4 @@ def step(
         assert noise is not None
         moved = moved + coefficient(b) * noise.to(dtype)
     result = moved.to(x.dtype)
-    return result if mask is None else torch.where(mask, known, result)
+    return result if mask is None or known is None else torch.where(mask, known, result)

@@ -43,7 +43,7 @@ def _interpreting() -> bool:
 
 @functools.cache
 def _cpp() -> Launchers:
-    from fastlangevin.kernels import cpp
+    import fastlangevin.kernels.cpp as cpp
 
     try:
         cpp.load()

@@ -7,7 +7,7 @@ so that a chain stopped after any step goes on with the same bits: see :class:`C
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -26,8 +26,9 @@ from fastlangevin.noise import (
     resolve_seed,
 )
 from fastlangevin.ops import rand, randn, step_
-from fastlangevin.ops.arguments import floating
+from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, floating, sizes
 from fastlangevin.rules import Coefficients, Corrector
+from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas, check_sigmas
 from fastlangevin.scores import ScoreFunction
 
@@ -45,6 +46,8 @@ class ChainState:
         x: state ``(B, ...)``.
         step: updates done, which is the number of the next draw.
         seed: the seed, or an int64 tensor ``(B,)`` of seeds by their bits.
+        sample_ids: global ids ``(B,)``, or None for ``sample_offset`` and up.
+        sample_offset: id of the first sample.
         trajectory: frames kept so far ``(F, B, ...)``, or None.
         record: what the chain is: ladder, step size, rule, stream version. A resume must match it.
     """
@@ -52,6 +55,8 @@ class ChainState:
     x: Tensor
     step: int
     seed: Seed
+    sample_ids: Tensor | None = None
+    sample_offset: int = 0
     trajectory: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -106,24 +111,20 @@ class _Plan(NamedTuple):
 
 def _initial_state(
     init: Init,
-    shape: Sequence[int] | None,
+    size: tuple[int, ...],
     spread: float,
     seed: Seed,
     ids: Tensor | None,
     offset: int,
     dtype: torch.dtype,
-    device: torch.device | str | None,
+    device: torch.device,
     impl: str,
 ) -> Tensor:
     if isinstance(init, Tensor):
-        return floating("init", init).detach().clone()
-    if init not in ("uniform", "normal"):
-        raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {init!r}")
-    if shape is None:
-        raise ValueError("give shape=, such as shape=(64, 3, 32, 32), or init= as a tensor of initial states")
+        return init.detach().clone()
     make = rand if init == "uniform" else randn
     x = make(
-        shape,
+        size,
         seed=seed,
         purpose=Purpose.INITIAL_STATE,
         sample_ids=ids,
@@ -158,21 +159,19 @@ def _run(
     plan: _Plan,
     start: ChainState,
     *,
-    ids: Tensor | None,
-    offset: int,
     callback: Callback | None,
     progress: bool,
     keep: int,
     impl: str,
 ) -> SamplingResult:
-    x, seed, done = start.x, start.seed, start.step
+    x, done = start.x, start.step
     total = len(plan.rules) * plan.repeats
     frames = _Frames(keep, total, x, start)
     frames.add(done, x)
     evaluations = 0
 
     def state() -> ChainState:
-        return ChainState(x.clone(), done, seed, frames.kept(), plan.record)
+        return replace(start, x=x.clone(), step=done, trajectory=frames.kept())
 
     stopped = False
     with tqdm(total=total, initial=done, disable=not progress, desc="sampling", unit="step") as bar, torch.no_grad():
@@ -185,10 +184,10 @@ def _run(
                 a=a,
                 b=b,
                 c=c,
-                seed=seed,
+                seed=start.seed,
                 draw=done,
-                sample_ids=ids,
-                sample_offset=offset,
+                sample_ids=start.sample_ids,
+                sample_offset=start.sample_offset,
                 impl=impl,
             )
             evaluations += 1
@@ -241,29 +240,57 @@ def _start(
     dtype: torch.dtype,
     device: torch.device | str | None,
     impl: str,
-) -> tuple[ChainState, Tensor | None, int]:
-    """The state a chain begins with, and the ids of its samples."""
+) -> ChainState:
+    """The state that a chain begins with."""
+    if isinstance(init, Tensor):
+        floating("init", init)
+        if not init.ndim:
+            raise ValueError("init must have a batch dimension, (B, ...), got a tensor without dimensions")
+        if shape is not None and sizes(shape) != tuple(init.shape):
+            raise ValueError(f"shape {tuple(shape)} does not match init of shape {tuple(init.shape)}; leave shape= out")
+        size, where = tuple(init.shape), init.device
+    else:
+        if init not in ("uniform", "normal"):
+            raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {init!r}")
+        if dtype not in FLOATS:
+            raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
+        size = () if shape is None else sizes(shape)
+        if not size and resume is None:
+            raise ValueError("give shape=, such as shape=(64, 3, 32, 32), or init= as a tensor of initial states")
+        where = torch.empty(0, device=device).device
+    choose(impl, resume.x.device if isinstance(resume, ChainState) else where)
     if resume is not None:
-        _check_resume(resume, plan.record, len(plan.rules) * plan.repeats)
-        if generator is not None or (seed is not None and not _same_seed(seed, resume.seed)):
-            raise ValueError("resume= goes on with its own seed; leave seed= and generator= out")
-        where = resume.x.device
-        ids, offset = resolve_sample_ids(sample_ids, sample_offset, resume.x.shape[0], where)
-        return ChainState(resume.x.clone(), resume.step, resume.seed, resume.trajectory, resume.record), ids, offset
-    size: Sequence[int] = init.shape if isinstance(init, Tensor) else (shape or ())
-    if isinstance(init, Tensor) and shape is not None and tuple(shape) != tuple(init.shape):
-        raise ValueError(f"shape {tuple(shape)} does not match init of shape {tuple(init.shape)}; leave shape= out")
-    if not isinstance(size, Sequence) or len(size) == 0:
-        raise ValueError("give shape=, such as shape=(64, 3, 32, 32), or init= as a tensor of initial states")
-    where = init.device if isinstance(init, Tensor) else torch.empty(0, device=device).device
-    batch = integer("shape[0]", size[0], 0, 2**62)
-    ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, where)
-    word = resolve_seed(seed, generator, batch, where)
-    x = _initial_state(init, shape, spread, word, ids, offset, dtype, where, impl)
-    return ChainState(x, 0, word, None, plan.record), ids, offset
+        return _resumed(resume, plan, size, seed, generator, sample_ids, sample_offset)
+    elements_per_sample(size)
+    ids, offset = resolve_sample_ids(sample_ids, sample_offset, size[0], where)
+    word = resolve_seed(seed, generator, size[0], where)
+    x = _initial_state(init, size, spread, word, ids, offset, dtype, where, impl)
+    return ChainState(x, 0, word, ids, offset, None, plan.record)
 
 
-def _same_seed(one: Seed, other: Seed) -> bool:
+def _resumed(
+    resume: ChainState,
+    plan: _Plan,
+    size: tuple[int, ...],
+    seed: Seed | None,
+    generator: Generators | None,
+    sample_ids: SampleIds | None,
+    sample_offset: int,
+) -> ChainState:
+    """A copy of the state to go on from; what the caller says of it again must agree."""
+    _check_resume(resume, plan.record, len(plan.rules) * plan.repeats)
+    if size and size != tuple(resume.x.shape):
+        raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
+    if generator is not None or (seed is not None and not _same(seed, resume.seed)):
+        raise ValueError("resume= goes on with its own seed; leave seed= and generator= out")
+    if sample_ids is not None or sample_offset:
+        ids, offset = resolve_sample_ids(sample_ids, sample_offset, resume.x.shape[0], resume.x.device)
+        if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
+            raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
+    return replace(resume, x=resume.x.clone())
+
+
+def _same(one: Seed | None, other: Seed | None) -> bool:
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
     return one == other
@@ -340,6 +367,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
+    _check_callable(score, "score(x, labels)")
     ladder = check_sigmas(sigmas)
     size = rules.step_size(epsilon, step_lr)
     repeats = integer("steps_per_level", steps_per_level, 1, 2**31)
@@ -361,7 +389,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
         rules.denoise(ladder[-1]) if denoise else None,
         record,
     )
-    start, ids, offset = _start(
+    start = _start(
         init, shape, ladder[0], plan, resume, seed, generator, sample_ids, sample_offset, dtype, device, impl
     )
     labels = [torch.full((start.x.shape[0],), level, device=start.x.device) for level in range(len(ladder))]
@@ -369,8 +397,6 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
         lambda x, level: score(x, labels[level or 0]),
         plan,
         start,
-        ids=ids,
-        offset=offset,
         callback=callback,
         progress=progress,
         keep=keep,
@@ -421,27 +447,32 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     Returns:
         The samples, or a :class:`SamplingResult`.
     """
+    _check_callable(score, "score(x)")
+    if not isinstance(init, Tensor):
+        raise TypeError(f"init must be a torch.Tensor of initial states (B, ...), got {type(init).__name__}")
     size = rules.step_size(epsilon, step_lr)
-    repeats = integer("steps", steps, 0, 2**32)
+    repeats = integer("steps", steps, 0, MAX_DRAW + 1)
     keep = _kept(trajectory, full_output)
     record = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": repeats}
     plan = _Plan([rules.langevin(size)], [None], repeats, None, record)
-    floating("init", init)
-    start, ids, offset = _start(
+    start = _start(
         init, None, 0.0, plan, resume, seed, generator, sample_ids, sample_offset, init.dtype, init.device, impl
     )
     result = _run(
         lambda x, level: score(x),
         plan,
         start,
-        ids=ids,
-        offset=offset,
         callback=callback,
         progress=progress,
         keep=keep,
         impl=impl,
     )
     return result if full_output else result.samples
+
+
+def _check_callable(score: object, call: str) -> None:
+    if not callable(score):
+        raise TypeError(f"score must be callable as {call}, got {type(score).__name__}")
 
 
 def _kept(trajectory: int, full_output: bool) -> int:

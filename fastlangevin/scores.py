@@ -51,6 +51,10 @@ def adapt(
         table = ladder.to(device=x.device, dtype=x.dtype)
         sigma = table[labels]
         value = net(x, labels if takes == "labels" else sigma)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"net must return a tensor of the shape of x, got {type(value).__name__}")
+        if value.shape != x.shape:
+            raise ValueError(f"net must return the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
         if output == "score":
             return value
         sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))

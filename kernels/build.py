@@ -31,6 +31,9 @@ FLAGS = (
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
+    # GCC leaves it out on x86, where it is worth 10% of a normal; Clang schedules anyway and ignores it.
+    "-fschedule-insns",
+    "-Wno-ignored-optimization-argument",
     "-fno-exceptions",
     "-fno-rtti",
     "-fno-threadsafe-statics",

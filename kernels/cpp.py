@@ -35,6 +35,7 @@ _CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 
 _STEP, _NORMAL, _UNIFORM = range(3)
 _COMMON = "qqQQQQqddd"
 _plain_pack = struct.Struct(_COMMON + "QQQqq").pack
+_FLOAT32 = torch.float32
 _launch_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _step_plain: Callable[[bytes], int] | None = None
@@ -227,9 +228,9 @@ def step(
         noise is None
         and mask is None
         and sample_ids is None
-        and out.dtype is torch.float32
-        and x.dtype is torch.float32
-        and score.dtype is torch.float32
+        and out.dtype is _FLOAT32
+        and x.dtype is _FLOAT32
+        and score.dtype is _FLOAT32
         and type(c) is float
         and type(a) is float
         and (b is None or type(b) is float)
@@ -262,9 +263,7 @@ def step(
             batch,
             total // batch,
         )
-        assert _step_plain is not None
-        status = _step_plain(request)
-        if status:
+        if _step_plain(request):  # type: ignore[misc]
             _refused()
         return
     _launch(

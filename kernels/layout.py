@@ -19,13 +19,7 @@ from torch import Tensor
 
 
 class Launch(NamedTuple):
-    """One line of the launch table.
-
-    Attributes:
-        width: elements of a group; with 16 bytes a group of the state's elements, one vector access.
-        groups: groups of a program.
-        num_warps: warps of a program.
-    """
+    """One line of the launch table: elements of a group, groups of a program, warps of a program."""
 
     width: int
     groups: int
@@ -239,10 +233,9 @@ def call_for(state: Tensor, operands: Sequence[Tensor | None], random: dict[str,
     launch = launch_for(state, elements, layout is None)
     count = triton.cdiv(elements, launch.width)
     size = tile_groups(count, launch.groups)
-    chunks = triton.cdiv(rows, launch.groups // size)
-    deep = triton.cdiv(chunks, 65535)
-    arguments.update(random)
+    deep = triton.cdiv(chunks := triton.cdiv(rows, launch.groups // size), 65535)
     arguments.update(
+        random,
         layout_ptr=layout,
         rows=rows,
         count=count,

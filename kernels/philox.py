@@ -8,6 +8,7 @@ cost about 45 instructions a normal, more than all of what is below.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 
@@ -38,6 +39,23 @@ TWO_M31 = tl.constexpr(2.0**-31)
 TWO_M23 = tl.constexpr(2.0**-23)
 
 IS_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+IS_PTX = tl.constexpr(not IS_INTERPRETED and torch.version.hip is None and getattr(torch.version, "xpu", None) is None)
+
+
+@triton.jit
+def multiply(x, y):
+    """x*y for a sum that must not be contracted to a multiply-add; x is a tensor.
+
+    For Blackwell LLVM packs pairs of fp32 operations, and the ptxas of CUDA 12.9, which Triton 3.6 carries, makes one
+    FFMA2 of mul.rn.f32x2 and add.rn.f32x2 in spite of ``--fmad=false``; that of 13.1 does not. A product written in
+    PTX is never packed.
+    """
+    if IS_PTX and x.dtype == tl.float32:
+        return tl.inline_asm_elementwise(
+            "mul.rn.f32 $0, $1, $2;", "=f,f,f", [x, y], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return x * y
 
 
 @triton.jit
@@ -79,14 +97,14 @@ def radius(word):
     mantissa = (bits + (shift << 23)).to(tl.float32, bitcast=True)
     exponent = tl.where(upper, 0, shift).to(tl.float32)
     g = tl.where(upper, folded, 4294967296.0 - mantissa) * TWO_M31
-    q = g * LOG_7 + LOG_6
-    q = q * g + LOG_5
-    q = q * g + LOG_4
-    q = q * g + LOG_3
-    q = q * g + LOG_2
-    q = q * g + LOG_1
-    q = q * g + LOG_0
-    return tl.sqrt_rn(exponent * LN4_HIGH + (exponent * LN4_LOW + (q * g * g + g)))
+    q = multiply(g, LOG_7) + LOG_6
+    q = multiply(q, g) + LOG_5
+    q = multiply(q, g) + LOG_4
+    q = multiply(q, g) + LOG_3
+    q = multiply(q, g) + LOG_2
+    q = multiply(q, g) + LOG_1
+    q = multiply(q, g) + LOG_0
+    return tl.sqrt_rn(multiply(exponent, LN4_HIGH) + (multiply(exponent, LN4_LOW) + (multiply(q * g, g) + g)))
 
 
 @triton.jit
@@ -94,14 +112,14 @@ def cos_sin(word):
     """Cosine and sine of 2 pi word 2^-32 in fp32."""
     t = (word << 2).to(tl.int32, bitcast=True).to(tl.float32) * TWO_M31
     square = t * t
-    sine = square * SIN_3 + SIN_2
-    sine = sine * square + SIN_1
-    sine = sine * square + SIN_0
+    sine = multiply(square, SIN_3) + SIN_2
+    sine = multiply(sine, square) + SIN_1
+    sine = multiply(sine, square) + SIN_0
     sine = sine * t
-    cosine = square * COS_4 + COS_3
-    cosine = cosine * square + COS_2
-    cosine = cosine * square + COS_1
-    cosine = cosine * square + COS_0
+    cosine = multiply(square, COS_4) + COS_3
+    cosine = multiply(cosine, square) + COS_2
+    cosine = multiply(cosine, square) + COS_1
+    cosine = multiply(cosine, square) + COS_0
     # The turn is rounded to quarters; an odd one swaps the two, and the signs are set in the bits.
     rounded = word + 0x20000000
     swap = (rounded & 0x40000000) != 0

@@ -30,7 +30,7 @@ SLOW = """
 import runpy, time, torch
 def wait(module, inputs):
     if type(module).__name__ == "ConvScore":
-        time.sleep(0.02)
+        time.sleep(0.05)
 torch.nn.modules.module.register_module_forward_pre_hook(wait)
 runpy.run_module("fastlangevin", run_name="__main__", alter_sys=True)
 """
@@ -357,7 +357,7 @@ def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> None:
     while text not in path.read_text():
         assert process.poll() is None, f"it ended with {process.returncode}: {path.read_text()}"
         assert time.monotonic() < deadline, f"no {text!r} within 90 s: {path.read_text()}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, files: Path, tmp_path: Path) -> None:
@@ -540,6 +540,16 @@ def test_a_bad_training_call_is_refused_before_the_training(
     refusal(capsys, *says)
     only()
     assert torch.get_num_threads() == threads
+
+
+def test_training_without_scikit_learn_says_what_to_install(
+    draw: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "sklearn"] + ["sklearn", "sklearn.datasets"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["train", "--steps", "1", "--quiet"]) == 2
+    refusal(capsys, "scikit-learn", "pip install")
+    only()
 
 
 # Help.

@@ -112,7 +112,6 @@ def disassemble(cubin: bytes) -> tuple[Counter[str], dict[str, int]]:
             for option in ("-sass", "-res-usage")
         )
     found = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE)
-    # The code is padded to its alignment behind a jump to itself.
     return Counter(op for op in found if op != "NOP"), {k: int(v) for k, v in re.findall(r"\b([A-Z]+):(\d+)", usage)}
 
 
@@ -137,8 +136,10 @@ def measure(kernel: Any, call: Any, architecture: int, aligned: bool = True, **o
         "stack": usage["STACK"],
         "local": usage.get("LOCAL", 0),
         "shared": int(compiled.metadata.shared),
-        "special": sorted(set(re.findall(r"\b(?:fma|mad|sqrt|rsqrt|sin|cos|lg2|ex2|rcp|div)\.[\w.]*f\d\d\b", ptx))),
-        "contractible": len(re.findall(r"\b(?:add|sub|mul)\.(?!rn)(?:ftz\.)?f\d\d\b", ptx)),
+        "special": sorted(
+            set(re.findall(r"\b(?:fma|mad|sqrt|rsqrt|sin|cos|lg2|ex2|rcp|div)\.[\w.]*f\d\d(?:x2)?\b", ptx))
+        ),
+        "contractible": len(re.findall(r"\b(?:add|sub|mul)\.(?!rn)(?:ftz\.)?f\d\d(?:x2)?\b", ptx)),
     }
 
 

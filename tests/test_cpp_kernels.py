@@ -113,6 +113,22 @@ def test_threads(shape: tuple[int, ...], threads: int) -> None:
     check(*pair(*shape), c=0.9)
 
 
+def test_large_results_are_written_past_the_caches(instruction_set: str) -> None:
+    """2^22 elements and more take another loop where the result is aligned and not in place."""
+    elements = 2**21 + 4
+    x, score, out = (torch.full((2, elements), value) for value in (0.3, -0.7, 0.0))
+    for c in (1.0, 0.9):
+        launch(out, x, score, c=c, a=0.3, b=0.7)
+        unaligned, place = torch.empty(2 * elements + 1)[1:].view(2, elements), x.clone()
+        launch(unaligned, x, score, c=c, a=0.3, b=0.7)
+        launch(place, place, score, c=c, a=0.3, b=0.7)
+        assert torch.equal(out, unaligned)
+        assert torch.equal(out, place)
+        few = x[:, :5000], score[:, :5000]
+        want = reference.step(*few, c, 0.3, 0.7, noise_like(few[0], **ADDRESS))
+        assert torch.equal(out[:, :5000], want)
+
+
 @pytest.mark.parametrize("score_dtype", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes(dtype: torch.dtype, score_dtype: torch.dtype) -> None:

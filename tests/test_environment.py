@@ -185,9 +185,9 @@ def fallbacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
         "wrong compiler": {**common, "CXX": str(folder / "no-such-c++")},
         "compiler fails": {**common, "CXX": str(broken)},
         "read-only home": {"HOME": str(folder / "file" / "home"), "TMPDIR": str(folder / "tmp"), "CXX": str(broken)},
-        "reference asked for": {**common, "FASTLANGEVIN_IMPL": "reference"},
+        "reference asked for": {**common, "FASTLANGEVIN_IMPL": "reference", "FASTLANGEVIN_NO_BUILD": "1"},
         "cpp asked for": {**common, "FASTLANGEVIN_IMPL": "cpp", "FASTLANGEVIN_NO_BUILD": "1"},
-        "wrong name": {**common, "FASTLANGEVIN_IMPL": "cuda"},
+        "wrong name": {**common, "FASTLANGEVIN_IMPL": "cuda", "FASTLANGEVIN_NO_BUILD": "1"},
     }
     return observed(python("-W", "error", "-c", FALLBACK, json.dumps(["triton"]), json.dumps(cases)))
 

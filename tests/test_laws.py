@@ -203,7 +203,17 @@ GOLDEN = [
     ("NCSNv2, wide data", (50.0, 0.01, 232), 5, {"step_lr": 6.2e-6}, 0.5, False, "langevin", 0.53365, 1e-5),
     ("NCSNv2, wide data, denoised", (50.0, 0.01, 232), 5, {"step_lr": 6.2e-6}, 0.5, True, "langevin", 0.53344, 1e-5),
     # delta = 0.124 of the exact step is 1 - (1 - eta)^2, and epsilon = 2 eta sigma_L^2.
-    ("exact OU, point data", (1.0, 0.01, 10), 100, {"epsilon": 2e-4 * (1 - 0.876**0.5)}, 0.0, False, "ou", 1.0000016e-2, 1e-9),
+    (
+        "exact OU, point data",
+        (1.0, 0.01, 10),
+        100,
+        {"epsilon": 2e-4 * (1 - 0.876**0.5)},
+        0.0,
+        False,
+        "ou",
+        1.0000016e-2,
+        1e-9,
+    ),
 ]
 
 
@@ -213,7 +223,11 @@ def test_golden_widths_of_the_rules(case):
     _, ladder, steps, size, spread, denoise, corrector, expected, tolerance = case
     sigmas = fl.geometric_sigmas(*ladder).tolist()
     variance = 1 / 12
-    for (c, a, b), sigma in zip(rules.annealed(sigmas, rules.step_size(size.get("epsilon"), size.get("step_lr")), corrector), sigmas, strict=True):
+    for (c, a, b), sigma in zip(
+        rules.annealed(sigmas, rules.step_size(size.get("epsilon"), size.get("step_lr")), corrector),
+        sigmas,
+        strict=True,
+    ):
         v = spread**2 + sigma**2
         for _ in range(steps):
             variance = (c - a / v) ** 2 * variance + b**2
@@ -327,9 +341,7 @@ def test_noise_used_again_is_found(monkeypatch):
             patch.setattr(samplers, "step_", record)
             fl.annealed_langevin(score, LADDER[:1], shape=(2000, 100), epsilon=1e-2, steps_per_level=2, seed=4)
         one, two = (each.double() for each in seen)
-        return max(
-            abs(float((one.roll(shift, 1) * two).mean()) * math.sqrt(one.numel())) for shift in range(-50, 50)
-        )
+        return max(abs(float((one.roll(shift, 1) * two).mean()) * math.sqrt(one.numel())) for shift in range(-50, 50))
 
     assert largest_correlation() < LIMIT
     mutate(monkeypatch, reused_elements)

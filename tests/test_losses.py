@@ -226,7 +226,7 @@ X = torch.zeros(4, 3)
         ({"net": lambda x, labels: x[:, :1]}, ValueError, r"net must return a score of the shape of x, \(4, 3\)"),
         ({"net": lambda x, labels: (x, x)}, ValueError, "got tuple"),
         ({"seed": -1}, ValueError, "seed must be from 0"),
-        ({"step": -1}, ValueError, "draw must be from 0"),
+        ({"step": -1}, ValueError, "step must be from 0"),
         ({"generator": torch.Generator()}, ValueError, "seed= or generator="),
     ],
 )

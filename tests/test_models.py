@@ -159,7 +159,7 @@ def test_calls_are_checked(kind, x, labels, error, message):
         (lambda: ConvConfig(widths=()), "widths must name at least one"),
         (lambda: ConvConfig(widths=(8, -1)), "widths must be a positive integer, got -1"),
         (lambda: ConvConfig(patch=1.5), "patch must be a positive integer"),
-        (lambda: MLP(SIGMAS, MLPConfig(std=0.0)), "std must be positive"),
+        (lambda: MLP(SIGMAS, MLPConfig(std=0.0)), "std must be finite and positive"),
         (lambda: MLP(SIGMAS.flip(0)), "sigmas must decrease"),
     ],
 )

@@ -11,12 +11,28 @@ from fastlangevin import reference
 from fastlangevin.noise import Purpose
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-SHAPES = [(0,), (1,), (5,), (3, 0), (0, 4), (2, 1), (2, 3), (3, 5), (2, 17), (2, 129), (1, 1025), (4, 3, 5, 7), (7, 2, 1, 2, 3)]
+SHAPES = [
+    (0,),
+    (1,),
+    (5,),
+    (3, 0),
+    (0, 4),
+    (2, 1),
+    (2, 3),
+    (3, 5),
+    (2, 17),
+    (2, 129),
+    (1, 1025),
+    (4, 3, 5, 7),
+    (7, 2, 1, 2, 3),
+]
 
 
 def expected(x, score, a, b, c=1.0, seed=3, draw=2, mask=None, known=None):
     """The written order of operations on separate tensors, with the noise of the address."""
-    z = reference.randn(math.prod(x.shape[1:]), torch.arange(x.shape[0]), seed=seed, draw=draw, purpose=Purpose.LANGEVIN)
+    z = reference.randn(
+        math.prod(x.shape[1:]), torch.arange(x.shape[0]), seed=seed, draw=draw, purpose=Purpose.LANGEVIN
+    )
     return reference.step(x, score, c, a, b, z.reshape(x.shape), mask, known)
 
 
@@ -155,7 +171,12 @@ def test_fp64_noise_stays_fp64_for_an_fp64_state(impl):
 def test_known_values_are_kept(impl, dtype):
     x, s, known = state((3, 2, 9), dtype), state((3, 2, 9), dtype, seed=1), state((3, 2, 9), dtype, seed=2)
     free = expected(x, s, 0.3, 0.7)
-    for mask in (torch.rand(3, 2, 9) < 0.5, torch.rand(9) < 0.5, torch.rand(3, 1, 1) < 0.5, torch.zeros(3, 2, 9).bool()):
+    for mask in (
+        torch.rand(3, 2, 9) < 0.5,
+        torch.rand(9) < 0.5,
+        torch.rand(3, 1, 1) < 0.5,
+        torch.zeros(3, 2, 9).bool(),
+    ):
         y = fl.step(x, s, a=0.3, b=0.7, seed=3, draw=2, mask=mask, known=known, impl=impl)
         assert torch.equal(y, torch.where(mask, known, free))
     y = fl.step(x, s, a=0.3, b=0.7, seed=3, draw=2, mask=mask, known=known[:1], impl=impl)

@@ -1,5 +1,7 @@
 """What samplers promise besides their law: batches, resumes, callbacks, trajectories, conventions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ def test_a_chain_resumes_after_any_step(tmp_path, keep, denoise):
 
 def test_resuming_with_other_noise_is_seen():
     halt = run(full_output=True, callback=lambda info: info.step == 5)
-    wrong = fl.ChainState(halt.state.x, 5, 12, None, halt.state.record)
+    wrong = replace(halt.state, seed=12)
     assert not torch.equal(run(seed=None, resume=wrong), run())
 
 
@@ -102,6 +104,9 @@ def test_resuming_with_other_noise_is_seen():
         ({"steps_per_level": 5}, "steps_per_level"),
         ({"corrector": "ou"}, "corrector"),
         ({"denoise": True}, "denoise"),
+        ({"shape": (4, 2, 3, 3)}, "shape"),
+        ({"sample_offset": 1}, "sample_ids"),
+        ({"sample_ids": [0, 1, 2, 3, 4]}, "sample_ids"),
         ({"seed": 12}, "seed"),
         ({"generator": torch.Generator()}, "generator"),
     ],

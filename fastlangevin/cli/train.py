@@ -24,7 +24,7 @@ from fastlangevin.training import TrainConfig, train
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10
 
 # The paper's step size at the last level, and how the shipped network is meant to be sampled.
-SAMPLING = {"epsilon": 2e-5, "steps_per_level": 30, "init": "uniform", "denoise": True}
+SAMPLING = {"epsilon": 2e-5, "steps_per_level": 50, "init": "uniform", "denoise": True}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

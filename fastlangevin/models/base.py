@@ -12,6 +12,7 @@ Aittala, Aila and Laine 2022, equation 7 and appendix B.6). F starts at zero, so
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -38,8 +39,10 @@ class ScoreNet(nn.Module):
 
     def __init__(self, sigmas: Sigmas, config: Any, *, mean: float, std: float) -> None:
         super().__init__()
-        if not std > 0:
-            raise ValueError(f"std must be positive, got {std}; it is the standard deviation of the data")
+        if not (math.isfinite(std) and std > 0):
+            raise ValueError(f"std must be finite and positive, got {std}; it is the standard deviation of the data")
+        if not math.isfinite(mean):
+            raise ValueError(f"mean must be finite, got {mean}; it is the mean of the data")
         self.register_buffer("sigmas", torch.tensor(check_sigmas(sigmas), dtype=torch.float32))
         self.config = config
         self.mean = mean
@@ -63,6 +66,9 @@ class ScoreNet(nn.Module):
         Returns:
             Score, same shape and dtype as ``x``, in 1 / units of the data.
         """
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; convert it with .float()")
         self.check_shape(x)
         check_labels(labels, x.shape[0], self.sigmas.numel())
         sigma = self.sigmas[labels].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
@@ -89,6 +95,12 @@ class ScoreNet(nn.Module):
                 f"read it with {type(net).__name__}.from_pretrained or fastlangevin.checkpoint.load"
             )
         return net
+
+
+def check_config(config: object, kind: type) -> None:
+    """Raises unless a network's configuration is of its own kind."""
+    if not isinstance(config, kind):
+        raise TypeError(f"config must be a {kind.__name__}, got {type(config).__name__}")
 
 
 def check_labels(labels: Tensor, batch: int, levels: int) -> None:

@@ -9,6 +9,7 @@ most of the time goes into moving activations, and a patch of 2 halves them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.models.base import ScoreNet
+from fastlangevin.models.base import ScoreNet, check_config
 from fastlangevin.schedules import Sigmas
 
 __all__ = ["ConvConfig", "ConvScore"]
@@ -43,6 +44,8 @@ class ConvConfig:
     std: float = 0.5
 
     def __post_init__(self) -> None:
+        if isinstance(self.widths, str) or not isinstance(self.widths, Iterable):
+            raise TypeError(f"widths must be a sequence of positive integers such as (32, 64), got {self.widths!r}")
         object.__setattr__(self, "widths", tuple(self.widths))
         sizes = [(name, getattr(self, name)) for name in ("channels", "patch", "blocks")]
         for name, value in sizes + [("widths", width) for width in self.widths]:
@@ -107,6 +110,7 @@ class ConvScore(ScoreNet):
 
     def __init__(self, sigmas: Sigmas, config: ConvConfig | None = None) -> None:
         config = ConvConfig() if config is None else config
+        check_config(config, ConvConfig)
         super().__init__(sigmas, config, mean=config.mean, std=config.std)
         levels, widths = self.sigmas.numel(), config.widths
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.models.base import ScoreNet
+from fastlangevin.models.base import ScoreNet, check_config
 from fastlangevin.schedules import Sigmas
 
 __all__ = ["MLP", "MLPConfig"]
@@ -72,6 +72,7 @@ class MLP(ScoreNet):
 
     def __init__(self, sigmas: Sigmas, config: MLPConfig | None = None) -> None:
         config = MLPConfig() if config is None else config
+        check_config(config, MLPConfig)
         super().__init__(sigmas, config, mean=config.mean, std=config.std)
         levels = self.sigmas.numel()
         self.stem = nn.Linear(config.features, config.width)

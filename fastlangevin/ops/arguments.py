@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,16 +24,17 @@ def floating(name: str, value: Any) -> Tensor:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}; convert it with .to(torch.float32)")
     if value.layout != torch.strided or type(value).__name__ == "DTensor":
         raise TypeError(f"{name} must be a plain strided tensor, got {type(value).__name__} with layout {value.layout}")
-    return value
+    tensor: Tensor = value
+    return tensor
 
 
 def like_state(name: str, value: Any, x: Tensor, *, broadcasts: bool = False) -> Tensor:
     """A float tensor on the state's device with its shape, or one that broadcasts to it."""
-    value = floating(name, value)
-    same_place(name, value, x)
-    if value.shape != x.shape and not (broadcasts and _broadcasts(value, x)):
-        raise ValueError(f"{name} must have the state's shape {tuple(x.shape)}, got {tuple(value.shape)}")
-    return value
+    tensor = floating(name, value)
+    same_place(name, tensor, x)
+    if tensor.shape != x.shape and not (broadcasts and _broadcasts(tensor, x)):
+        raise ValueError(f"{name} must have the state's shape {tuple(x.shape)}, got {tuple(tensor.shape)}")
+    return tensor
 
 
 def same_place(name: str, value: Tensor, x: Tensor) -> None:
@@ -58,17 +60,24 @@ def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
 
     A one-dimensional tensor is a value per sample, whatever the state's other sizes are.
     """
-    if type(value) is float or type(value) is int:
-        number = float(value)
+    if type(value) is float:
+        number = value
     elif isinstance(value, Tensor):
         return _tensor_coefficient(name, value, x)
     elif isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r} ({type(value).__name__})")
     else:
-        number = float(value)
+        number = _number(name, value)
     if not torch.compiler.is_compiling() and not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
     return number
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be one finite number, or a tensor, got {value!r}") from error
 
 
 def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
@@ -94,6 +103,18 @@ def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
     return value.to(compute_dtype(x))
 
 
+def sizes(shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple of ints."""
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
+    values = tuple(shape)
+    if any(isinstance(size, bool) or not hasattr(size, "__index__") for size in values):
+        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
+    if any(size < 0 for size in values):
+        raise ValueError(f"shape must have no negative size, got {values}")
+    return tuple(size if torch.compiler.is_compiling() else int(size) for size in values)
+
+
 def elements_per_sample(shape: torch.Size | tuple[int, ...]) -> int:
     elements = math.prod(shape[1:])
     if elements > MAX_ELEMENTS:
@@ -115,6 +136,8 @@ def _nested(x: Tensor) -> list[tuple[int, int]] | None:
 
 
 def _extent(x: Tensor) -> int:
+    if x.is_contiguous():
+        return x.numel()
     return sum(stride * (size - 1) for stride, size in zip(x.stride(), x.shape, strict=True)) + 1
 
 
@@ -129,7 +152,7 @@ def writable(name: str, out: Tensor) -> None:
 
 def apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
     """Refuse an output that partly overlaps an input. The very same elements are fine: each is read, then written."""
-    if out.numel() == 0 or other.numel() == 0 or out is other:
+    if out is other or out.numel() == 0:
         return
     size, other_size = out.element_size(), other.element_size()
     start, other_start = out.data_ptr(), other.data_ptr()

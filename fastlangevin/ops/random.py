@@ -17,7 +17,7 @@ from fastlangevin.noise import (
     resolve_seed,
     tensor_word,
 )
-from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample
+from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.ops.launch import launch_random
 
 
@@ -36,17 +36,14 @@ def _random(
 ) -> Tensor:
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
-    if isinstance(shape, int) or not all(hasattr(size, "__index__") for size in shape):
-        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"shape must have no negative size, got {tuple(shape)}")
-    out = torch.empty(tuple(shape), dtype=dtype, device=device)
-    elements_per_sample(out.shape)
-    batch = out.shape[0] if out.ndim else 1
-    seed = resolve_seed(seed, generator, batch, out.device)
+    size = sizes(shape)
+    elements_per_sample(size)
+    out = torch.empty(size, dtype=dtype, device=device)
+    batch = size[0] if size else 1
     draw = resolve_draw(draw, out.device)
     ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, out.device)
     purpose = integer("purpose", purpose, 0, 255)
+    seed = resolve_seed(seed, generator, batch, out.device)
     if torch.compiler.is_compiling():
         random: Tensor = torch.ops.fastlangevin.random(
             out, tensor_word(seed, out), tensor_word(draw, out), ids, offset, purpose, uniform, impl

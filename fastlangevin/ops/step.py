@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastlangevin.noise import (
+    MAX_DRAW,
+    MAX_ELEMENTS,
+    MAX_SAMPLE_ID,
+    MAX_SEED,
     Generators,
     Purpose,
     Seed,
@@ -19,6 +24,7 @@ from fastlangevin.noise import (
     tensor_word,
 )
 from fastlangevin.ops.arguments import (
+    FLOATS,
     Coefficient,
     apart,
     coefficient,
@@ -67,19 +73,60 @@ def _check(
         known = _known(known, x)
         mask = _mask(mask, x)
     ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
-    if b is None or noise is not None:
-        if noise is not None:
-            if seed is not None or generator is not None:
-                raise ValueError(
-                    "noise= is the noise itself: give it, or a seed= or generator= to draw it from, not both"
-                )
-            noise = like_state("noise", noise, x).to(compute_dtype(x))
-        seed = 0
-    else:
-        seed = resolve_seed(seed, generator, batch, x.device)
     draw = resolve_draw(draw, x.device)
     purpose = integer("purpose", purpose, 0, 255)
+    if noise is not None:
+        if seed is not None or generator is not None:
+            raise ValueError("noise= is the noise itself: give it, or a seed= or generator= to draw it from, not both")
+        noise = like_state("noise", noise, x).to(compute_dtype(x))
+    if b is None or noise is not None:
+        # Nothing is drawn: a seed is checked if there is one, but none is taken from a generator.
+        seed = resolve_seed(0 if seed is None else seed, None, batch, x.device)
+    else:
+        seed = resolve_seed(seed, generator, batch, x.device)
     return c, a, b, seed, draw, ids, offset, purpose, noise, mask, known, impl
+
+
+def _is_plain(
+    x: Tensor,
+    score: Tensor,
+    a: Coefficient,
+    b: Coefficient | None,
+    c: Coefficient,
+    seed: Seed | None,
+    draw: int | Tensor,
+    purpose: int,
+    sample_offset: int,
+) -> bool:
+    """Whether the arguments are of the common kind and right, so that :func:`_check` would pass them as they are.
+
+    It is what a sampler calls at every step: with few elements the checks are most of the time.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and type(score) is Tensor
+        and type(a) is float
+        and type(b) is float
+        and type(c) is float
+        and type(seed) is int
+        and type(draw) is int
+        and type(sample_offset) is int
+        and x.dtype in FLOATS
+        and score.dtype in FLOATS
+        and x.shape == score.shape
+        and x.device == score.device
+        and x.layout is torch.strided
+        and score.layout is torch.strided
+        and 0 <= seed <= MAX_SEED
+        and 0 <= draw <= MAX_DRAW
+        and 0 <= sample_offset <= MAX_SAMPLE_ID // 2
+        and type(purpose) in (int, Purpose)
+        and 0 <= purpose <= 255
+        and x.numel() <= MAX_ELEMENTS
+        and isfinite(a + b + c)
+        and not (torch.is_grad_enabled() and (x.requires_grad or score.requires_grad))
+    )
 
 
 def _known(known: Tensor, x: Tensor) -> Tensor:
@@ -216,11 +263,27 @@ def step(
         TypeError, ValueError: an argument is of the wrong kind, shape, device or range.
         RuntimeError: ``impl`` cannot run here.
     """
-    rest = _check(
-        x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
+    plain = (
+        generator is None
+        and sample_ids is None
+        and noise is None
+        and mask is None
+        and _is_plain(x, score, a, b, c, seed, draw, purpose, sample_offset)
+        and known is None
+    )
+    rest: Any = (
+        (c, a, b, seed, draw, None, sample_offset, purpose, None, None, None, impl)
+        if plain
+        else _check(
+            x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
+        )
     )
     if out is not None:
         return _into(out, x, score, rest)
+    if plain:
+        out = torch.empty_like(x)
+        launch_step(out, x, score, *rest)
+        return out
     noise, mask, known = rest[8], rest[9], rest[10]
     if _differentiates(x, score, noise, known):
         differentiable: Tensor = _DifferentiableStep.apply(x, score, noise, known, *rest[:8], mask, impl)
@@ -230,7 +293,7 @@ def step(
 
 def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
     if out is x:
-        return _in_place(x, score, rest, "out")
+        return _in_place(x, score, rest)
     floating("out", out)
     if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
         raise ValueError(
@@ -250,15 +313,15 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
     return out
 
 
-def _in_place(x: Tensor, score: Tensor, rest: Rest, name: str) -> Tensor:
-    _refuse_gradients(name, x, score, rest)
+def _in_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+    _refuse_gradients("x", x, score, rest)
     if torch.compiler.is_compiling():
         torch.ops.fastlangevin.step_(x, score, *_as_tensors(rest, x))
         return x
-    writable(name, x)
+    writable("x", x)
     for other_name, other in (("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
         if other is not None:
-            apart(name, x, other_name, other)
+            apart("x", x, other_name, other)
     launch_step(x, x, score, *rest)
     _written(x)
     return x
@@ -301,7 +364,21 @@ def step_(
     Raises:
         ValueError: also where ``x`` requires a gradient, has elements that share memory, or partly overlaps an input.
     """
-    rest = _check(
-        x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
+    return step(
+        x,
+        score,
+        a=a,
+        b=b,
+        c=c,
+        seed=seed,
+        generator=generator,
+        draw=draw,
+        purpose=purpose,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+        noise=noise,
+        mask=mask,
+        known=known,
+        out=x,
+        impl=impl,
     )
-    return _in_place(x, score, rest, "x")

@@ -81,6 +81,20 @@ void update(C* out, const C* x, const C* score, const Z* z, C c, C a, C b, int64
         for (int64_t i = 0; i < n; ++i) out[i] = c * x[i] + a * score[i];
 }
 
+// Past the caches: what is written is not read first, 12 bytes an element instead of 16. On a loaded Zen 3 with 2^24
+// elements 1.65 ns against 1.85. Not for a result in place, whose lines are there already.
+constexpr int64_t kStreamFrom = 1 << 22;
+
+bool update_past_caches(float* out, const float* x, const float* score, const float* z, float c, float a, float b,
+                        int64_t n) {
+    if (out == x || n % kLanes != 0 || reinterpret_cast<uintptr_t>(out) % sizeof(F) != 0) return false;
+    for (int64_t i = 0; i < n; i += kLanes) {
+        const F moved = c == 1.0f ? load(x + i) : c * load(x + i);
+        stream(out + i, (moved + a * load(score + i)) + b * load(z + i));
+    }
+    return true;
+}
+
 template <class C, class Z>
 void update(C* out, const C* x, const C* score, const Z* z, const C* c, const C* a, const C* b, int64_t n) {
     if (z)
@@ -97,6 +111,10 @@ void combine(const Plan& plan, int64_t flat, int64_t n, const Z* z, Buffers<C>& 
     C c, a, b = 0;
     const bool one_c = uniform(plan, kC, p.c, flat, n, c), one_a = uniform(plan, kA, p.a, flat, n, a);
     const bool one_b = !p.has_b || uniform(plan, kB, p.b, flat, n, b);
+    if constexpr (sizeof(C) == sizeof(float))
+        if (one_c && one_a && one_b && z && to != buffers.out && plan.batch * plan.elements >= kStreamFrom &&
+            update_past_caches(to, x, score, z, c, a, b, n))
+            return;
     if (one_c && one_a && one_b) return update(to, x, score, z, c, a, b, n);
     update(to, x, score, z, spread_out(one_c, c, plan, kC, flat, n, buffers.c),
            spread_out(one_a, a, plan, kA, flat, n, buffers.a), spread_out(one_b, b, plan, kB, flat, n, buffers.b), n);
@@ -147,6 +165,7 @@ void run_chunks(const Plan& plan, int64_t first, int64_t last) {
 void run(const Plan& plan, int64_t first, int64_t last) {
     if (plan.wide) return run_chunks<double>(plan, first, last);
     run_chunks<float>(plan, first, last);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);  // orders the stores past the caches as well
 }
 
 // For sweeps over all words: count is a multiple of 16.

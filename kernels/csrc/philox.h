@@ -69,10 +69,8 @@ FL_INLINE W first_blocks(uint32_t block) {
     return load_words(lanes);
 }
 
-// Values of `groups` groups of one sample, from block `block` on; each group is handed to sink(index, z0, z1, z2, z3).
-template <class Values, class Sink>
-FL_INLINE void generate(const Stream& s, uint32_t block, int64_t groups, const Sink& sink) {
-    W counter = first_blocks(block);
+// Words of the groups from `counter` on into a buffer.
+FL_INLINE void generate_words(const Stream& s, W counter, int64_t groups, uint32_t* to) {
     for (int64_t i = 0; i < groups; ++i) {
         State a = State::start(counter, s), b = State::start(counter + (uint64_t)(kLanes / 2), s);
         for (int r = 3; r < 9; ++r) {
@@ -81,10 +79,30 @@ FL_INLINE void generate(const Stream& s, uint32_t block, int64_t groups, const S
         }
         I w[4];
         State::finish(a, b, s.k0[9], s.k1[9], w);
-        F z0, z1, z2, z3;
-        Values::apply(w[0], w[1], w[2], w[3], z0, z1, z2, z3);
-        sink(i * kGroup, z0, z1, z2, z3);
+        memcpy(to + i * kGroup, w, sizeof w);
         counter = counter + (uint64_t)kLanes;
+    }
+}
+
+// Values of `groups` groups of one sample, from block `block` on; each group is handed to sink(index, z0, z1, z2, z3).
+//
+// Words first, then values from them: two loops short enough for a processor to have several turns of in flight. On
+// Zen 3 that takes 1.27 ns a normal against 1.42 in one loop; two groups a turn (1.27), or that in one loop (1.38), and
+// buffers of half the length (1.26) change nothing more.
+template <class Values, class Sink>
+FL_INLINE void generate(const Stream& s, uint32_t block, int64_t groups, const Sink& sink) {
+    constexpr int64_t kRun = kChunk / kGroup;
+    alignas(64) uint32_t words[kRun * kGroup];
+    for (int64_t done = 0; done < groups; done += kRun) {
+        const int64_t n = groups - done < kRun ? groups - done : kRun;
+        generate_words(s, first_blocks(block + (uint32_t)(done * kLanes)), n, words);
+        for (int64_t i = 0; i < n; ++i) {
+            I w[4];
+            memcpy(w, words + i * kGroup, sizeof w);
+            F z0, z1, z2, z3;
+            Values::apply(w[0], w[1], w[2], w[3], z0, z1, z2, z3);
+            sink((done + i) * kGroup, z0, z1, z2, z3);
+        }
     }
 }
 

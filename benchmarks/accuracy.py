@@ -1,0 +1,211 @@
+"""Error of the normals against fp64, over all 2^32 words: a proof by exhaustion of what the documentation claims.
+
+    python -m benchmarks.accuracy                  all words, some minutes
+    python -m benchmarks.accuracy --every 4099     one word in 4099, for a look
+    python -m benchmarks.accuracy --json results.json
+
+A normal is radius(w0) cos(angle(w1)) or sin: 2^64 pairs of words, but only 2^32 radii and 2^32 angles. Each is computed
+by the C++ kernels (whose bits are the reference's and Triton's) and compared with fp64; its largest error is kept for each
+bin of its value, 2^9 bins to an octave. Over all pairs of bins that bounds the error of every product, with the rounding
+of the product itself:
+
+    |z - exact| <= |trig| |d radius| + |radius| |d trig| + |d radius| |d trig| + ulp(z)/2
+
+The bound holds for every pair of words; the largest error seen over pairs that occur is below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.timing import machine
+from fastlangevin.kernels import cpp
+
+CHUNK = 2**22
+BINS_PER_OCTAVE = 2**9
+OCTAVES = (-34, 3)
+FIGURES = {"absolute": 1e-6, "ulp": 4.0, "ulp_from": 0.1, "reach": 6.7}
+
+
+def exact(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Radius, cosine and sine in fp64 for int64 words. Near u = 1 the logarithm is of the exact complement."""
+    u = (words.double() + 0.5) * 2.0**-32
+    complement = ((2**32 - 1 - words).double() + 0.5) * 2.0**-32
+    radius = torch.sqrt(-2 * torch.where(words < 2**31, torch.log(u), torch.log1p(-complement)))
+    # The quarter turn nearest to the angle is taken off exactly, so that small sines and cosines keep their digits.
+    quarter = (words + 2**29) >> 30
+    rest = (words - (quarter << 30)).double() * (torch.pi * 2.0**-31)
+    cosine, sine = torch.cos(rest), torch.sin(rest)
+    turns = quarter % 4
+    odd = turns % 2 == 1
+    first, second = torch.where(odd, -sine, cosine), torch.where(odd, cosine, sine)
+    flip = torch.where(turns >= 2, -1.0, 1.0)
+    return radius, first * flip, second * flip
+
+
+def ulp(x: Tensor) -> Tensor:
+    """The spacing of fp32 numbers at |x|, for fp64 x in fp32's normal range."""
+    _, exponent = torch.frexp(x.abs())
+    return torch.ldexp(torch.ones_like(x), exponent - 24)
+
+
+def bin_of(x: Tensor) -> Tensor:
+    mantissa, exponent = torch.frexp(x.abs().clamp_min(2.0 ** OCTAVES[0]))
+    octave = (exponent - 1 - OCTAVES[0]).clamp(0, OCTAVES[1] - OCTAVES[0] - 1)
+    return octave * BINS_PER_OCTAVE + ((2 * mantissa - 1) * BINS_PER_OCTAVE).long().clamp(0, BINS_PER_OCTAVE - 1)
+
+
+def edges() -> tuple[Tensor, Tensor]:
+    index = torch.arange((OCTAVES[1] - OCTAVES[0]) * BINS_PER_OCTAVE, dtype=torch.float64)
+    octave = torch.ldexp(torch.ones_like(index), (index // BINS_PER_OCTAVE + OCTAVES[0]).int())
+    low = octave * (1 + index % BINS_PER_OCTAVE / BINS_PER_OCTAVE)
+    return low, low + octave / BINS_PER_OCTAVE
+
+
+class Errors:
+    """Largest errors of one function of a word."""
+
+    def __init__(self) -> None:
+        bins = (OCTAVES[1] - OCTAVES[0]) * BINS_PER_OCTAVE
+        self.by_bin = torch.full((bins,), -1.0, dtype=torch.float64)
+        self.absolute = self.relative_ulp = 0.0
+        self.low, self.high = float("inf"), 0.0
+        self.finite = True
+
+    def add(self, got: Tensor, want: Tensor) -> None:
+        got = got.double()
+        error = (got - want).abs()
+        self.finite &= bool(got.isfinite().all())
+        self.by_bin.scatter_reduce_(0, bin_of(want), error, "amax")
+        self.absolute = max(self.absolute, float(error.max()))
+        # Exact zeros have no ulp; the bound on products does not use this figure.
+        inside = want.abs() > 2.0**-30
+        self.relative_ulp = max(self.relative_ulp, float((error[inside] / ulp(want[inside])).max()))
+        self.low, self.high = min(self.low, float(got.abs().min())), max(self.high, float(got.abs().max()))
+
+    def record(self) -> dict[str, float | bool]:
+        return {
+            "max_absolute_error": self.absolute,
+            "max_ulp_error": self.relative_ulp,
+            "smallest_magnitude": self.low,
+            "largest_magnitude": self.high,
+            "finite": self.finite,
+        }
+
+
+def bound_of_products(radius: Errors, trig: Errors, ulp_from: float) -> tuple[float, float]:
+    """Bounds over all pairs of words: of the absolute error, and of the error in ulp where |z| >= ulp_from."""
+    low, high = edges()
+    rows, columns = radius.by_bin >= 0, trig.by_bin >= 0
+    worst_absolute = worst_ulp = 0.0
+    trig_low, trig_high, trig_error = low[columns], high[columns].clamp_max(1.0), trig.by_bin[columns]
+    for r_low, r_high, r_error in zip(low[rows], high[rows], radius.by_bin[rows], strict=True):
+        before = trig_high * r_error + r_high * trig_error + r_error * trig_error
+        top = r_high * trig_high + before
+        absolute = before + ulp(top) / 2
+        worst_absolute = max(worst_absolute, float(absolute.max()))
+        reached = top >= ulp_from
+        if reached.any():
+            smallest = (r_low * trig_low)[reached].clamp_min(ulp_from)
+            # The rounding of the product is half an ulp of the result, which is at most one binade above the exact value.
+            units = (before[reached] + ulp(top[reached]) / 2) / ulp(smallest)
+            worst_ulp = max(worst_ulp, float(units.max()))
+    return worst_absolute, worst_ulp
+
+
+def worst_pairs(radius_words: Tensor, angle_words: Tensor) -> tuple[float, float]:
+    """Largest errors seen over the product of two lists of words, as kernels compute it: fl(radius * trig)."""
+    length, _, _ = cpp.polar(radius_words.int())
+    _, cosine, sine = cpp.polar(angle_words.int())
+    exact_length = exact(radius_words)[0]
+    _, exact_cosine, exact_sine = exact(angle_words)
+    absolute = units = 0.0
+    for trig, exact_trig in ((cosine, exact_cosine), (sine, exact_sine)):
+        for rows in torch.arange(len(radius_words)).split(64):
+            got = (length[rows, None] * trig).double()
+            want = exact_length[rows, None] * exact_trig
+            error = (got - want).abs()
+            absolute = max(absolute, float(error.max()))
+            inside = want.abs() >= FIGURES["ulp_from"]
+            if inside.any():
+                units = max(units, float((error / ulp(want))[inside].max()))
+    return absolute, units
+
+
+def sweep(every: int, quiet: bool) -> dict[str, Any]:
+    radius, cosine, sine = Errors(), Errors(), Errors()
+    hard_radius, hard_angle = [], []
+    falling = True
+    previous = float("inf")
+    for start in tqdm(range(0, 2**32, CHUNK * every), disable=quiet, unit="chunk"):
+        words = torch.arange(start, min(start + CHUNK * every, 2**32), every)
+        got = cpp.polar(words.int())
+        want = exact(words)
+        for errors, mine, true in zip((radius, cosine, sine), got, want, strict=True):
+            errors.add(mine, true)
+        falling &= bool((got[0][1:] <= got[0][:-1]).all()) and float(got[0][0]) <= previous
+        previous = float(got[0][-1])
+        off = (got[0].double() - want[0]).abs() / ulp(want[0])
+        hard_radius.append(words[off.topk(2).indices])
+        for mine, true in zip(got[1:], want[1:], strict=True):
+            difference = (mine.double() - true).abs()
+            hard_angle += [words[difference.topk(2).indices]]
+            off = difference / ulp(true.clamp(min=-1, max=1).abs().clamp_min(2.0**-20))
+            hard_angle += [words[off.topk(2).indices]]
+    trig = Errors()
+    trig.by_bin = torch.maximum(cosine.by_bin, sine.by_bin)
+    absolute, units = bound_of_products(radius, trig, FIGURES["ulp_from"])
+    # The radii above 5.3, where an absolute error of 1e-6 is two units, and the worst of every chunk.
+    seen = worst_pairs(
+        torch.cat([torch.arange(0, 4000), *hard_radius])[:: max(1, len(hard_radius) // 512)], torch.cat(hard_angle)
+    )
+    return {
+        "words": len(range(0, 2**32, every)),
+        "radius": {**radius.record(), "never_rises": falling},
+        "cosine": cosine.record(),
+        "sine": sine.record(),
+        "normal": {
+            "reach": radius.high * max(cosine.high, sine.high),
+            "bound_absolute_error": absolute,
+            "bound_ulp_error_from_0.1": units,
+            "largest_absolute_error_seen": seen[0],
+            "largest_ulp_error_seen_from_0.1": seen[1],
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--every", type=int, default=1, help="take one word in this many")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args()
+    started = time.monotonic()
+    figures = sweep(options.every, options.quiet)
+    print(json.dumps(figures, indent=1))
+    print(f"{figures['words']:,} words in {time.monotonic() - started:.0f} s")
+    if options.json:
+        record = {"benchmark": "accuracy", "machine": machine(torch.device("cpu")), **figures}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    normal = figures["normal"]
+    good = (
+        all(figures[part]["finite"] for part in ("radius", "cosine", "sine"))
+        and normal["reach"] >= FIGURES["reach"]
+        and normal["largest_absolute_error_seen"] <= FIGURES["absolute"]
+        and normal["largest_ulp_error_seen_from_0.1"] <= FIGURES["ulp"]
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

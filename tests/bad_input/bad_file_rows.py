@@ -1,0 +1,227 @@
+"""Bad files and bad places for them: checkpoints and the states of chains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from bad_call_row import NAN, Row
+from well_formed_calls import Arguments, conv, mlp, numbers, saved
+
+
+def _with(path: Path, content: bytes) -> Arguments:
+    """The arguments that read a damaged copy."""
+    damaged = path.with_name("damaged")
+    damaged.write_bytes(content)
+    return {"path": damaged}
+
+
+def _flipped(path: Path, position: int) -> Arguments:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x40
+    return _with(path, bytes(content))
+
+
+def _below_a_file(path: Path) -> Arguments:
+    (path.parent / "file").write_text("no folder")
+    return {"path": path.parent / "file" / path.name}
+
+
+def _folder(path: Path) -> Arguments:
+    (path.parent / "folder").mkdir()
+    return {"path": path.parent / "folder"}
+
+
+def _rewritten(path: Path, change: Callable[[Arguments], None]) -> Arguments:
+    """A checkpoint whose description was changed, with the right hash: written by another version or by hand."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    description = json.loads(header["__metadata__"]["fastlangevin"])
+    change(description)
+    text = json.dumps(description)
+    header["__metadata__"] = {"fastlangevin": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return _with(path, _framed(header, content[8 + size :]))
+
+
+def _framed(header: object, payload: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + payload
+
+
+FILES = [
+    Row(
+        "foreign net", "checkpoint.save", lambda k: {"net": torch.nn.Linear(1, 1)}, TypeError, ("net", "Linear", "MLP")
+    ),
+    Row(
+        "other ladder", "checkpoint.save", lambda k: {"sigmas": [2.0, 1.0]}, ValueError, ("sigmas differ", "net.sigmas")
+    ),
+    Row("NaN in metadata", "checkpoint.save", lambda k: {"metadata": {"loss": NAN}}, TypeError, ("metadata", "finite")),
+    Row(
+        "tensor in metadata",
+        "checkpoint.save",
+        lambda k: {"metadata": {"t": numbers(1)}},
+        TypeError,
+        ("metadata", "Tensor"),
+    ),
+    Row(
+        "missing folder",
+        "checkpoint.save",
+        lambda k: {"path": k["path"].parent / "none" / "net"},
+        RuntimeError,
+        ("cannot write", "none/net", "folder that exists"),
+    ),
+    Row(
+        "below a file",
+        "checkpoint.save",
+        lambda k: _below_a_file(k["path"]),
+        RuntimeError,
+        ("cannot write", "file/net"),
+    ),
+    Row("a folder", "checkpoint.save", lambda k: _folder(k["path"]), RuntimeError, ("cannot write", "is a folder")),
+    Row(
+        "in proc",
+        "checkpoint.save",
+        lambda k: {"path": "/proc/net.safetensors"},
+        RuntimeError,
+        ("cannot write", "/proc"),
+    ),
+    Row(
+        "missing", "checkpoint.load", lambda k: {"path": "/nowhere/net"}, RuntimeError, ("cannot read", "/nowhere/net")
+    ),
+    Row("a folder", "checkpoint.load", lambda k: _folder(k["path"]), RuntimeError, ("cannot read", "folder")),
+    Row("empty", "checkpoint.load", lambda k: _with(k["path"], b""), ValueError, ("not a checkpoint", "damaged")),
+    Row(
+        "truncated",
+        "checkpoint.load",
+        lambda k: _with(k["path"], k["path"].read_bytes()[:-1]),
+        ValueError,
+        ("not a checkpoint", "damaged", "again"),
+    ),
+    Row(
+        "cut in the header",
+        "checkpoint.load",
+        lambda k: _with(k["path"], k["path"].read_bytes()[:100]),
+        ValueError,
+        ("not a checkpoint", "ends before its header does"),
+    ),
+    Row(
+        "longer than it should be",
+        "checkpoint.load",
+        lambda k: _with(k["path"], k["path"].read_bytes() + b"\0" * 8),
+        ValueError,
+        ("not a checkpoint", "damaged"),
+    ),
+    Row("a flipped weight", "checkpoint.load", lambda k: _flipped(k["path"], -3), ValueError, ("damaged", "SHA-256")),
+    Row(
+        "pickled",
+        "checkpoint.load",
+        lambda k: _with(k["path"], pickle.dumps({"weights": [1.0]})),
+        ValueError,
+        ("not a checkpoint", "pickled .pth files are never read"),
+    ),
+    Row(
+        "text",
+        "checkpoint.load",
+        lambda k: _with(k["path"], b"weights" * 9),
+        ValueError,
+        ("not a checkpoint", "damaged"),
+    ),
+    Row(
+        "other safetensors",
+        "checkpoint.load",
+        lambda k: _with(k["path"], _framed({}, b"")),
+        ValueError,
+        ("not a checkpoint", "__metadata__"),
+    ),
+    Row(
+        "metadata of another type",
+        "checkpoint.load",
+        lambda k: _with(k["path"], _framed({"__metadata__": {"fastlangevin": 5, "sha256": "0"}}, b"")),
+        ValueError,
+        ("not a checkpoint",),
+    ),
+    Row(
+        "without a format",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.pop("format")),
+        ValueError,
+        ("not a checkpoint", "format"),
+        lambda k: _rewritten(k["path"], lambda description: None),
+    ),
+    Row(
+        "newer format",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.update(format=2)),
+        ValueError,
+        ("format 2", "use the version that wrote it"),
+        lambda k: _rewritten(k["path"], lambda description: description.update(format=1)),
+    ),
+    Row(
+        "newer stream",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.update(stream_version=9)),
+        ValueError,
+        ("stream version 9", "use the version that wrote it"),
+    ),
+    Row(
+        "unknown network",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.update(network="os.system")),
+        ValueError,
+        ("'os.system'", "ConvScore, MLP", "update the package"),
+    ),
+    Row(
+        "config that does not fit the weights",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description["config"].update(width=5)),
+        ValueError,
+        ("does not describe its own weights", "write it again"),
+        lambda k: _rewritten(k["path"], lambda description: description["config"].update(width=4)),
+    ),
+    Row(
+        "another class",
+        "ConvScore.from_pretrained",
+        lambda k: {"path": saved(k["path"].parent, mlp())},
+        ValueError,
+        ("class MLP", "not ConvScore", "MLP.from_pretrained"),
+        lambda k: {"path": saved(k["path"].parent, conv())},
+    ),
+    Row("missing", "chains.load", lambda k: {"path": "/nowhere/run"}, FileNotFoundError, ("/nowhere/run", "--resume")),
+    Row("a folder", "chains.load", lambda k: _folder(k["path"]), ValueError, ("folder", "is a folder")),
+    Row(
+        "empty", "chains.load", lambda k: _with(k["path"], b""), ValueError, ("not the state of a chain", "start again")
+    ),
+    Row(
+        "truncated",
+        "chains.load",
+        lambda k: _with(k["path"], k["path"].read_bytes()[:-4]),
+        ValueError,
+        ("damaged", "delete it and start again"),
+    ),
+    Row("a flipped value", "chains.load", lambda k: _flipped(k["path"], -3), ValueError, ("damaged", "SHA-256")),
+    Row(
+        "pickled", "chains.load", lambda k: _with(k["path"], pickle.dumps(5)), ValueError, ("not the state of a chain",)
+    ),
+    Row(
+        "a checkpoint",
+        "chains.load",
+        lambda k: {"path": saved(k["path"].parent, mlp())},
+        ValueError,
+        ("not the state of a chain",),
+    ),
+    Row(
+        "a description that is a list",
+        "chains.load",
+        lambda k: _with(k["path"], _framed({"__metadata__": {"chain": "[]", "sha256": "0"}}, b"")),
+        ValueError,
+        ("not the state of a chain",),
+    ),
+    Row("below a file", "chains.save", lambda k: _below_a_file(k["path"]), OSError, ("Not a directory", "file")),
+    Row("a folder", "chains.save", lambda k: _folder(k["path"]), OSError, ("folder",)),
+]

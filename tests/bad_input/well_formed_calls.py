@@ -1,0 +1,144 @@
+"""The well-formed calls: a function, and its arguments given a folder to work in.
+
+Every bad call is one of these with one defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastlangevin as fl
+from fastlangevin import chains, checkpoint
+from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+
+Arguments = dict[str, Any]
+LADDER = [1.0, 0.5]
+
+
+def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.linspace(-1.0, 1.0, max(1, torch.Size(shape).numel()), dtype=dtype).reshape(shape)
+
+
+def _step(folder: Path) -> Arguments:
+    return {"x": numbers(2, 3), "score": numbers(2, 3), "a": 0.1, "b": 0.2, "seed": 0, "impl": "reference"}
+
+
+def _randn(folder: Path) -> Arguments:
+    return {"shape": (2, 3), "seed": 0, "impl": "reference"}
+
+
+def annealed(folder: Path) -> Arguments:
+    return {
+        "score": lambda x, labels: -x,
+        "sigmas": LADDER,
+        "shape": (2, 3),
+        "epsilon": 0.01,
+        "steps_per_level": 2,
+        "seed": 0,
+        "impl": "reference",
+    }
+
+
+def _langevin(folder: Path) -> Arguments:
+    return {
+        "score": lambda x: -x,
+        "init": numbers(2, 3),
+        "steps": 2,
+        "epsilon": 0.01,
+        "seed": 0,
+        "impl": "reference",
+    }
+
+
+def _adapt(folder: Path) -> Arguments:
+    return {"net": lambda x, labels: x, "sigmas": LADDER}
+
+
+def _geometric(folder: Path) -> Arguments:
+    return {"sigma_1": 1.0, "sigma_L": 0.1, "levels": 3}
+
+
+def _dsm(folder: Path) -> Arguments:
+    return {"net": lambda x, labels: -x, "x": numbers(2, 3), "sigmas": LADDER, "seed": 0}
+
+
+def mlp() -> MLP:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP(LADDER, MLPConfig(features=3, width=4, depth=1))
+
+
+def conv() -> ConvScore:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ConvScore(LADDER, ConvConfig(widths=(4, 4), patch=1, blocks=1))
+
+
+def _build(network: Callable[..., Any]) -> Callable[..., Any]:
+    """A network's constructor that leaves the generator alone: building one draws weights, which is no defect."""
+
+    def build(**arguments: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            return network(**arguments)
+
+    return build
+
+
+def _forward(make: Callable[[], Any]) -> Callable[..., Tensor]:
+    return lambda **arguments: make()(**arguments)
+
+
+def chain() -> fl.ChainState:
+    return fl.ChainState(numbers(2, 3), 1, 7, None, {"sampler": "langevin"})
+
+
+def _save(folder: Path) -> Arguments:
+    return {"path": folder / "net.safetensors", "net": mlp()}
+
+
+def _load(folder: Path) -> Arguments:
+    checkpoint.save(folder / "net.safetensors", mlp())
+    return {"path": folder / "net.safetensors"}
+
+
+def _chains_load(folder: Path) -> Arguments:
+    chains.save(folder / "run.chain", chain())
+    return {"path": folder / "run.chain"}
+
+
+CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
+    "step": (fl.step, _step),
+    "step_": (fl.step_, _step),
+    "randn": (fl.randn, _randn),
+    "rand": (fl.rand, _randn),
+    "annealed_langevin": (fl.annealed_langevin, annealed),
+    "langevin": (fl.langevin, _langevin),
+    "adapt": (fl.adapt, _adapt),
+    "adapted score": (lambda **arguments: fl.adapt(**arguments)(numbers(2, 3), torch.tensor([0, 1])), _adapt),
+    "geometric_sigmas": (fl.geometric_sigmas, _geometric),
+    "dsm_loss": (fl.dsm_loss, _dsm),
+    "MLP": (_build(MLP), lambda folder: {"sigmas": LADDER, "config": MLPConfig(features=3)}),
+    "MLPConfig": (MLPConfig, lambda folder: {"features": 3}),
+    "ConvScore": (_build(ConvScore), lambda folder: {"sigmas": LADDER, "config": ConvConfig(widths=(4,))}),
+    "ConvConfig": (ConvConfig, lambda folder: {"channels": 1}),
+    "MLP.forward": (_forward(mlp), lambda folder: {"x": numbers(2, 3), "labels": torch.tensor([0, 1])}),
+    "ConvScore.forward": (_forward(conv), lambda folder: {"x": numbers(2, 1, 4, 4), "labels": torch.tensor([0, 1])}),
+    "checkpoint.save": (checkpoint.save, _save),
+    "checkpoint.load": (checkpoint.load, _load),
+    "ConvScore.from_pretrained": (
+        ConvScore.from_pretrained,
+        lambda folder: {"path": saved(folder, conv())},
+    ),
+    "chains.load": (chains.load, _chains_load),
+    "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
+}
+
+
+def saved(folder: Path, net: Any) -> Path:
+    checkpoint.save(folder / "saved.safetensors", net)
+    return folder / "saved.safetensors"

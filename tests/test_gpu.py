@@ -1,0 +1,202 @@
+"""On a CUDA device: Triton against the C++ implementation and the reference, bit for bit."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import fastlangevin as fl
+
+pytestmark = pytest.mark.gpu
+
+FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+SHAPES = [(1,), (5,), (2, 3), (64, 2), (3, 17), (2, 784), (1, 1025), (128, 3, 32, 32), (5, 4, 3, 7, 2), (0, 4)]
+
+
+def state(shape, dtype=torch.float32, seed=0):
+    return fl.randn(shape, seed=seed, dtype=dtype, impl="cpp")
+
+
+def same(one, other):
+    torch.testing.assert_close(one.cpu(), other.cpu(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("uniform", [False, True])
+def test_random_tensors(shape, uniform):
+    make = fl.rand if uniform else fl.randn
+    for options in ({"seed": 0}, {"seed": 2**64 - 1, "draw": 2**32 - 1, "sample_offset": 2**40}):
+        same(make(shape, device="cuda", impl="triton", **options), make(shape, impl="cpp", **options))
+
+
+def test_a_hundred_million_normals():
+    for draw in range(6):
+        same(
+            fl.randn((16, 2**20), seed=5, draw=draw, device="cuda", impl="triton"),
+            fl.randn((16, 2**20), seed=5, draw=draw, impl="cpp"),
+        )
+
+
+def test_the_reference_on_the_device():
+    same(fl.randn((4, 2**18), seed=5, device="cuda", impl="reference"), fl.randn((4, 2**18), seed=5, impl="cpp"))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_updates(shape, dtype):
+    x, s = state(shape, dtype), state(shape, seed=1)
+    options = {"a": 0.3, "b": 0.7, "c": 0.9, "seed": 3, "draw": 2}
+    got = fl.step(x.cuda(), s.cuda(), impl="triton", **options)
+    same(got, fl.step(x, s, impl="cpp", **options))
+
+
+@pytest.mark.parametrize("score_dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_score_dtypes(dtype, score_dtype):
+    x, s = state((3, 1021), dtype), state((3, 1021), score_dtype, seed=1)
+    same(fl.step(x.cuda(), s.cuda(), a=0.1, b=0.2, seed=1), fl.step(x, s, a=0.1, b=0.2, seed=1, impl="cpp"))
+
+
+def test_layouts_and_options():
+    x, s = state((3, 4, 5, 6)), state((3, 4, 5, 6), seed=1)
+    known = state((3, 4, 5, 6), seed=2)
+    mask = known > 0
+    per_sample, per_element = torch.tensor([0.1, 0.2, 0.3]), state((3, 4, 5, 6), seed=4)
+    cases = [
+        {"a": 0.3, "b": 0.7},
+        {"a": per_sample, "b": 0.7},
+        {"a": per_element, "b": per_sample, "c": per_element},
+        {"a": 0.3, "b": None},
+        {"a": 0.3, "b": 0.7, "mask": mask, "known": known},
+        {"a": 0.3, "b": 0.7, "noise": known},
+        {"a": 0.3, "b": 0.7, "sample_ids": torch.tensor([2**50, 1, 7])},
+    ]
+    layouts = [
+        lambda t: t,
+        lambda t: t.to(memory_format=torch.channels_last),
+        lambda t: t.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0),
+        lambda t: torch.stack([t, t], -1)[..., 0],
+        lambda t: torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape),
+    ]
+    for case in cases:
+        address = {} if "noise" in case else {"seed": 3}
+        want = fl.step(x, s, impl="cpp", **case, **address)
+        moved = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in case.items()}
+        for layout in layouts:
+            same(fl.step(layout(x.cuda()), layout(s.cuda()), impl="triton", **moved, **address), want)
+            y = layout(x.cuda())
+            fl.step_(y, s.cuda(), impl="triton", **moved, **address)
+            same(y, want)
+
+
+def test_seed_and_draw_on_the_device():
+    x = state((5, 33)).cuda()
+    want = fl.step(x, x, a=0.1, b=0.2, seed=2**64 - 3, draw=9)
+    seed, draw = torch.tensor(-3, device="cuda"), torch.tensor(9, device="cuda")
+    same(fl.step(x, x, a=0.1, b=0.2, seed=seed, draw=draw), want)
+    same(fl.step(x, x, a=0.1, b=0.2, seed=seed.expand(5).contiguous(), draw=draw), want)
+
+
+def test_more_than_2_to_31_elements():
+    if torch.cuda.get_device_properties(0).total_memory < 30 * 2**30:
+        pytest.skip("needs 30 GiB of device memory")
+    elements = 2**31 + 4099
+    x = torch.zeros(1, elements, dtype=torch.bfloat16, device="cuda")
+    fl.step_(x, x, a=0.0, b=1.0, seed=1)
+    tail = fl.randn((1, elements), seed=1, purpose=1, dtype=torch.bfloat16, device="cuda")
+    assert torch.equal(x[:, -10_000:], tail[:, -10_000:])
+    assert torch.equal(x[:, :10_000], tail[:, :10_000])
+    many = torch.zeros(2**30 + 5, 2, dtype=torch.bfloat16, device="cuda")
+    fl.step_(many, many, a=0.0, b=1.0, seed=1)
+    last = fl.randn((3, 2), seed=1, purpose=1, sample_offset=2**30 + 2, dtype=torch.bfloat16, device="cuda")
+    assert torch.equal(many[-3:], last)
+
+
+def test_a_captured_graph_draws_what_its_tensors_say():
+    x = state((4, 99)).cuda()
+    draw = torch.zeros((), dtype=torch.int64, device="cuda")
+    seed = torch.tensor(5, device="cuda")
+    a, b = torch.tensor(0.1, device="cuda"), torch.tensor(0.2, device="cuda")
+    want = x.clone()
+    work = x.clone()
+    fl.step_(work.clone(), work, a=a, b=b, seed=seed, draw=draw)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fl.step_(work, work, a=a, b=b, seed=seed, draw=draw)
+        draw.add_(1)
+    for step in range(100):
+        graph.replay()
+        fl.step_(want, want, a=0.1, b=0.2, seed=5, draw=step)
+        assert torch.equal(work, want), step
+
+
+def test_repeats_are_bitwise():
+    x, s = state((128, 3, 32, 32)).cuda(), state((128, 3, 32, 32), seed=1).cuda()
+    first = fl.step(x, s, a=0.1, b=0.2, seed=0)
+    for _ in range(200):
+        assert torch.equal(fl.step(x, s, a=0.1, b=0.2, seed=0), first)
+
+
+def test_another_stream():
+    x, s = state((64, 3, 32, 32)).cuda(), state((64, 3, 32, 32), seed=1).cuda()
+    want = fl.step(x, s, a=0.1, b=0.2, seed=0)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        got = fl.step(x, s, a=0.1, b=0.2, seed=0)
+    stream.synchronize()
+    assert torch.equal(got, want)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_calls_are_few_and_have_the_same_bits():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("inductor")
+    compiled = torch.compile(
+        lambda x, s, a, b, seed, draw: fl.step(x, s, a=a, b=b, seed=seed, draw=draw), fullgraph=True, backend=counter
+    )
+    x, s = state((3, 7)).cuda(), state((3, 7), seed=1).cuda()
+    for step in range(50):
+        numbers = (0.1 / (step + 1), 0.3 + 0.01 * step, step * 2**50, step)
+        want = fl.step(x, s, a=numbers[0], b=numbers[1], seed=numbers[2], draw=numbers[3])
+        assert torch.equal(compiled(x, s, *numbers), want)
+    assert counter.frame_count <= 4
+
+
+def test_a_chain_of_the_shipped_sampler():
+    sigmas = fl.geometric_sigmas(1.0, 0.1, 4)
+
+    def score(x, labels):
+        # Powers of two and sums: the same bits on every device.
+        return -0.5 * x
+
+    options = {"shape": (7, 3, 5, 5), "epsilon": 1e-3, "steps_per_level": 10, "seed": 4, "denoise": True}
+    same(fl.annealed_langevin(score, sigmas, device="cuda", **options), fl.annealed_langevin(score, sigmas, **options))
+
+
+def test_generators_of_the_device():
+    generator = torch.Generator("cuda").manual_seed(3)
+    one = fl.randn((2, 5), generator=generator, device="cuda")
+    two = fl.randn((2, 5), generator=generator, device="cuda")
+    assert not torch.equal(one, two)
+    generator.manual_seed(3)
+    assert torch.equal(fl.randn((2, 5), generator=generator, device="cuda"), one)
+
+
+def test_import_does_not_initialise_cuda():
+    code = "import torch, fastlangevin, sys; sys.exit(torch.cuda.is_initialized() or 'triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+def test_values_at_the_edges():
+    values = torch.tensor([[math.nan, math.inf, -math.inf, 3e38, -0.0, 1e-45, 1e-40, 65520.0]])
+    for dtype in FLOATS:
+        x, s = values.to(dtype), values.flip(1).to(dtype)
+        options = {"a": 1.5, "b": 0.5, "seed": 3}
+        same(fl.step(x.cuda(), s.cuda(), **options), fl.step(x, s, impl="cpp", **options))
