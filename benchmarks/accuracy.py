@@ -4,10 +4,10 @@
     python -m benchmarks.accuracy --every 4099     one word in 4099, for a look
     python -m benchmarks.accuracy --json results.json
 
-A normal is radius(w0) cos(angle(w1)) or sin: 2^64 pairs of words, but only 2^32 radii and 2^32 angles. Each is computed
-by the C++ kernels (whose bits are the reference's and Triton's) and compared with fp64; its largest error is kept for each
-bin of its value, 2^9 bins to an octave. Over all pairs of bins that bounds the error of every product, with the rounding
-of the product itself:
+A normal is radius(w0) cos(angle(w1)) or sin: 2^64 pairs of words, but only 2^32 radii and 2^32 angles. Each is
+computed by the C++ kernels (whose bits are the reference's and Triton's) and compared with fp64; its largest error is
+kept for each bin of its value, 2^9 bins to an octave. Over all pairs of bins that bounds the error of every product,
+with the rounding of the product itself:
 
     |z - exact| <= |trig| |d radius| + |radius| |d trig| + |d radius| |d trig| + ulp(z)/2
 
@@ -116,7 +116,7 @@ def bound_of_products(radius: Errors, trig: Errors, ulp_from: float) -> tuple[fl
         reached = top >= ulp_from
         if reached.any():
             smallest = (r_low * trig_low)[reached].clamp_min(ulp_from)
-            # The rounding of the product is half an ulp of the result, which is at most one binade above the exact value.
+            # The product is rounded by half an ulp of the result, which may lie in the binade above.
             units = (before[reached] + ulp(top[reached]) / 2) / ulp(smallest)
             worst_ulp = max(worst_ulp, float(units.max()))
     return worst_absolute, worst_ulp

@@ -175,7 +175,8 @@ def table(case: dict[str, Any]) -> str:
     rows = case["providers"]
     lines = [
         f"\n{case['elements']:,} elements, {case['dtype']}, {case['threads']} thread(s)",
-        f"{'provider':16} {'median':>11} {'quartiles':>23} {'ns/element':>11} {'GB/s':>8} {'of copy':>8} {'fused out= is':>14}",
+        f"{'provider':16} {'median':>11} {'quartiles':>23} {'ns/element':>11} {'GB/s':>8} {'of copy':>8} "
+        f"{'/ fused out=':>14}",
     ]
     for name, row in rows.items():
         share = row["GB_per_s"] / rows["copy"]["GB_per_s"] if "copy" in rows else float("nan")

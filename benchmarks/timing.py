@@ -1,7 +1,7 @@
 """Timing by rounds: every provider once in each round, so that what slows the machine down slows them all.
 
-Medians and quartiles of seconds a call. A call that is shorter than ``SHORTEST`` is repeated inside one measurement. The
-timer synchronises the device around a measurement, not around each call.
+Medians and quartiles of seconds a call. A call that is shorter than ``SHORTEST`` is repeated inside one measurement.
+The timer synchronises the device around a measurement, not around each call.
 """
 
 from __future__ import annotations

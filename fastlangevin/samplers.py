@@ -449,7 +449,9 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     """
     _check_callable(score, "score(x)")
     if not isinstance(init, Tensor):
-        raise TypeError(f"init must be a torch.Tensor of initial states (B, ...), got {type(init).__name__}")
+        raise TypeError(
+            f"init must be a tensor of initial states (B, ...), got {type(init).__name__}; use torch.as_tensor"
+        )
     size = rules.step_size(epsilon, step_lr)
     repeats = integer("steps", steps, 0, MAX_DRAW + 1)
     keep = _kept(trajectory, full_output)

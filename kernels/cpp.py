@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import build as builder
 
-__all__ = ["cos_sin", "instruction_sets", "load", "randn", "step", "use_instruction_set"]
+__all__ = ["instruction_sets", "load", "polar", "randn", "step", "use_instruction_set"]
 
 # A cold build takes 10 to 20 s on two cores; another process that holds the lock for longer than this is stuck.
 LOCK_SECONDS = 300.0
@@ -347,7 +347,7 @@ def _refused() -> None:
     raise RuntimeError(f"instruction set number {_set} does not run here; this processor has {instruction_sets()}")
 
 
-def cos_sin(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """radius(word), cos(2 pi word / 2^32) and sin of it, as the kernels compute them, for words in an int32 tensor.
 
     Args:

@@ -170,7 +170,12 @@ def prepare(
 ) -> Call:
     """The launch that :func:`step` makes, of the same arguments. ``x`` must not be empty."""
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
-    arguments: dict[str, Any] = {"out_ptr": out, "x_ptr": x, "score_ptr": score, "noise_ptr": noise if b is not None else None}
+    arguments: dict[str, Any] = {
+        "out_ptr": out,
+        "x_ptr": x,
+        "score_ptr": score,
+        "noise_ptr": noise if b is not None else None,
+    }
     arguments.update(mask_ptr=mask, known_ptr=known)
     operands = list(arguments.values())
     for name, coefficient in (("c", c), ("a", a), ("b", b)):

@@ -372,7 +372,7 @@ def test_polar_agrees_with_the_reference() -> None:
     words = torch.cat(
         [torch.tensor(edges), torch.randint(0, 2**32, (100_003,), generator=torch.Generator().manual_seed(1))]
     )
-    length, cosine, sine = cpp.cos_sin(words.to(torch.int32))
+    length, cosine, sine = cpp.polar(words.to(torch.int32))
     assert torch.equal(length, reference.radius(words))
     assert torch.equal(torch.stack([cosine, sine]), torch.stack(reference.cos_sin(words)))
 

@@ -9,6 +9,13 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except where the help itself says what happens without the option."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     from fastlangevin.cli import sample, train
 
@@ -20,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
         ("sample", sample, "draw samples from a network and write them as a picture"),
         ("train", train, "train a score network by denoising score matching"),
     ):
-        command = commands.add_parser(
-            name, help=summary, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Help)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return top

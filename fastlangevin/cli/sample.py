@@ -26,6 +26,8 @@ from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
 
+logger = logging.getLogger("fastlangevin")
+
 SAVE_EVERY_SECONDS = 10.0
 FRAMES = 51
 
@@ -153,8 +155,11 @@ def run(options: argparse.Namespace) -> int:
         def after_step(info: StepInfo) -> bool:
             nonlocal saved
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                save(info.state())
                 saved = time.monotonic()
+                try:
+                    save(info.state())
+                except OSError as error:
+                    logger.warning("the run goes on, but its state could not be saved: %s", error)
             return bool(stop.signal)
 
         started = time.monotonic()
@@ -180,6 +185,12 @@ def run(options: argparse.Namespace) -> int:
         save(result.state)
         print(f"stopped after {result.state.step} of {total} updates; go on with --resume (state in {left})")
         return 128 + stop.signal
+    wrong = int((~result.samples.flatten(1).isfinite().all(1)).sum())
+    if wrong:
+        raise RuntimeError(
+            f"{wrong} of {options.n} samples are not finite: the chain diverged; take a smaller --epsilon (now "
+            f"{settings['epsilon']}). No picture was written"
+        )
     _write(options, result.samples, result.trajectory, name)
     left.unlink(missing_ok=True)
     print(

@@ -43,7 +43,10 @@ class ScoreNet(nn.Module):
             raise ValueError(f"std must be finite and positive, got {std}; it is the standard deviation of the data")
         if not math.isfinite(mean):
             raise ValueError(f"mean must be finite, got {mean}; it is the mean of the data")
-        self.register_buffer("sigmas", torch.tensor(check_sigmas(sigmas), dtype=torch.float32))
+        ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float32)
+        # Levels that differ in fp64 can be equal in the fp32 of the network, or zero.
+        check_sigmas(ladder)
+        self.register_buffer("sigmas", ladder)
         self.config = config
         self.mean = mean
         self.variance = std * std
@@ -70,6 +73,9 @@ class ScoreNet(nn.Module):
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; convert it with .float()")
         self.check_shape(x)
+        weights = next(self.parameters())
+        if x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"x is {x.dtype} but the network is {weights.dtype}; convert one: net.to(x.dtype)")
         check_labels(labels, x.shape[0], self.sigmas.numel())
         sigma = self.sigmas[labels].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         total = self.variance + sigma * sigma

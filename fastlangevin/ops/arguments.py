@@ -68,8 +68,10 @@ def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
         raise TypeError(f"{name} must be a number or a tensor, got {value!r} ({type(value).__name__})")
     else:
         number = _number(name, value)
-    if not torch.compiler.is_compiling() and not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {number}")
+    if not torch.compiler.is_compiling() and not abs(number) <= torch.finfo(compute_dtype(x)).max:
+        raise ValueError(
+            f"{name} must be finite in the {compute_dtype(x)} that the update is computed in, got {number}"
+        )
     return number
 
 

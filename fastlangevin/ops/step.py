@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any
 
 import torch
@@ -36,6 +35,8 @@ from fastlangevin.ops.arguments import (
     writable,
 )
 from fastlangevin.ops.launch import launch_step
+
+MAX_FP32 = torch.finfo(torch.float32).max
 
 # c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last.
 Rest = tuple[Any, ...]
@@ -124,7 +125,7 @@ def _is_plain(
         and type(purpose) in (int, Purpose)
         and 0 <= purpose <= 255
         and x.numel() <= MAX_ELEMENTS
-        and isfinite(a + b + c)
+        and abs(a) + abs(b) + abs(c) <= MAX_FP32
         and not (torch.is_grad_enabled() and (x.requires_grad or score.requires_grad))
     )
 

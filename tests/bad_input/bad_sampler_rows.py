@@ -81,7 +81,13 @@ SAMPLERS = [
         lambda k: {"corrector": "ou", "epsilon": 0.99},
     ),
     Row("no shape", "annealed_langevin", lambda k: {"shape": None}, ValueError, ("shape=", "(64, 3, 32, 32)", "init=")),
-    Row("shape is a number", "annealed_langevin", lambda k: {"shape": 64}, TypeError, ("shape must be", "(64, 3, 32, 32)")),
+    Row(
+        "shape is a number",
+        "annealed_langevin",
+        lambda k: {"shape": 64},
+        TypeError,
+        ("shape must be", "(64, 3, 32, 32)"),
+    ),
     Row("shape float", "annealed_langevin", lambda k: {"shape": (2.0, 3)}, TypeError, ("shape", "2.0", "integer")),
     Row("shape negative", "annealed_langevin", lambda k: {"shape": (-2, 3)}, ValueError, ("shape", "-2")),
     Row(
