@@ -1,4 +1,4 @@
-"""Fixtures. Without a CUDA device the Triton kernels run in Triton's interpreter, which must be chosen before its import."""
+"""Fixtures. Without a CUDA device the Triton kernels run in its interpreter, which is chosen before the import."""
 
 import os
 import shutil

@@ -51,7 +51,7 @@ def worst_scores(epsilon=2e-5, corrector="langevin", scorer=score, shape=SHAPE):
         pairs = x[::2] * x[1::2]
         found = (
             x.mean() / math.sqrt(variance / n),
-            # The initial state is uniform; its kurtosis is below a Gaussian's, so this standard error is an upper bound.
+            # The initial state is uniform, of less kurtosis than a Gaussian: the standard error is an upper bound.
             ((x**2).mean() / variance - 1) / math.sqrt(2 / n),
             pairs.mean() / variance * math.sqrt(pairs.numel()),
         )
