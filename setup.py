@@ -120,7 +120,7 @@ class Binary(Distribution):
 
 TRAIN = ["scikit-learn"]
 BENCH = ["pytest-benchmark", "matplotlib"]
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "scikit-learn", "scipy"]
+TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "scikit-learn", "scipy", "setuptools>=77", "ninja"]
 
 setup(
     name="fastlangevin",

@@ -303,8 +303,7 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
         )
     if torch.compiler.is_compiling():
         return out.copy_(_out_of_place(x, score, rest))
-    _refuse_gradients("out", out, score, rest)
-    _refuse_gradients("x", x, score, rest)
+    _refuse_gradients("out", out, x, score, rest[8], rest[10])
     writable("out", out)
     for name, other in (("x", x), ("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
         if other is not None:
@@ -315,7 +314,7 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
 
 
 def _in_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
-    _refuse_gradients("x", x, score, rest)
+    _refuse_gradients("x", x, score, rest[8], rest[10])
     if torch.compiler.is_compiling():
         torch.ops.fastlangevin.step_(x, score, *_as_tensors(rest, x))
         return x
@@ -334,8 +333,8 @@ def _written(x: Tensor) -> None:
         torch.autograd.graph.increment_version(x)
 
 
-def _refuse_gradients(name: str, written: Tensor, score: Tensor, rest: Rest) -> None:
-    if _differentiates(written, score, rest[8], rest[10]):
+def _refuse_gradients(name: str, *tensors: Tensor | None) -> None:
+    if _differentiates(*tensors):
         raise ValueError(
             f"{name} is written in place, which cannot be differentiated, but a gradient is asked for; call it under "
             "torch.no_grad(), or use step() without out="

@@ -1,0 +1,94 @@
+"""The normals against fp64 on a sample of words: the short form of ``python -m benchmarks.accuracy``."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastlangevin import reference
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def accuracy():
+    """The script as a module; the root of the checkout is never put on the path, where ``kernels`` would shadow."""
+    modules = {}
+    for name in ("timing", "accuracy"):
+        spec = importlib.util.spec_from_file_location(f"benchmarks.{name}", ROOT / "benchmarks" / f"{name}.py")
+        modules[name] = importlib.util.module_from_spec(spec)
+        sys.modules[f"benchmarks.{name}"] = modules[name]
+        spec.loader.exec_module(modules[name])
+    yield modules["accuracy"]
+    for name in modules:
+        del sys.modules[f"benchmarks.{name}"]
+
+
+def words():
+    """Both ends of the range, the fold in its middle, every power of two and a spread of others."""
+    near = torch.arange(4000)
+    powers = 2 ** torch.arange(32)
+    spread = torch.arange(0, 2**32, 2**32 // 100_003)
+    return torch.cat([near, 2**32 - 1 - near, 2**31 + near - 2000, powers, powers - 1, spread]).unique()
+
+
+def test_errors_of_radius_and_angle(accuracy):
+    w = words()
+    radius = reference.radius(w)
+    cosine, sine = reference.cos_sin(w)
+    assert radius.isfinite().all()
+    assert (radius > 0).all()
+    assert (radius[1:] <= radius[:-1]).all()
+    exact = accuracy.exact(w)
+    # Measured over all words: 3.96e-7 and 1.54 units for the radius, 8.6e-8 and 2.36 units for sine and cosine.
+    for got, want, absolute, units in (
+        (radius, exact[0], 4.0e-7, 1.6),
+        (cosine, exact[1], 9e-8, 2.4),
+        (sine, exact[2], 9e-8, 2.4),
+    ):
+        error = (got.double() - want).abs()
+        assert error.max() <= absolute
+        inside = want.abs() > 2.0**-30
+        assert (error[inside] / accuracy.ulp(want[inside])).max() <= units
+
+
+def test_normals_reach_far_and_stay_within_a_millionth(accuracy):
+    far, angles = torch.arange(2000), words()[::7]
+    radius = reference.radius(far)
+    want_radius = accuracy.exact(far)[0]
+    largest = 0.0
+    for got, want in zip(reference.cos_sin(angles), accuracy.exact(angles)[1:], strict=True):
+        z = (radius[:, None] * got).double()
+        exact = want_radius[:, None] * want
+        assert (z - exact).abs().max() <= 1e-6
+        inside = exact.abs() >= 0.1
+        assert ((z - exact).abs() / accuracy.ulp(exact))[inside].max() <= 4
+        largest = max(largest, float(z.abs().max()))
+    assert largest >= 6.7
+
+
+@pytest.mark.parametrize("mistake", ["clamped at 1e-7", "no complement near one", "a dropped coefficient"])
+def test_a_worse_recipe_is_rejected(accuracy, mistake, monkeypatch):
+    w = words()
+    want = accuracy.exact(w)[0]
+    u = (w.double() + 0.5) * 2.0**-32
+    if mistake == "clamped at 1e-7":
+        wrong = torch.sqrt(-2 * torch.log(u.clamp_min(1e-7))).float()
+    elif mistake == "no complement near one":
+        wrong = torch.sqrt(-2 * torch.log(u.float().clamp_max(1 - 2.0**-24)))
+    else:
+        monkeypatch.setattr(reference, "LOG_Q", reference.LOG_Q[:-1])
+        wrong = reference.radius(w)
+    error = (wrong.double() - want).abs()
+    assert error.max() > 4e-7 or (error / accuracy.ulp(want)).max() > 1.6
+
+
+def test_exact_values_are_exact(accuracy):
+    """The fp64 yardstick itself, at words whose angle is known."""
+    w = torch.tensor([0, 2**29, 2**30, 2**31, 3 * 2**30, 2**32 - 2**29])
+    _, cosine, sine = accuracy.exact(w)
+    half = 0.5**0.5
+    torch.testing.assert_close(cosine, torch.tensor([1, half, 0, -1, 0, half], dtype=torch.float64), rtol=0, atol=1e-16)
+    torch.testing.assert_close(sine, torch.tensor([0, half, 1, 0, -1, -half], dtype=torch.float64), rtol=0, atol=1e-16)
