@@ -143,8 +143,25 @@ def _extent(x: Tensor) -> int:
     return sum(stride * (size - 1) for stride, size in zip(x.stride(), x.shape, strict=True)) + 1
 
 
-def writable(name: str, out: Tensor) -> None:
-    """Refuse to write where two elements of ``out`` may share memory."""
+def check_output(name: str, out: Tensor, inputs: dict[str, Tensor | None]) -> None:
+    """Refuse to write where two elements of ``out`` may share memory, or where it partly overlaps an input."""
+    if out.is_contiguous():
+        start = out.data_ptr()
+        stop = start + out.nbytes
+        for other in inputs.values():
+            if other is None or other is out:
+                continue
+            if not other.is_contiguous() or (other.data_ptr() < stop and other.data_ptr() + other.nbytes > start):
+                break
+        else:
+            return
+    _writable(name, out)
+    for other_name, other in inputs.items():
+        if other is not None:
+            _apart(name, out, other_name, other)
+
+
+def _writable(name: str, out: Tensor) -> None:
     if out.numel() > 1 and not out.is_contiguous() and _nested(out) is None:
         raise ValueError(
             f"{name} has elements that share memory (shape {tuple(out.shape)}, strides {out.stride()}), so it cannot "
@@ -152,8 +169,8 @@ def writable(name: str, out: Tensor) -> None:
         )
 
 
-def apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
-    """Refuse an output that partly overlaps an input. The very same elements are fine: each is read, then written."""
+def _apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
+    # The very same elements are fine: each is read before it is written.
     if out is other or out.numel() == 0:
         return
     size, other_size = out.element_size(), other.element_size()

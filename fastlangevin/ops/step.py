@@ -25,14 +25,13 @@ from fastlangevin.noise import (
 from fastlangevin.ops.arguments import (
     FLOATS,
     Coefficient,
-    apart,
+    check_output,
     coefficient,
     compute_dtype,
     elements_per_sample,
     floating,
     like_state,
     same_place,
-    writable,
 )
 from fastlangevin.ops.launch import launch_step
 
@@ -304,10 +303,7 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
     if torch.compiler.is_compiling():
         return out.copy_(_out_of_place(x, score, rest))
     _refuse_gradients("out", out, x, score, rest[8], rest[10])
-    writable("out", out)
-    for name, other in (("x", x), ("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
-        if other is not None:
-            apart("out", out, name, other)
+    check_output("out", out, {"x": x, "score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
     launch_step(out, x, score, *rest)
     _written(out)
     return out
@@ -318,10 +314,7 @@ def _in_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
     if torch.compiler.is_compiling():
         torch.ops.fastlangevin.step_(x, score, *_as_tensors(rest, x))
         return x
-    writable("x", x)
-    for other_name, other in (("score", score), ("noise", rest[8]), ("mask", rest[9]), ("known", rest[10])):
-        if other is not None:
-            apart("x", x, other_name, other)
+    check_output("x", x, {"score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
     launch_step(x, x, score, *rest)
     _written(x)
     return x
