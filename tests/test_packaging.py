@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tree(tmp_path_factory):
     """A copy of the sources, so that building leaves nothing in the checkout."""
     copy = tmp_path_factory.mktemp("tree") / "fastlangevin"
@@ -57,7 +57,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
     ):
         assert names.count(wanted) == 1, wanted
     if shutil.which("c++") or shutil.which("g++"):
-        assert "fastlangevin/kernels/_cpp.so" in names
+        assert "fastlangevin/kernels/libfastlangevin.so" in names
         assert "-py3-none-linux_" in built.name or sys.platform != "linux"
     site = tmp_path / "site"
     zipfile.ZipFile(built).extractall(site)
@@ -70,7 +70,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    if "fastlangevin/kernels/_cpp.so" in names:
+    if "fastlangevin/kernels/libfastlangevin.so" in names:
         assert done.stdout.strip() == "available"
 
 
