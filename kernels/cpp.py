@@ -348,7 +348,7 @@ def _refused() -> None:
 
 
 def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """radius(word), cos(2 pi word / 2^32) and sin of it, as the kernels compute them, for words in an int32 tensor.
+    """What a normal is made of, for sweeps over all words: its radius, and the cosine and sine of its angle.
 
     Args:
         words: contiguous int32 tensor with the words' bits.

@@ -109,8 +109,8 @@ def radius(word):
 
 @triton.jit
 def cos_sin(word):
-    """Cosine and sine of 2 pi word 2^-32 in fp32."""
-    t = (word << 2).to(tl.int32, bitcast=True).to(tl.float32) * TWO_M31
+    """Cosine and sine of 2 pi (word // 2^7 + 1/2) 2^-25 in fp32."""
+    t = (((word << 2) & 0xFFFFFE00) | 0x100).to(tl.int32, bitcast=True).to(tl.float32) * TWO_M31
     square = t * t
     sine = multiply(square, SIN_3) + SIN_2
     sine = multiply(sine, square) + SIN_1

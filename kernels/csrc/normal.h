@@ -1,6 +1,8 @@
 // Random words to values, in the order of operations that reference.py writes down: each of + - * sqrt rounded once.
 //
-//     u = (w0 + 1/2) 2^-32     radius = sqrt(-2 ln u)     angle = 2 pi w1 2^-32     (radius cos, radius sin)
+//     u = (w0 + 1/2) 2^-32     radius = sqrt(-2 ln u)     angle = 2 pi (w1 // 2^7 + 1/2) 2^-25
+//
+// (radius cos, radius sin)
 #pragma once
 
 namespace {
@@ -25,7 +27,7 @@ FL_INLINE F radius(I word) {
 
 FL_INLINE void cos_sin(I word, F& cosine, F& sine) {
     const I rounded = word + 0x20000000u;
-    const F t = to_float(word << 2) * 0x1p-31f;
+    const F t = to_float((word << 2 & 0xFFFFFE00u) | 0x100u) * 0x1p-31f;  // exact
     const F square = t * t;
     F s = square * -0x1.2f6a1ap-15f + 0x1.466b5ep-9f;
     s = s * square + -0x1.4abbecp-4f;
