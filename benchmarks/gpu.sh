@@ -27,7 +27,7 @@ part() {
 part install 120 python3 -m pip install --quiet --no-deps --no-build-isolation --no-index --target "$site" .
 # The installed tree first, so that what is tested is what was installed; benchmarks come from the checkout.
 export PYTHONPATH="$site" PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
-part gpu-tests 180 python3 -m pytest -m gpu -q -p no:cacheprovider --junitxml "$OUT/gpu-tests.xml" tests
+part gpu-tests 180 python3 -m pytest -m gpu -q -W default -p no:cacheprovider --junitxml "$OUT/gpu-tests.xml" tests
 export PYTHONPATH="$site:$PWD"
 part step-gpu 130 python3 -m benchmarks.step --device cuda --dtypes float32 bfloat16 --budget 8 --json "$OUT/step-gpu.json"
 part step-cpu 45 python3 -m benchmarks.step --device cpu --threads 2 --sizes 8 16777216 --budget 6 --json "$OUT/step-cpu.json"

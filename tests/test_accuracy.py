@@ -41,11 +41,11 @@ def test_errors_of_radius_and_angle(accuracy):
     assert radius.isfinite().all()
     assert (radius > 0).all()
     assert (radius[1:] <= radius[:-1]).all()
-    # Measured over all words: RADIUS_FIGURES for the radius, TRIG_FIGURES for sine and cosine.
+    # Measured over all words: 3.96e-7 and 1.63 units for the radius, 6.93e-8 and 1.58 units for sine and cosine.
     for got, want, absolute, units in (
-        (radius, accuracy.exact_radius(w), 4.0e-7, 1.6),
-        (cosine, accuracy.exact_trig(w)[0], 8e-8, 2.1),
-        (sine, accuracy.exact_trig(w)[1], 8e-8, 2.1),
+        (radius, accuracy.exact_radius(w), 4.0e-7, 1.65),
+        (cosine, accuracy.exact_trig(w)[0], 7e-8, 1.6),
+        (sine, accuracy.exact_trig(w)[1], 7e-8, 1.6),
     ):
         error = (got.double() - want).abs()
         assert error.max() <= absolute
@@ -80,7 +80,7 @@ def test_a_worse_recipe_is_rejected(accuracy, mistake, monkeypatch):
         monkeypatch.setattr(reference, "LOG_Q", reference.LOG_Q[:-1])
         wrong = reference.radius(w)
     error = (wrong.double() - want).abs()
-    assert error.max() > 4e-7 or (error / accuracy.ulp(want)).max() > 1.6
+    assert error.max() > 4e-7 or (error / accuracy.ulp(want)).max() > 1.65
 
 
 def test_the_yardstick_is_exact(accuracy):
