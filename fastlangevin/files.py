@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["check_writable", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
@@ -69,3 +69,19 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_writable(path: Path, example: str) -> None:
+    """Raises where a file cannot be written: found out before the work, not after it."""
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder; name a file, such as {path / example}")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"cannot write {path}: it is not a file; choose another path")
+    try:
+        # A trial, since os.access() says yes to root where the file system says no.
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; choose another path") from error

@@ -22,6 +22,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from fastlangevin.reference import philox, signed64
+
 __all__ = ["STREAM_VERSION", "Purpose"]
 
 STREAM_VERSION = 1
@@ -66,11 +68,6 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     return number
 
 
-def signed64(word: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit word: how a seed is kept in a tensor."""
-    return word - 2**64 if word >= 2**63 else word
-
-
 def tensor_word(value: int | Tensor, like: Tensor) -> Tensor:
     """A seed or draw number as an int64 tensor on ``like``'s device.
 
@@ -93,8 +90,6 @@ def seed_from(generator: torch.Generator | None) -> int:
         low, high = torch.randint(0, 2**32, (2,), generator=generator, dtype=torch.int64, device="cpu").tolist()
         return int(low) | int(high) << 32
     # A device generator is read and advanced on the host: drawing from it would wait for the device.
-    from fastlangevin.reference import philox
-
     offset = generator.get_offset()
     generator.set_offset(offset + 4)
     key = generator.initial_seed() % 2**64

@@ -160,7 +160,7 @@ def words(
     device = sample_ids.device
     block = torch.arange((elements + 3) // 4, device=device)[None, :]
     sample = sample_ids[:, None]
-    key = torch.as_tensor(seed if isinstance(seed, Tensor) else _signed64(seed), device=device)
+    key = torch.as_tensor(seed if isinstance(seed, Tensor) else signed64(seed), device=device)
     key = key.reshape(-1, 1)
     number = torch.as_tensor(draw, device=device).reshape(1, 1)
     return philox(
@@ -173,7 +173,8 @@ def words(
     )
 
 
-def _signed64(word: int) -> int:
+def signed64(word: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit word: how a seed is kept in a tensor."""
     return word - 2**64 if word >= 2**63 else word
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.noise import signed64
+from fastlangevin.reference import signed64
 
 pytest.importorskip("triton")
 

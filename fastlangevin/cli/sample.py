@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import logging
 import signal
-import tempfile
 import time
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
+from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
@@ -86,22 +86,6 @@ def _load(path: Path | None) -> checkpoint.Checkpoint:
         return checkpoint.load(shipped)
 
 
-def _check_writable(path: Path) -> None:
-    """Raises where a file cannot be written: found out before the sampling, not after it."""
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder; name a file, such as {path / 'samples.png'}")
-    if path.exists() and not path.is_file():
-        raise ValueError(f"cannot write {path}: it is not a file; choose another path")
-    try:
-        # A trial, since os.access() says yes to root where the file system says no.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}; choose another path") from error
-
-
 def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str, Any]:
     advice = metadata.get("sampling", {})
     steps = options.steps_per_level
@@ -124,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--out and --trajectory both name {options.out}; give two files")
     for path in (options.out, options.trajectory):
         if path is not None:
-            _check_writable(path)
+            check_writable(path, "samples.png")
     loaded = _load(options.checkpoint)
     shape = loaded.metadata.get("data", {}).get("shape")
     if shape is None:

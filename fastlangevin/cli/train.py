@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from fastlangevin import data
+from fastlangevin.files import check_writable
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.schedules import geometric_sigmas
@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     out: Path = options.out
-    # Found out before the training, not after it.
-    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ValueError(f"cannot write {out}: name a file in a folder that exists and can be written to")
+    check_writable(out, "digits.safetensors")
     config = TrainConfig(steps=options.steps, batch=options.batch, lr=options.lr, ema=options.ema, seed=options.seed)
     if options.threads is not None:
         if options.threads < 1:
