@@ -23,7 +23,7 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 
-from fastlangevin import reference
+from fastlangevin.reference import random as reference
 
 Function = Callable[[Any], Any]
 GRID = 500

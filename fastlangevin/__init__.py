@@ -4,10 +4,10 @@ Every random number has an address, (seed, sample, draw, element, purpose), so t
 device, in any batch and after any resume. See README.md for what is here and :mod:`fastlangevin.noise` for the address.
 """
 
-from fastlangevin import models, rules
-from fastlangevin.losses import dsm_loss
+from fastlangevin import losses, models, rules
+from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
-from fastlangevin.ops import rand, randn, step, step_
+from fastlangevin.ops import perturb, rand, randn, step, step_
 from fastlangevin.samplers import ChainState, SamplingResult, StepInfo, annealed_langevin, langevin
 from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.scores import adapt
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "STREAM_VERSION",
     "ChainState",
+    "DenoisingScoreMatching",
     "Purpose",
     "SamplingResult",
     "StepInfo",
@@ -26,7 +27,9 @@ __all__ = [
     "dsm_loss",
     "geometric_sigmas",
     "langevin",
+    "losses",
     "models",
+    "perturb",
     "rand",
     "randn",
     "rules",

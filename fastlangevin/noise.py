@@ -52,6 +52,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 6
     DATA_ORDER = 7
     SEED = 8
+    FLIP = 9
     USER = 128
 
 
@@ -136,7 +137,7 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
     return torch.tensor([signed64(seed_from(each)) for each in generators], dtype=torch.int64).to(device)
 
 
-def resolve_draw(draw: int | Tensor, device: torch.device) -> int | Tensor:
+def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -> int | Tensor:
     """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
 
     A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
@@ -144,12 +145,12 @@ def resolve_draw(draw: int | Tensor, device: torch.device) -> int | Tensor:
     if isinstance(draw, Tensor):
         if draw.dtype != torch.int64 or draw.ndim:
             raise ValueError(
-                f"draw as a tensor must be int64 of shape (), got {draw.dtype} of shape {tuple(draw.shape)}"
+                f"{name} as a tensor must be int64 of shape (), got {draw.dtype} of shape {tuple(draw.shape)}"
             )
         if draw.device.type == "cpu" and not torch.compiler.is_compiling():
-            integer("draw", draw.item(), 0, MAX_DRAW)
+            integer(name, draw.item(), 0, MAX_DRAW)
         return draw.to(device)
-    return integer("draw", draw, 0, MAX_DRAW)
+    return integer(name, draw, 0, MAX_DRAW)
 
 
 def resolve_sample_ids(

@@ -31,6 +31,9 @@ class Launchers(NamedTuple):
 
     step: Callable[..., None]
     randn: Callable[..., None]
+    perturb: Callable[..., None]
+    dsm: Callable[..., None]
+    rescale: Callable[..., None] | None
 
 
 class UnavailableError(RuntimeError):
@@ -44,12 +47,13 @@ def _interpreting() -> bool:
 @functools.cache
 def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp as cpp
+    import fastlangevin.kernels.cpp_denoising as denoising
 
     try:
         cpp.load()
     except (RuntimeError, OSError) as error:
         raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
-    return Launchers(step=cpp.step, randn=cpp.randn)
+    return Launchers(step=cpp.step, randn=cpp.randn, perturb=denoising.perturb, dsm=denoising.dsm, rescale=None)
 
 
 @functools.cache
@@ -61,7 +65,10 @@ def _triton(device_type: str) -> Launchers:
             "Triton runs on GPUs; for a CPU tensor use impl='cpp' or 'reference', or set TRITON_INTERPRET=1 "
             "before the program starts to run the kernels in Triton's interpreter"
         )
+    from fastlangevin.kernels.dsm import dsm
+    from fastlangevin.kernels.perturb import perturb
     from fastlangevin.kernels.randn import randn
+    from fastlangevin.kernels.rescale import rescale
     from fastlangevin.kernels.step import step
 
     if not _interpreting():
@@ -74,7 +81,7 @@ def _triton(device_type: str) -> Launchers:
                 f"Triton cannot compile and run a kernel on {device_type}: {type(error).__name__}: {error}; it needs a "
                 "C compiler and Python's headers at run time (Debian: apt-get install gcc python3-dev)"
             ) from error
-    return Launchers(step=step, randn=randn)
+    return Launchers(step=step, randn=randn, perturb=perturb, dsm=dsm, rescale=rescale)
 
 
 def _load(name: str, device_type: str) -> Launchers | None:

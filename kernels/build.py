@@ -145,15 +145,23 @@ def compiler_version(compiler: list[str]) -> str:
 def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
     """Object name, source and extra flags of everything that is compiled."""
     objects = [
-        (f"{name}.o", SOURCES / "kernel.cpp", (*flags, *_names(name))) for name, flags in instruction_sets().items()
+        (f"{name}-{source}.o", SOURCES / f"{source}.cpp", (*flags, *_names(name)))
+        for name, flags in instruction_sets().items()
+        for source in ("kernel", "denoising")
     ]
     objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
+    objects += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
     objects.append(("library.o", SOURCES / "library.cpp", (f'-DFL_SOURCE_HASH="{source_hash()}"',)))
     return objects
 
 
 def _names(name: str) -> tuple[str, ...]:
-    return (f'-DFL_HEADER="simd_{name}.h"', f"-DFL_KERNELS=fl_{name}", f'-DFL_NAME="{name}"')
+    return (
+        f'-DFL_HEADER="simd_{name}.h"',
+        f"-DFL_KERNELS=fl_{name}",
+        f"-DFL_DENOISE=fl_{name}_denoise",
+        f'-DFL_NAME="{name}"',
+    )
 
 
 def _ninja_file(compiler: list[str]) -> str:

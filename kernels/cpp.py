@@ -24,14 +24,26 @@ from torch import Tensor
 
 from . import build as builder
 
-__all__ = ["instruction_sets", "load", "polar", "randn", "step", "use_instruction_set"]
+__all__ = [
+    "CODES",
+    "SERIAL_BELOW",
+    "chosen_set",
+    "denoise",
+    "instruction_sets",
+    "load",
+    "polar",
+    "randn",
+    "step",
+    "use_instruction_set",
+]
 
 # A cold build takes 10 to 20 s on two cores; another process that holds the lock for longer than this is stuck.
 LOCK_SECONDS = 300.0
 # Below this the library runs on the calling thread, so the number of threads need not be asked for.
 SERIAL_BELOW = 32768
 
-_CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.bool: 4}
+# The enum Dtype of csrc/plan.h.
+CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.bool: 4}
 _STEP, _NORMAL, _UNIFORM = range(3)
 _COMMON = "qqQQQQqddd"
 _plain_pack = struct.Struct(_COMMON + "QQQqq").pack
@@ -39,6 +51,7 @@ _FLOAT32 = torch.float32
 _launch_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _step_plain: Callable[[bytes], int] | None = None
+_denoise: Callable[[bytes], int] | None = None
 _set = -1
 
 Coefficient = float | Tensor
@@ -51,7 +64,7 @@ def _open(path: Path) -> ctypes.CDLL:
     found = library.fl_source_hash().decode()
     if found != builder.source_hash():
         raise OSError(f"{path} was built from other sources")
-    for name in ("fl_step_plain", "fl_run"):
+    for name in ("fl_step_plain", "fl_run", "fl_denoise"):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int
@@ -140,7 +153,7 @@ def load() -> ctypes.CDLL:
     Raises:
         RuntimeError: it cannot be had; the message says why and what to do.
     """
-    global _library, _step_plain
+    global _denoise, _library, _step_plain
     with _launch_lock:
         if _library is not None:
             return _library
@@ -167,6 +180,7 @@ def load() -> ctypes.CDLL:
                 ) from error
         _library = library
         _step_plain = library.fl_step_plain
+        _denoise = library.fl_denoise
         return library
 
 
@@ -193,6 +207,19 @@ def use_instruction_set(name: str | None) -> None:
     if not name or name not in names:
         raise ValueError(f"instruction set {name!r} does not run here; this processor has {instruction_sets()}")
     _set = names.index(name)
+
+
+def chosen_set() -> int:
+    """The instruction set of the launches, as the library counts them; -1: the best."""
+    return _set
+
+
+def denoise(request: bytes) -> None:
+    """Runs a request that :mod:`.cpp_denoising` has packed."""
+    if _denoise is None:
+        load()
+    if _denoise(request):  # type: ignore[misc]
+        _refused()
 
 
 def step(
@@ -311,7 +338,7 @@ def _launch(
     layout: list[int] = list(out.shape)
     for index, operand in enumerate(operands):
         if isinstance(operand, Tensor):
-            pointers += (operand.data_ptr(), _CODES[operand.dtype])
+            pointers += (operand.data_ptr(), CODES[operand.dtype])
             layout += operand.stride()
         else:
             pointers += (0, 0)

@@ -132,11 +132,7 @@ def signed_words(word: int) -> tuple[int, int]:
 
 
 def random_arguments(
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    seed: int | Tensor, draw: int | Tensor, sample_ids: Tensor | None, sample_offset: int, purpose: int
 ) -> dict[str, Any]:
     """The kernel arguments that :func:`address` reads."""
     if isinstance(seed, Tensor):
@@ -211,7 +207,7 @@ def table(device: torch.device, rows: tuple[tuple[int, ...], ...]) -> Tensor:
 def layout_of(operands: Sequence[Tensor | None], shape: torch.Size) -> Tensor | None:
     """The table of sizes and strides for :func:`locate`, or None where a linear index serves every operand.
 
-    That is where all are contiguous and a sample is a whole number of Philox blocks. ``operands[0]`` is never None.
+    That is where all are contiguous and a sample is a whole number of Philox blocks.
     """
     present = [each for each in operands if each is not None]
     if (present[0].numel() // shape[0]) % 4 == 0 and all(each.is_contiguous() for each in present):
@@ -226,14 +222,16 @@ def on_device(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-def call_for(state: Tensor, operands: Sequence[Tensor | None], random: dict[str, Any], **arguments: Any) -> Call:
-    """The launch of a kernel over the elements of ``state``, which is one of the operands and not empty."""
+def call_for(
+    state: Tensor, operands: Sequence[Tensor | None], random: dict[str, Any], segment: int = 0, **arguments: Any
+) -> Call:
+    """The launch over ``state``, an operand and not empty; a tile has ``segment`` elements of a row (4 to 1024), if any."""
     rows = state.shape[0]
     elements = state.numel() // rows
     layout = layout_of(operands, state.shape)
-    launch = launch_for(state, elements, layout is None)
+    launch = NARROW if segment else launch_for(state, elements, layout is None)
     count = triton.cdiv(elements, launch.width)
-    size = tile_groups(count, launch.groups)
+    size = segment // launch.width or tile_groups(count, launch.groups)
     deep = triton.cdiv(chunks := triton.cdiv(rows, launch.groups // size), 65535)
     arguments.update(
         random,

@@ -130,12 +130,12 @@ def cos_sin(word):
 
 @triton.jit
 def normals(w0, w1, w2, w3):
-    """Four words to four standard normals in fp32."""
+    """Four words to four standard normals in fp32, which may be added to something."""
     r0 = radius(w0)
     r1 = radius(w2)
     cos0, sin0 = cos_sin(w1)
     cos1, sin1 = cos_sin(w3)
-    return r0 * cos0, r0 * sin0, r1 * cos1, r1 * sin1
+    return multiply(r0, cos0), multiply(r0, sin0), multiply(r1, cos1), multiply(r1, sin1)
 
 
 @triton.jit
@@ -154,6 +154,15 @@ def interleave4(v0, v1, v2, v3):
 def interleave8(v0, v1, v2, v3, v4, v5, v6, v7):
     """Eight tensors (N,) to one (N, 8), each thread keeping its own values."""
     return tl.reshape(tl.join(interleave4(v0, v2, v4, v6), interleave4(v1, v3, v5, v7)), (v0.shape[0], 8))
+
+
+@triton.jit
+def load_as(ptrs, valid, dtype: tl.constexpr):
+    """Elements widened or narrowed to fp32 or fp64."""
+    value = tl.load(ptrs, mask=valid)
+    if value.dtype == tl.bfloat16:
+        value = value.to(tl.float32)  # the interpreter widens bf16 to no other type
+    return value.to(dtype)
 
 
 @triton.jit

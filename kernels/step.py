@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
-from .philox import interleave4, interleave8, multiply, normals, philox, round_to
+from .philox import interleave4, interleave8, load_as, multiply, normals, philox, round_to
 
 # Machine instructions of the whole kernel divided by the elements of a thread, and registers of a thread, for
 # contiguous operands and float coefficients: what tests/test_compile_gates.py holds the compiler to. The slow path of
@@ -35,14 +35,6 @@ FLOAT = tl.constexpr(0)
 SCALAR = tl.constexpr(1)
 SAMPLE = tl.constexpr(2)
 ELEMENT = tl.constexpr(3)
-
-
-@triton.jit
-def _load(ptrs, valid, dtype: tl.constexpr):
-    value = tl.load(ptrs, mask=valid)
-    if value.dtype == tl.bfloat16:
-        value = value.to(tl.float32)  # the interpreter widens bf16 to no other type
-    return value.to(dtype)
 
 
 @triton.jit
@@ -111,15 +103,15 @@ def step_kernel(
         base, e, valid = elements_of(
             first_row, first_group, row_lane, group_lane, group_valid, count, elements, lane, NDIM, IS_LONG, WIDTH
         )
-        x = _load(locate(x_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
-        score = _load(locate(score_ptr, layout_ptr, 2, base, row_lane, e, NDIM), valid, dtype)
+        x = load_as(locate(x_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
+        score = load_as(locate(score_ptr, layout_ptr, 2, base, row_lane, e, NDIM), valid, dtype)
         c_ptrs = locate(c, layout_ptr, 6, base, row_lane, e, NDIM) if C_KIND == ELEMENT else None
         a_ptrs = locate(a, layout_ptr, 7, base, row_lane, e, NDIM) if A_KIND == ELEMENT else None
         moved = multiply(x, _coefficient(c, C_KIND, c_ptrs, valid, first_row, row_lane, row_valid, dtype))
         moved += multiply(score, _coefficient(a, A_KIND, a_ptrs, valid, first_row, row_lane, row_valid, dtype))
         if b is not None:
             if noise_ptr is not None:
-                z = _load(locate(noise_ptr, layout_ptr, 3, base, row_lane, e, NDIM), valid, dtype)
+                z = load_as(locate(noise_ptr, layout_ptr, 3, base, row_lane, e, NDIM), valid, dtype)
             elif WIDTH == 8:
                 z = interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
             elif PARTS == 1:
@@ -130,7 +122,7 @@ def step_kernel(
             moved += multiply(z, _coefficient(b, B_KIND, b_ptrs, valid, first_row, row_lane, row_valid, dtype))
         if mask_ptr is not None:
             fixed = tl.load(locate(mask_ptr, layout_ptr, 4, base, row_lane, e, NDIM), mask=valid)
-            known = _load(locate(known_ptr, layout_ptr, 5, base, row_lane, e, NDIM), valid, dtype)
+            known = load_as(locate(known_ptr, layout_ptr, 5, base, row_lane, e, NDIM), valid, dtype)
             moved = tl.where(fixed, known, moved)
         out_ptrs = locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM)
         tl.store(out_ptrs, round_to(moved, out_ptr.dtype.element_ty), mask=valid)

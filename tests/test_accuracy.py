@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastlangevin import reference
+from fastlangevin.reference import random as reference
 
 ROOT = Path(__file__).parents[1]
 

@@ -86,7 +86,7 @@ def packed(seed, sample, draw, purpose):
         return words[:4]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "philox", record)
+        patch.setattr(reference.random, "philox", record)
         reference.words(12, torch.tensor([sample]), seed=seed, draw=draw, purpose=purpose)
     return list(zip(*seen, strict=True))
 

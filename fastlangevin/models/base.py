@@ -20,9 +20,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fastlangevin.ops.arguments import check_labels
 from fastlangevin.schedules import Sigmas, check_sigmas
 
-__all__ = ["ScoreNet", "check_labels"]
+__all__ = ["ScoreNet"]
 
 
 class ScoreNet(nn.Module):
@@ -107,18 +108,3 @@ def check_config(config: object, kind: type) -> None:
     """Raises unless a network's configuration is of its own kind."""
     if not isinstance(config, kind):
         raise TypeError(f"config must be a {kind.__name__}, got {type(config).__name__}")
-
-
-def check_labels(labels: Tensor, batch: int, levels: int) -> None:
-    """Raises unless labels are int64 ``(batch,)`` in [0, levels); values on a device are not read."""
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels must be an int64 tensor ({batch},) of levels, got {kind}; use torch.full or .long()")
-    if labels.shape != (batch,):
-        raise ValueError(f"labels must have one level for each sample, shape ({batch},), got {tuple(labels.shape)}")
-    if labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
-        low, high = labels.aminmax()
-        if low < 0 or high >= levels:
-            raise ValueError(
-                f"labels must be from 0 (largest sigma) to {levels - 1}, got {int(low if low < 0 else high)}"
-            )

@@ -4,7 +4,9 @@ Registered with ``torch.library`` as ``torch.ops.fastlangevin.*``, so that ``tor
 graphs take them whole.
 """
 
+from fastlangevin.ops.dsm import dsm
+from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
 from fastlangevin.ops.step import step, step_
 
-__all__ = ["rand", "randn", "step", "step_"]
+__all__ = ["dsm", "perturb", "rand", "randn", "step", "step_"]

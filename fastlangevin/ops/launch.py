@@ -6,6 +6,9 @@ Eager calls go to the ``launch_*`` functions directly, which saves the dispatche
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,14 +18,20 @@ from fastlangevin.runtime import choose
 
 LIBRARY = torch.library.Library("fastlangevin", "DEF")
 
-_ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset, int purpose"
-_STEP = f"Tensor c, Tensor a, Tensor? b, {_ADDRESS}, Tensor? noise, Tensor? mask, Tensor? known, str impl"
-LIBRARY.define(f"step(Tensor x, Tensor score, {_STEP}) -> Tensor")
-LIBRARY.define(f"step_(Tensor(a!) x, Tensor score, {_STEP}) -> ()")
-LIBRARY.define(f"random(Tensor like, {_ADDRESS}, bool uniform, str impl) -> Tensor")
+ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset"
+_STEP = f"Tensor c, Tensor a, Tensor? b, {ADDRESS}, int purpose, Tensor? noise, Tensor? mask, Tensor? known, str impl"
 
 
-def _ids(sample_ids: Tensor | None, offset: int, batch: int, device: torch.device) -> Tensor:
+def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """An operation of this package: what it computes on any device, and the shapes that it returns."""
+    name = schema[: schema.index("(")]
+    LIBRARY.define(schema)
+    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fastlangevin::{name}", fake, lib=LIBRARY)
+
+
+def sample_numbers(sample_ids: Tensor | None, offset: int, batch: int, device: torch.device) -> Tensor:
+    """The ids of a batch as a tensor, int64 ``(B,)``."""
     return torch.arange(offset, offset + batch, device=device) if sample_ids is None else sample_ids
 
 
@@ -52,7 +61,7 @@ def launch_random(
             purpose=purpose,
         )
         return
-    ids = _ids(sample_ids, sample_offset, view.shape[0], view.device)
+    ids = sample_numbers(sample_ids, sample_offset, view.shape[0], view.device)
     make = reference.rand if uniform else reference.randn
     values = make(elements_per_sample(view.shape), ids, seed=seed, draw=draw, purpose=purpose)
     view.copy_(values.view(view.shape))
@@ -102,7 +111,7 @@ def launch_step(
         )
         return
     if noise is None and b is not None:
-        ids = _ids(sample_ids, sample_offset, shape[0], x.device)
+        ids = sample_numbers(sample_ids, sample_offset, shape[0], x.device)
         noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(shape)
     out.copy_(reference.step(x, score, c, a, b, noise, mask, known))
 
@@ -140,10 +149,6 @@ def _fake_nothing(x: Tensor, *rest: object) -> None:
     return None
 
 
-for _name, _kernel, _fake in (
-    ("random", _random, _fake_like),
-    ("step", _step, _fake_like),
-    ("step_", _step_, _fake_nothing),
-):
-    LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fastlangevin::{_name}", _fake, lib=LIBRARY)
+register(f"random(Tensor like, {ADDRESS}, int purpose, bool uniform, str impl) -> Tensor", _random, _fake_like)
+register(f"step(Tensor x, Tensor score, {_STEP}) -> Tensor", _step, _fake_like)
+register(f"step_(Tensor(a!) x, Tensor score, {_STEP}) -> ()", _step_, _fake_nothing)

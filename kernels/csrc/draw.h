@@ -22,15 +22,18 @@ struct Source {
     Stream stream;
 
     explicit Source(const Plan& p)
-        : plan(p), draw((uint32_t)(p.draw_at ? (uint64_t)*p.draw_at : p.common.draw)) {}
+        : plan(p), draw((uint32_t)(p.address.draw_at ? (uint64_t)*p.address.draw_at : p.common.draw)) {}
 
     uint64_t seed(int64_t row) const {
-        return plan.seeds ? (uint64_t)plan.seeds[row * plan.seed_stride] : plan.common.seed;
+        const Address& at = plan.address;
+        return at.seeds ? (uint64_t)at.seeds[row * at.seed_stride] : plan.common.seed;
     }
     uint64_t sample(int64_t row) const {
-        return plan.ids ? (uint64_t)plan.ids[row] : plan.common.sample_offset + (uint64_t)row;
+        return plan.address.ids ? (uint64_t)plan.address.ids[row] : plan.common.sample_offset + (uint64_t)row;
     }
-    uint32_t top(uint64_t id) const { return (uint32_t)(id >> 32 & 0x00FFFFFFu) | (uint32_t)plan.common.purpose << 24; }
+    static uint32_t top(uint64_t id, uint64_t purpose) {
+        return (uint32_t)(id >> 32 & 0x00FFFFFFu) | (uint32_t)purpose << 24;
+    }
 
     void select_row(int64_t row) {
         const uint64_t wanted = seed(row), id = sample(row);
@@ -39,7 +42,7 @@ struct Source {
             key = wanted;
             has_key = true;
         }
-        stream.set_counter(wanted, (uint32_t)id, draw, top(id));
+        stream.set_counter(wanted, (uint32_t)id, draw, top(id, plan.common.purpose));
     }
 };
 
@@ -63,7 +66,7 @@ void fill_mixed(const Source& source, int64_t first_row, int64_t rows, float* to
     }
     for (int64_t row = 0, at = 0; row < rows; ++row) {
         const uint64_t key = source.seed(first_row + row), id = source.sample(first_row + row);
-        const uint32_t c3 = source.top(id);
+        const uint32_t c3 = source.top(id, source.plan.common.purpose);
         for (int64_t block = 0; block < blocks; ++block, ++at) {
             uint64_t* lane = lanes + at / kLanes * 5 * kLanes + lane_of[at % kLanes];
             lane[0] = (uint64_t)block;
@@ -75,17 +78,18 @@ void fill_mixed(const Source& source, int64_t first_row, int64_t rows, float* to
     }
     generate_mixed<Values>(lanes, source.draw, groups, Store{to});
     if (elements % 4 != 0)
-        for (int64_t row = 1; row < rows; ++row) memmove(to + row * elements, to + row * 4 * blocks, elements * sizeof *to);
+        for (int64_t row = 1; row < rows; ++row)
+            memmove(to + row * elements, to + row * 4 * blocks, elements * sizeof *to);
 }
 
-// The values of rows [row, row + rows) from element `first` on, `n` of them in flat order.
+// The values of a range, in flat order.
 template <class Values>
-void draw(Source& source, int64_t row, int64_t rows, int64_t first, int64_t n, float* to) {
-    if (source.plan.mixed) return fill_mixed<Values>(source, row, rows, to);
-    const int64_t each = rows == 1 ? n : source.plan.elements;
-    for (int64_t i = 0; i < rows; ++i) {  // what a row writes past its end, the next one overwrites
-        source.select_row(row + i);
-        fill<Values>(source, first / 4, each, to + i * each);
+void draw(Source& source, const Range& range, float* to) {
+    if (source.plan.mixed) return fill_mixed<Values>(source, range.row, range.rows, to);
+    const int64_t each = range.rows == 1 ? range.n : source.plan.elements;
+    for (int64_t i = 0; i < range.rows; ++i) {  // what a row writes past its end, the next one overwrites
+        source.select_row(range.row + i);
+        fill<Values>(source, range.first / 4, each, to + i * each);
     }
 }
 

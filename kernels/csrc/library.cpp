@@ -1,9 +1,11 @@
 // The plain C interface: picks the instruction set, makes the plan of a call and shares its chunks out.
 #include <atomic>
-#include <cstring>
 
+#include "layout.h"
+#include "pages.h"
 #include "plan.h"
 #include "pool.h"
+#include "sums.h"
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -71,50 +73,51 @@ struct Environment {
 
 struct Work {
     const Plan* plan;
-    const Kernels* kernels;
+    void (*run)(const Plan&, int64_t, int64_t);
 };
 
 void run(void* context, int64_t begin, int64_t end) {
     const Work& work = *static_cast<const Work*>(context);
     const Environment environment;
-    work.kernels->run(*work.plan, begin, end);
+    work.run(*work.plan, begin, end);
 }
 
 // 8 us of work on one thread, about what waking another costs.
 constexpr int64_t kGrain = 16384;
 constexpr int64_t kSerialBelow = 2 * kGrain;
 
+constexpr int64_t kBytes[] = {4, 2, 2, 8, 1};  // of a Dtype
+
 int execute(Plan& plan) {
     const int64_t set = plan.common.instruction_set;
     if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
     const Kernels& kernels = set < 0 ? best() : *kSets[set];
-    if (!plan.draws) {  // no sample boundaries to mind
+    const bool denoises = plan.kind == kPerturb || plan.kind == kDsm;
+    if (!plan.draws && !denoises) {  // no sample boundaries to mind
         plan.elements *= plan.batch;
         plan.batch = 1;
     }
     if (plan.elements == 0 || plan.batch == 0) return 0;
-    const int64_t blocks = (plan.elements + 3) / 4, groups = (blocks + kernels.lanes - 1) / kernels.lanes;
-    // Side by side costs about 5/3 as much a block, but wastes none of a group.
-    plan.mixed = plan.draws && 5 * blocks <= 3 * groups * kernels.lanes;
-    plan.pieces = 1;
-    if (plan.mixed) {
-        plan.rows = kChunk / (4 * blocks);
-        plan.span = plan.rows * plan.elements;
-    } else if (plan.elements <= kChunk) {
-        plan.rows = kChunk / plan.elements;
-        plan.span = plan.rows * plan.elements;
-    } else {
-        plan.rows = 1;
-        plan.span = kChunk;
-        plan.pieces = (plan.elements + kChunk - 1) / kChunk;
-    }
-    plan.chunks = (plan.batch + plan.rows - 1) / plan.rows * plan.pieces;
-    Work work{&plan, &kernels};
+    const Operand& out = plan.operand[kOut];
+    const bool packed = plan.rank == 1 && out.stride[0] == 1;
+    if (out.data && out.data != plan.operand[kX].data && packed && plan.batch * plan.elements >= kLarge)
+        expect_writes(out.data, plan.batch * plan.elements * kBytes[out.dtype]);
+    cut(plan, kernels.lanes, plan.kind == kDsm ? kLongestSegment : kChunk);
+    Work work{&plan, denoises ? kernels.denoise : kernels.run};
     if (plan.common.threads < 2 || plan.batch * plan.elements < kSerialBelow)
         run(&work, 0, plan.chunks);
     else
         parallel(plan.common.threads, plan.chunks, (kGrain + plan.span - 1) / plan.span, run, &work);
+    if (plan.kind == kDsm && plan.denoising.values) {
+        const Environment environment;
+        finish_sums(plan);
+    }
     return 0;
+}
+
+void set_operand(Plan& plan, int name, const Data& data) {
+    plan.operand[name].data = static_cast<char*>(data.data);
+    plan.operand[name].dtype = data.dtype;
 }
 
 }  // namespace
@@ -122,68 +125,49 @@ int execute(Plan& plan) {
 FL_EXPORT int fl_step_plain(const PlainStep* request) {
     Plan plan;
     plan.common = request->common;
+    plan.update = request->update;
+    plan.address = {};
     plan.kind = kStep;
     plan.wide = 0;
-    plan.seeds = plan.draw_at = plan.ids = nullptr;
-    plan.seed_stride = 0;
-    plan.rank = 1;
-    plan.batch = request->batch;
-    plan.elements = request->elements;
-    plan.size[0] = plan.batch * plan.elements;
-    plan.draws = request->common.has_b != 0;
+    plan.draws = request->update.has_b != 0;
     for (Operand& operand : plan.operand) operand.data = nullptr;
     const float* const data[] = {request->out, request->x, request->score};
-    for (int i = 0; i < 3; ++i) {
-        plan.operand[i].data = reinterpret_cast<char*>(const_cast<float*>(data[i]));
-        plan.operand[i].dtype = kFloat32;
-        plan.operand[i].stride[0] = 1;
-    }
+    for (int i = 0; i < 3; ++i) set_operand(plan, i, {const_cast<float*>(data[i]), kFloat32});
+    set_contiguous(plan, request->batch, request->elements);
     return execute(plan);
 }
 
 FL_EXPORT int fl_run(const Request* request) {
     Plan plan;
     plan.common = request->common;
+    plan.update = request->update;
+    plan.address = request->address;
     plan.kind = request->kind;
     plan.wide = request->wide;
-    plan.seeds = request->seeds;
-    plan.draw_at = request->draw_at;
-    plan.ids = request->ids;
-    plan.seed_stride = request->seed_stride;
-    plan.draws = plan.kind != kStep || (request->common.has_b && !request->operand[kNoise].data);
+    plan.draws = plan.kind != kStep || (request->update.has_b && !request->operand[kNoise].data);
+    for (int i = 0; i < kStepOperands; ++i) set_operand(plan, i, request->operand[i]);
+    plan.operand[kClean].data = nullptr;
+    set_layout(plan, request->tail, request->rank);
+    return execute(plan);
+}
 
-    const int64_t rank = request->rank;
-    const int64_t* const sizes = request->tail;
-    const int64_t* strides[kOperands];
-    const int64_t* next = sizes + rank;
-    for (int i = 0; i < kOperands; ++i) {
-        plan.operand[i].data = static_cast<char*>(request->operand[i].data);
-        plan.operand[i].dtype = request->operand[i].dtype;
-        strides[i] = plan.operand[i].data ? next : nullptr;
-        if (strides[i]) next += rank;
-    }
-    plan.batch = sizes[0];
-    plan.elements = 1;
-    for (int64_t d = 1; d < rank; ++d) plan.elements *= sizes[d];
-    if (plan.batch == 0 || plan.elements == 0) return 0;
-
-    plan.rank = 0;
-    for (int64_t d = 0; d < rank; ++d) {
-        if (sizes[d] == 1) continue;
-        const int64_t last = plan.rank - 1;
-        bool merge = last >= 0;
-        for (int i = 0; merge && i < kOperands; ++i)
-            merge = !strides[i] || plan.operand[i].stride[last] == strides[i][d] * sizes[d];
-        const int64_t at = merge ? last : plan.rank++;
-        plan.size[at] = merge ? plan.size[at] * sizes[d] : sizes[d];
-        for (int i = 0; i < kOperands; ++i)
-            if (strides[i]) plan.operand[i].stride[at] = strides[i][d];
-    }
-    if (plan.rank == 0) {
-        plan.rank = 1;
-        plan.size[0] = 1;
-        for (Operand& operand : plan.operand) operand.stride[0] = 1;
-    }
+FL_EXPORT int fl_denoise(const DenoisingRequest* request) {
+    Plan plan;
+    plan.common = request->common;
+    plan.address = request->address;
+    plan.denoising = request->denoising;
+    plan.kind = request->kind;
+    plan.wide = request->wide;
+    for (Operand& operand : plan.operand) operand.data = nullptr;
+    set_operand(plan, kOut, request->out);
+    set_operand(plan, kX, request->x);
+    set_operand(plan, kNoise, request->noise);
+    set_operand(plan, kClean, request->clean);
+    plan.draws = !request->noise.data && !request->clean.data;
+    if (request->rank == 0)
+        set_contiguous(plan, request->tail[0], request->tail[1]);
+    else
+        set_layout(plan, request->tail, request->rank);
     return execute(plan);
 }
 

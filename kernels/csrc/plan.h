@@ -1,40 +1,77 @@
-// What a call asks for, as Python packs it (Request, PlainStep) and as the kernels read it (Plan). No code here.
+// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest) and as the kernels read it (Plan). No
+// code here.
 #pragma once
 
 #include <cstdint>
 
-enum Kind : int64_t { kStep, kNormal, kUniform };
+enum Kind : int64_t { kStep, kNormal, kUniform, kPerturb, kDsm };
 enum Dtype : int64_t { kFloat32, kFloat16, kBfloat16, kFloat64, kBool };
-enum Name { kOut, kX, kScore, kC, kA, kB, kNoise, kMask, kKnown, kOperands };
+// A perturbation has kOut, kX (the clean samples) and kNoise; denoising score matching has kOut (the gradient), kX (the
+// network's output), kNoise and kClean.
+enum Name { kOut, kX, kScore, kC, kA, kB, kNoise, kMask, kKnown, kStepOperands, kClean = kStepOperands, kOperands };
 
 constexpr int kMaxRank = 63;  // dimensions of size 1 are dropped, so 2^63 elements have no more
 
-// Fields that both requests share: the addresses of the noise and how to run.
+// How to run, and the address of the noise where it is plain numbers.
 struct Common {
     int64_t instruction_set, threads;
     uint64_t seed, draw, sample_offset, purpose;
+};
+
+// The address of the noise where it is in memory; null: the number in Common.
+struct Address {
+    const int64_t *seeds, *draw_at, *ids;
+    int64_t seed_stride;  // 0 or 1: a seed for all samples, or for each
+};
+
+struct Update {
     int64_t has_b;
     double c, a, b;
+};
+
+struct Denoising {
+    const void *scale, *weight, *slope;  // of each level, in the computing dtype; scale is sigma for a perturbation
+    const void* upstream;
+    int64_t upstream_stride;  // 0 or 1: a derivative for all samples, or for each
+    int64_t* labels;
+    int64_t levels;
+    int64_t draws_labels, level_purpose;  // of a perturbation: labels are written, from words of this purpose
+    int64_t segment;                      // elements whose squares are summed first
+    void *values, *level_sums;            // null where only the gradient is wanted, like the two below
+    int64_t* level_counts;
+    void *total, *scratch;  // scratch: as many numbers as segments, where a sample is cut or samples are many
 };
 
 // out = c*x + a*score + b*noise with contiguous fp32 tensors and plain numbers: the usual call.
 struct PlainStep {
     Common common;
+    Update update;
     float* out;
     const float *x, *score;
     int64_t batch, elements;
 };
 
+struct Data {
+    void* data;  // null: absent, or for c, a and b the number in Update
+    int64_t dtype;
+};
+
 struct Request {
     Common common;
-    int64_t kind, wide, rank;           // wide: compute in fp64
-    const int64_t *seeds, *draw_at, *ids;  // null: the number in common
-    int64_t seed_stride;                // 0 or 1: a seed for all samples, or for each
-    struct {
-        void* data;  // null: absent, or for c, a and b the number in common
-        int64_t dtype;
-    } operand[kOperands];
+    Update update;
+    int64_t kind, wide, rank;  // wide: compute in fp64
+    Address address;
+    Data operand[kStepOperands];
     int64_t tail[];  // sizes[rank], then strides[rank] of each operand that has data
+};
+
+struct DenoisingRequest {
+    Common common;
+    int64_t kind, wide, rank;  // rank 0: all operands are contiguous, and the tail is batch and elements
+    Address address;
+    Denoising denoising;
+    Data out, x, noise, clean;
+    int64_t tail[];
 };
 
 struct Operand {
@@ -45,9 +82,10 @@ struct Operand {
 
 struct Plan {
     Common common;
+    Address address;
+    Update update;
+    Denoising denoising;
     int64_t kind, wide;
-    const int64_t *seeds, *draw_at, *ids;
-    int64_t seed_stride;
     // Dimensions that all operands can walk together are merged; flat positions count in logical row-major order.
     int64_t rank, size[kMaxRank];
     int64_t batch, elements;
@@ -58,11 +96,15 @@ struct Plan {
 };
 
 constexpr int64_t kChunk = 512;  // elements worked on at a time: a few buffers of them fit the first-level cache
+constexpr int64_t kLongestSegment = 1024;
+constexpr int64_t kLarge = 1 << 22;  // elements of a result that no cache would keep until it is read
+constexpr int64_t kFewSamples = 1024;  // up to so many are sorted by level without scratch
 
 // What one instruction set offers.
 struct Kernels {
     const char* name;
     int lanes;
     void (*run)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
+    void (*denoise)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
     void (*polar)(const uint32_t* words, int64_t count, float* radius, float* cosine, float* sine);
 };

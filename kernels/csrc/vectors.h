@@ -13,6 +13,8 @@
 #include <cstring>
 
 #define FL_INLINE static inline __attribute__((always_inline))
+// For loops that the registers of a large function would not suffice for.
+#define FL_NOINLINE __attribute__((noinline))
 
 namespace {
 

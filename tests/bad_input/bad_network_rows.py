@@ -55,7 +55,7 @@ NETWORKS = [
         ("sigma_1 must be larger", "0.1 and 1.0"),
     ),
     Row("net is None", "dsm_loss", lambda k: {"net": None}, TypeError, ("net must be callable", "NoneType")),
-    Row("x int", "dsm_loss", lambda k: {"x": k["x"].int()}, TypeError, ("x must be", "torch.int32", "x.float()")),
+    Row("x int", "dsm_loss", lambda k: {"x": k["x"].int()}, TypeError, ("x must be", "torch.int32", ".to(torch.")),
     Row("x is a list", "dsm_loss", lambda k: {"x": [[1.0]]}, TypeError, ("x must be", "list")),
     Row("x without elements", "dsm_loss", lambda k: {"x": torch.zeros(0, 3)}, ValueError, ("x must be", "(0, 3)")),
     Row("x without a batch", "dsm_loss", lambda k: {"x": numbers(3)}, ValueError, ("x must be a batch", "(3,)")),

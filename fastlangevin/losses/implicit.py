@@ -1,0 +1,81 @@
+"""Implicit score matching (Hyvarinen 2005, theorem 1): explicit score matching without the true score.
+
+    l = 1/2 ||s(x)||^2 + tr J(x)        J the Jacobian of the score s
+
+Integration by parts turns the expectation of -s . s* into that of tr J, for densities that vanish at the boundary, so
+that its mean is the Fisher divergence's half less 1/2 E||s*||^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduced
+from fastlangevin.losses.jacobian import check_chunk_size, exact_trace, score_at
+from fastlangevin.losses.projections import Kind, check_projections
+from fastlangevin.losses.sliced import ssm_loss
+from fastlangevin.noise import Generators, Seed
+from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.dsm import Reduction
+
+__all__ = ["ism_loss"]
+
+
+def ism_loss(
+    score: Score,
+    x: Tensor,
+    *,
+    trace: Literal["exact", "hutchinson"] = "exact",
+    projections: int = 1,
+    kind: Kind = "rademacher",
+    chunk_size: int = 1,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    step: int | Tensor = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Implicit score matching loss.
+
+    The exact trace costs D backward passes for D elements in a sample, and a training step keeps the graphs of all of
+    them. Hutchinson's estimate costs as many as it has projections: with it this is :func:`ssm_loss`, variance reduced.
+
+    Args:
+        score: ``score(x)`` gives the score ``(B, *)``; a sample's must depend on that sample alone.
+        x: samples ``(B, *)``, any float dtype.
+        trace: ``"exact"``, or ``"hutchinson"`` for an estimate without bias by random projections.
+        projections, kind: the projections of ``trace="hutchinson"``, as for :func:`ssm_loss`.
+        chunk_size: vector-Jacobian products at once, as for :func:`ssm_loss`.
+        seed, generator, step, sample_ids, sample_offset: the address of the projections, as for :func:`ssm_loss`. The
+            exact trace draws nothing and does not look at them.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
+
+    Returns:
+        As for :func:`ssm_loss`.
+    """
+    projections = check_projections(projections, kind)
+    if trace == "hutchinson":
+        return ssm_loss(
+            score,
+            x,
+            projections=projections,
+            kind=kind,
+            chunk_size=chunk_size,
+            seed=seed,
+            generator=generator,
+            step=step,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+            reduction=reduction,
+        )
+    if trace != "exact":
+        raise ValueError(f"trace must be 'exact' or 'hutchinson', got {trace!r}")
+    check_batch(("score", score), x, reduction)
+    chunk_size = check_chunk_size(chunk_size)
+    value, point = score_at("score", score, x)
+    dtype = compute_dtype(x)
+    return reduced(per_sample(value.to(dtype).square()) * 0.5 + exact_trace(value, point, chunk_size, dtype), reduction)

@@ -1,0 +1,106 @@
+"""Random projections v with E[v v^T] = I, so that E[v^T J v] is the trace of J (Hutchinson 1989).
+
+The variance of v^T J v, with S the symmetric part of J and D elements:
+
+    rademacher  2 (||S||^2 - sum_i S_ii^2)            the smallest of the three where S is near diagonal
+    gaussian    2 ||S||^2
+    sphere      2 D / (D + 2) (||S||^2 - tr(S)^2 / D)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin import ops
+from fastlangevin.noise import MAX_DRAW, MAX_ELEMENTS, Generators, Purpose, Seed, integer
+from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, sizes
+
+__all__ = ["Kind", "projection_vectors"]
+
+Kind = Literal["rademacher", "gaussian", "sphere"]
+
+
+def check_projections(count: int, kind: str) -> int:
+    """The number of projections as an int; raises unless it is positive and their kind is known."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be 'rademacher', 'gaussian' or 'sphere', got {kind!r}")
+    return integer("projections", count, 1, MAX_ELEMENTS)
+
+
+def projection_vectors(
+    shape: Sequence[int],
+    projections: int = 1,
+    kind: Kind = "rademacher",
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    step: int | Tensor = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Random projections of each sample, at addresses of purpose ``PROJECTION``: the same bits on every device.
+
+    Args:
+        shape: ``(B, *)`` of the samples, D elements each.
+        projections: how many for each sample, K. Elements of an address run over K D, so that the first projections
+            of a sample do not depend on K.
+        kind: ``"rademacher"``, signs; ``"gaussian"``, standard normals; ``"sphere"``, uniform on the sphere of radius
+            sqrt(D). The published code of Song and Ermon (2019) takes the unit sphere, where E[v v^T] = I / D: its
+            trace is a D-th of the trace.
+        seed: 64-bit seed, or int64 tensor of them; see :mod:`fastlangevin.noise`.
+        generator: instead of ``seed``, as for :func:`fastlangevin.randn`.
+        step: training step, the draw number of the address.
+        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
+        sample_offset: first id.
+        dtype: of the result; values are those of fp32.
+        device: of the result.
+
+    Returns:
+        ``(B, K, *)``.
+    """
+    count = check_projections(projections, kind)
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
+    size = sizes(shape)
+    if len(size) < 2:
+        raise ValueError(f"shape must be that of a batch of samples, (B, *), got {size}")
+    if not isinstance(step, Tensor):
+        step = integer("step", step, 0, MAX_DRAW)
+    draw = ops.rand if kind == "rademacher" else ops.randn
+    values = draw(
+        (size[0], count, *size[1:]),
+        seed=seed,
+        generator=generator,
+        draw=step,
+        purpose=Purpose.PROJECTION,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+        device=device,
+    )
+    if kind == "rademacher":
+        # A uniform is an odd multiple of 2^-24 and never 1/2: the two signs are exactly as frequent.
+        values = torch.where(values < 0.5, -1.0, 1.0)
+    elif kind == "sphere":
+        values = values * _sphere_scale(values)
+    return values.to(dtype)
+
+
+def _sphere_scale(values: Tensor) -> Tensor:
+    """sqrt(D) / ||v|| of each normal vector; no normal is zero. Each operation is rounded as IEEE 754 says.
+
+    A sum by halves has one order, where ``torch.sum`` has the device's. The root is taken in fp64 because PyTorch's
+    fp32 root on the CPU is not always the correctly rounded one.
+    """
+    squares = values.flatten(2).square()
+    elements = squares.shape[2]
+    squares = torch.nn.functional.pad(squares, (0, (1 << (elements - 1).bit_length()) - elements))
+    while (half := squares.shape[2] // 2) > 0:
+        squares = squares[..., :half] + squares[..., half:]
+    scale = (elements / squares).double().sqrt().float()
+    return scale.reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
