@@ -118,9 +118,19 @@ class Binary(Distribution):
         return not self.without_library
 
 
-TRAIN = ["scikit-learn"]
+TRAIN = ["scikit-learn", "matplotlib"]
 BENCH = ["pytest-benchmark", "matplotlib"]
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "scikit-learn", "scipy", "setuptools>=77", "ninja"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist",
+    "hypothesis",
+    "safetensors",
+    "scikit-learn",
+    "matplotlib",
+    "scipy",
+    "setuptools>=77",
+    "ninja",
+]
 
 setup(
     name="fastlangevin",
@@ -143,7 +153,6 @@ setup(
         "torch>=2.10",
         "numpy",
         "tqdm",
-        "safetensors",
         "pillow",
         # What PyTorch's CUDA wheels for Linux pin exactly; its CPU wheels bring none.
         'triton>=3.4; sys_platform == "linux" and platform_machine == "x86_64"',

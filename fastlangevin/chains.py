@@ -1,50 +1,35 @@
-"""Chains on disk: a :class:`ChainState` as one safetensors file, for going on after a stop."""
+"""Chains on disk: a :class:`ChainState` as one file, for going on after a stop."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from fastlangevin.files import write_whole
+from fastlangevin import container
 from fastlangevin.samplers import ChainState
 
 __all__ = ["load", "save"]
 
 
-def _digest(tensors: dict[str, Tensor], description: str) -> str:
-    digest = hashlib.sha256(description.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
-    """Write a chain's state, whole or not at all: a temporary file, flushed to disk, then renamed.
+    """Write a chain's state, whole or not at all: see :func:`fastlangevin.container.write`.
 
     Raises:
+        TypeError: the state or its record cannot be written.
         OSError: the folder cannot be written; an older file is left as it was.
     """
     parts = {"x": state.x, "seed": state.seed, "sample_ids": state.sample_ids, "trajectory": state.trajectory}
-    tensors = {name: part.cpu().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
-    description = json.dumps(
-        {
-            "step": state.step,
-            "seed": None if isinstance(state.seed, Tensor) else state.seed,
-            "sample_offset": state.sample_offset,
-            "record": state.record,
-        },
-        sort_keys=True,
-    )
-    metadata = {"chain": description, "sha256": _digest(tensors, description)}
-    write_whole(path, to_bytes(tensors, metadata))
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    chain = {
+        "step": state.step,
+        "seed": None if isinstance(state.seed, Tensor) else state.seed,
+        "sample_offset": state.sample_offset,
+        "record": state.record,
+    }
+    container.write(path, tensors, {"chain": chain})
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ChainState:
@@ -53,34 +38,30 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or not the state of a chain.
+        OSError: it cannot be read.
     """
     source = Path(path)
     if source.is_dir():
         raise ValueError(f"{source} is a folder; name the file that a stopped run left")
-    if not source.is_file():
+    if not source.exists():
         raise FileNotFoundError(
             f"there is no stopped run to go on with: {source} does not exist; start without --resume"
         )
     try:
-        with safe_open(str(source), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-        text, digest = metadata["chain"], metadata["sha256"]
-        description = json.loads(text)
+        tensors, description = container.read(source)
+        chain = description["chain"]
         on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
-        state = ChainState(
+        return ChainState(
             x=on_device["x"],
-            step=description["step"],
-            seed=on_device["seed"] if description["seed"] is None else description["seed"],
+            step=chain["step"],
+            seed=on_device["seed"] if chain["seed"] is None else chain["seed"],
             sample_ids=on_device.get("sample_ids"),
-            sample_offset=description["sample_offset"],
+            sample_offset=chain["sample_offset"],
             trajectory=on_device.get("trajectory"),
-            record=description["record"],
+            record=chain["record"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, container.DamagedError) as error:
+        why = error.why if isinstance(error, container.DamagedError) else f"its content is of another kind, {error!r}"
         raise ValueError(
-            f"{source} is not the state of a chain, or is damaged: {error}; delete it and start again"
+            f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again"
         ) from error
-    if _digest(tensors, text) != digest:
-        raise ValueError(f"{source} is damaged: its SHA-256 does not match; delete it and start again")
-    return state

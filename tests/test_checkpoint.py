@@ -3,14 +3,14 @@
 import json
 import os
 import pickle
-import struct
+from importlib.resources import as_file, files
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import fastlangevin as fl
-from fastlangevin import checkpoint
+from fastlangevin import checkpoint, container
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
@@ -107,17 +107,10 @@ def test_pickles_are_refused_and_not_run(write, tmp_path):
 
 
 def rewrite(path, change):
-    """The file with another description whose digest is right: what only a deliberate hand writes."""
-    payload = path.read_bytes()
-    length = struct.unpack("<Q", payload[:8])[0]
-    header = json.loads(payload[8 : 8 + length])
-    description = json.loads(header["__metadata__"]["fastlangevin"])
+    """The file with another description whose digests are right: what only a deliberate hand writes."""
+    tensors, description = container.read(path)
     change(description)
-    text = json.dumps(description)
-    digest = checkpoint.hashlib.sha256(text.encode()).hexdigest()
-    header["__metadata__"] = {"fastlangevin": text, "sha256": digest}
-    new = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(new)) + new + payload[8 + length :])
+    container.write(path, tensors, description)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +121,9 @@ def rewrite(path, change):
         (lambda d: d["config"].update(size=5), "does not describe its own weights"),
         (lambda d: d.update(network="ConvScore"), "does not describe its own weights"),
         (lambda d: d.pop("config"), "lacks config"),
-        (lambda d: d.update(format=2), "use the version that wrote it"),
+        (lambda d: d.pop("format"), "not a checkpoint of fastlangevin.*lacks format"),
+        (lambda d: d.update(format=3), "use the version that wrote it"),
         (lambda d: d.update(stream_version=2), "stream version 2"),
-        (lambda d: d["sha256"].pop("head.bias"), "SHA-256"),
     ],
 )
 def test_other_descriptions_are_refused(saved, change, message):
@@ -139,6 +132,55 @@ def test_other_descriptions_are_refused(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(ValueError, match=message):
         checkpoint.load(saved)
+
+
+def test_files_of_the_first_format_are_refused(saved):
+    # As format 1 had it: the description first, its digest beside it.
+    text = json.dumps({"format": 1})
+    header = json.dumps({"__metadata__": {"fastlangevin": text, "sha256": "0" * 64}}).encode()
+    saved.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match="does not begin with the __metadata__ that this version of the package"):
+        checkpoint.load(saved)
+
+
+def test_the_shipped_checkpoint_is_what_save_writes(tmp_path):
+    with as_file(files("fastlangevin") / "assets" / "digits.safetensors") as shipped:
+        loaded = checkpoint.load(shipped)
+        checkpoint.save(tmp_path / "again", loaded.net, metadata=loaded.metadata)
+        assert (tmp_path / "again").read_bytes() == shipped.read_bytes()
+
+
+def test_a_training_state_is_no_network(tmp_path):
+    container.write(tmp_path / "state", {"sigmas": torch.ones(1)}, {"step": 5})
+    with pytest.raises(ValueError, match=r"not a checkpoint of fastlangevin.*its description lacks config, format"):
+        checkpoint.load(tmp_path / "state")
+
+
+def test_fallback_takes_the_checkpoint_before(tmp_path, caplog):
+    for step in (1, 2):
+        checkpoint.save(tmp_path / f"net-{step:010}.safetensors", network(), metadata={"step": step})
+    newest = tmp_path / "net-0000000002.safetensors"
+    assert checkpoint.load(newest, fallback=True).metadata == {"step": 2}
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError,
+        match=r"net-0000000002\.safetensors is not a checkpoint of fastlangevin, or it is damaged \(it has .*; "
+        r"fallback=True takes the checkpoint before it, net-0000000001\.safetensors\); fetch or write it again",
+    ):
+        checkpoint.load(newest)
+    assert not caplog.records
+    assert checkpoint.load(newest, fallback=True).metadata == {"step": 1}
+    assert "skipped a checkpoint" in caplog.text
+    assert newest.name in caplog.text
+
+
+def test_fallback_does_not_pass_over_what_is_intact_but_wrong(tmp_path):
+    for step in (1, 2):
+        checkpoint.save(tmp_path / f"net-{step:010}.safetensors", network())
+    newest = tmp_path / "net-0000000002.safetensors"
+    rewrite(newest, lambda description: description.update(format=3))
+    with pytest.raises(ValueError, match="use the version that wrote it"):
+        checkpoint.load(newest, fallback=True)
 
 
 def test_foreign_safetensors_are_refused(tmp_path):
@@ -185,6 +227,7 @@ def test_a_failure_leaves_the_old_file(saved, call, monkeypatch):
         ({"sigmas": fl.geometric_sigmas(1.0, 0.2, 3)}, ValueError, "sigmas differ from net.sigmas"),
         ({"metadata": {"x": torch.zeros(1)}}, TypeError, "metadata must be made of dicts"),
         ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be made of dicts"),
+        ({"metadata": {5: 1}}, TypeError, "metadata must be made of dicts .* the key 5 is a int"),
     ],
 )
 def test_what_cannot_be_described_is_refused(arguments, error, message, tmp_path):

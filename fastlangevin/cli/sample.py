@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import signal
 import time
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
+from fastlangevin.stopping import Stopping
 
 logger = logging.getLogger("fastlangevin")
 
@@ -55,28 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
     add("--impl", default="auto", choices=("auto", "triton", "cpp", "reference"), help="implementation of the update")
     add("--quiet", action="store_true", help="no progress bar")
-
-
-class _Stop:
-    """SIGINT and SIGTERM as a flag, so that a run ends between two updates; a second signal ends it at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def __enter__(self) -> _Stop:
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
 
 
 def _load(path: Path | None) -> checkpoint.Checkpoint:
@@ -134,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
     def save(state: ChainState) -> None:
         chains.save(left, replace(state, record={**state.record, "run": identity}))
 
-    with _Stop() as stop:
+    with Stopping() as stop:
 
         def after_step(info: StepInfo) -> bool:
             nonlocal saved
@@ -144,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
                     save(info.state())
                 except OSError as error:
                     logger.warning("the run goes on, but its state could not be saved: %s", error)
-            return bool(stop.signal)
+            return stop.signal is not None
 
         started = time.monotonic()
         result = annealed_langevin(
@@ -168,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
     if result.state.step < total:
         save(result.state)
         print(f"stopped after {result.state.step} of {total} updates; go on with --resume (state in {left})")
-        return 128 + stop.signal
+        return stop.exit_code or 0
     wrong = int((~result.samples.flatten(1).isfinite().all(1)).sum())
     if wrong:
         raise RuntimeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from pathlib import Path
 import torch
 from bad_call_row import NAN, Row
 from well_formed_calls import Arguments, conv, mlp, numbers, saved
+
+from fastlangevin import container
 
 
 def _with(path: Path, content: bytes) -> Arguments:
@@ -36,16 +37,12 @@ def _folder(path: Path) -> Arguments:
     return {"path": path.parent / "folder"}
 
 
-def _rewritten(path: Path, change: Callable[[Arguments], None]) -> Arguments:
-    """A checkpoint whose description was changed, with the right hash: written by another version or by hand."""
-    content = path.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    description = json.loads(header["__metadata__"]["fastlangevin"])
+def _rewritten(path: Path, change: Callable[[Arguments], object]) -> Arguments:
+    """A checkpoint whose description was changed, with the right hashes: written by another version or by hand."""
+    tensors, description = container.read(path)
     change(description)
-    text = json.dumps(description)
-    header["__metadata__"] = {"fastlangevin": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return _with(path, _framed(header, content[8 + size :]))
+    container.write(path.with_name("damaged"), tensors, description)
+    return {"path": path.with_name("damaged")}
 
 
 def _framed(header: object, payload: bytes) -> bytes:
@@ -157,10 +154,10 @@ FILES = [
     Row(
         "newer format",
         "checkpoint.load",
-        lambda k: _rewritten(k["path"], lambda description: description.update(format=2)),
+        lambda k: _rewritten(k["path"], lambda description: description.update(format=3)),
         ValueError,
-        ("format 2", "use the version that wrote it"),
-        lambda k: _rewritten(k["path"], lambda description: description.update(format=1)),
+        ("format 3", "use the version that wrote it"),
+        lambda k: _rewritten(k["path"], lambda description: description.update(format=2)),
     ),
     Row(
         "newer stream",

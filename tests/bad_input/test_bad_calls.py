@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 from bad_call_row import Row
+from bad_container_rows import CONTAINERS
+from bad_data_rows import DATA
 from bad_file_rows import FILES
 from bad_ladder_rows import LADDERS
 from bad_network_rows import NETWORKS
+from bad_objective_rows import OBJECTIVES
 from bad_random_rows import RANDOM
 from bad_sampler_rows import SAMPLERS
 from bad_step_rows import STEP
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *FILES]
+ROWS = [*STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

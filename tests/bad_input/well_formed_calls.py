@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_calls import DATA_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint
+from fastlangevin import chains, checkpoint, container
+from fastlangevin.generations import Generations
+from fastlangevin.losses.controlled import controlled_dsm_loss
+from fastlangevin.losses.explicit import esm_loss
+from fastlangevin.losses.implicit import ism_loss
+from fastlangevin.losses.projections import projection_vectors
+from fastlangevin.losses.single import single_dsm_loss
+from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
 
 Arguments = dict[str, Any]
@@ -67,6 +75,10 @@ def _dsm(folder: Path) -> Arguments:
     return {"net": lambda x, labels: -x, "x": numbers(2, 3), "sigmas": LADDER, "seed": 0}
 
 
+def _at_data(**options: Any) -> Callable[[Path], Arguments]:
+    return lambda folder: {"score": lambda x: -x, "x": numbers(2, 3), **options}
+
+
 def mlp() -> MLP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -106,6 +118,26 @@ def _load(folder: Path) -> Arguments:
     return {"path": folder / "net.safetensors"}
 
 
+def _container_write(folder: Path) -> Arguments:
+    return {"path": folder / "state", "tensors": {"x": numbers(2, 3)}, "description": {"step": 1}}
+
+
+def _container_read(folder: Path) -> Arguments:
+    container.write(folder / "state.safetensors", {"x": numbers(2, 3)}, {"step": 1})
+    return {"path": folder / "state.safetensors"}
+
+
+def _generations(folder: Path) -> Generations:
+    run = Generations(folder, "run")
+    for step in (1, 2):
+        run.save(step, {"x": numbers(2, 3)}, {"step": step})
+    return run
+
+
+def _generations_save(folder: Path) -> Arguments:
+    return {"self": _generations(folder), "step": 3, "tensors": {"x": numbers(2, 3)}, "description": {}}
+
+
 def _chains_load(folder: Path) -> Arguments:
     chains.save(folder / "run.chain", chain())
     return {"path": folder / "run.chain"}
@@ -122,6 +154,13 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "adapted score": (lambda **arguments: fl.adapt(**arguments)(numbers(2, 3), torch.tensor([0, 1])), _adapt),
     "geometric_sigmas": (fl.geometric_sigmas, _geometric),
     "dsm_loss": (fl.dsm_loss, _dsm),
+    "esm_loss": (esm_loss, _at_data(true_score=lambda x: -2 * x)),
+    "ism_loss": (ism_loss, _at_data()),
+    "ssm_loss": (ssm_loss, _at_data(seed=0)),
+    "single_dsm_loss": (single_dsm_loss, _at_data(sigma=0.5, seed=0)),
+    "annealed_ssm_loss": (annealed_ssm_loss, _dsm),
+    "controlled_dsm_loss": (controlled_dsm_loss, lambda folder: {**_dsm(folder), "below": 0.8}),
+    "projection_vectors": (projection_vectors, lambda folder: {"shape": (2, 3), "seed": 0}),
     "MLP": (_build(MLP), lambda folder: {"sigmas": LADDER, "config": MLPConfig(features=3)}),
     "MLPConfig": (MLPConfig, lambda folder: {"features": 3}),
     "ConvScore": (_build(ConvScore), lambda folder: {"sigmas": LADDER, "config": ConvConfig(widths=(4,))}),
@@ -134,8 +173,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
         ConvScore.from_pretrained,
         lambda folder: {"path": saved(folder, conv())},
     ),
+    "container.write": (container.write, _container_write),
+    "container.read": (container.read, _container_read),
+    "Generations": (Generations, lambda folder: {"folder": folder, "prefix": "run"}),
+    "Generations.save": (Generations.save, _generations_save),
+    "Generations.load": (Generations.load, lambda folder: {"self": _generations(folder)}),
     "chains.load": (chains.load, _chains_load),
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
+    **DATA_CALLS,
 }
 
 
