@@ -502,7 +502,7 @@ def test_a_picture_that_cannot_be_finished_is_not_left_half_written(
         (["sample", "--corrector", "mala"], "--corrector"),
         (["sample", "--impl", "gpu"], "--impl"),
         (["sample", "--nonsense"], "--nonsense"),
-        (["train", "--data", "mnist"], "--data"),
+        (["train", "--objective", "esm"], "--objective"),
     ],
     ids=lambda value: "-".join(value) or "nothing" if isinstance(value, list) else None,
 )
@@ -529,6 +529,8 @@ def test_an_unknown_option_or_value_is_refused_with_the_usage(
         (["--ema", "1"], ["ema", "1"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--threads", "0"], ["--threads", "0"]),
+        (["--data", "mnist"], ["torchvision", "pip install torchvision"]),
+        (["--data", "missing"], ["'missing'", "folder of images"]),
     ],
     ids=lambda value: value[0].strip("-") if len(value) == 2 and value[0].startswith("--") else None,
 )

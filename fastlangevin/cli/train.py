@@ -1,97 +1,180 @@
-"""Train a score network on a small set of images by denoising score matching and save it.
+"""Train a score network on images by score matching and save it.
 
 With the defaults this makes the checkpoint that ships with the package, in a few minutes on two CPU cores. The saved
-weights are the averaged ones. The same arguments give the same weights on the same machine with the same threads.
+weights are the averaged ones. Beside the network a folder of the same name with .run holds the state of the run, its
+log and its pictures. SIGTERM and Ctrl-C save the state; so does the run itself every few hundred steps, and --resume
+goes on from there with the same bits. Under torchrun each process takes its share of every batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastlangevin import data
+from fastlangevin.data import Augment, Source, open_source
 from fastlangevin.files import check_writable
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.schedules import geometric_sigmas
-from fastlangevin.training import TrainConfig, train
+from fastlangevin.training import Places, TrainConfig, train
 
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10
 
 # The paper's step size at the last level, and how the shipped network is meant to be sampled.
 SAMPLING = {"epsilon": 2e-5, "steps_per_level": 50, "init": "uniform", "denoise": True}
+# Samples that the mean and the standard deviation of the data are taken from.
+MEASURED = 2048
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = TrainConfig()
-    add = parser.add_argument
-    add("--data", choices=["digits"], default="digits", help="scikit-learn's 8x8 digits")
-    add("--out", type=Path, default=Path("digits.safetensors"), help="checkpoint to write")
-    add("--steps", type=int, default=defaults.steps, help="optimiser steps")
-    add("--batch", type=int, default=defaults.batch, help="images in a step")
-    add("--lr", type=float, default=defaults.lr, help="peak learning rate of Adam")
-    add("--ema", type=float, default=defaults.ema, help="decay of the averaged weights, 0 for none")
-    add("--seed", type=int, default=defaults.seed, help=f"0 to {MAX_SEED}")
-    add("--threads", type=int, default=None, help="CPU threads; PyTorch's own choice where it is left out")
-    add("--quiet", action="store_true", help="no progress bar")
+    network = ConvConfig()
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        default="digits",
+        help="digits (scikit-learn's 8x8 ones); mnist, cifar10, celeba (where torchvision is installed); or a folder",
+    )
+    data.add_argument("--root", type=Path, default=Path("data"), help="where torchvision keeps its files")
+    data.add_argument("--download", action="store_true", help="let torchvision download what is not in --root")
+    data.add_argument("--channels", type=int, choices=[1, 3], default=None, help="of a folder's images; as they are")
+    data.add_argument("--size", type=int, default=None, help="side of a folder's or CelebA's images")
+    data.add_argument("--flip", action="store_true", help="mirror every second image, at random")
+    data.add_argument("--workers", type=int, default=0, help="processes that read files")
+
+    model = parser.add_argument_group("network and ladder")
+    model.add_argument("--widths", type=int, nargs="+", default=list(network.widths), help="channels by resolution")
+    model.add_argument("--patch", type=int, default=network.patch, help="pixels to a side of a position")
+    model.add_argument("--blocks", type=int, default=network.blocks, help="residual blocks at each resolution")
+    model.add_argument("--sigma-1", type=float, default=SIGMA_1, help="largest noise level, in units of the data")
+    model.add_argument("--sigma-L", type=float, default=SIGMA_L, help="smallest")
+    model.add_argument("--levels", type=int, default=LEVELS, help="number of noise levels")
+
+    how = parser.add_argument_group("training")
+    how.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
+    how.add_argument("--batch", type=int, default=defaults.batch, help="images in a step, over all processes")
+    how.add_argument("--lr", type=float, default=defaults.lr, help="peak learning rate")
+    how.add_argument("--warmup", type=int, default=defaults.warmup, help="steps of rising rate")
+    how.add_argument("--ema", type=float, default=defaults.ema, help="decay of the averaged weights, 0 for none")
+    how.add_argument("--seed", type=int, default=defaults.seed, help=f"0 to {MAX_SEED}")
+    how.add_argument("--objective", choices=["dsm", "ssm"], default=defaults.objective, help="denoising or sliced")
+    how.add_argument("--optimiser", choices=["adam", "adamw"], default=defaults.optimiser, help="Adam or AdamW")
+    how.add_argument("--weight-decay", type=float, default=defaults.weight_decay, help="of the optimiser")
+    how.add_argument("--clip", type=float, default=defaults.clip, help="largest norm of the gradient, 0 for any")
+    how.add_argument("--accumulate", type=int, default=defaults.accumulate, help="parts that a batch is taken in")
+    how.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "float16"],
+        default=defaults.precision,
+        help="of the network, under autocast",
+    )
+    how.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
+    how.add_argument("--channels-last", action="store_true", help="memory layout of convolutions")
+    how.add_argument("--device", default=None, help="cpu, cuda, cuda:1, ...; a GPU where there is one")
+    how.add_argument("--threads", type=int, default=None, help="CPU threads; PyTorch's own choice where it is left out")
+
+    keep = parser.add_argument_group("what is kept")
+    keep.add_argument("--out", type=Path, default=Path("digits.safetensors"), help="network to write")
+    keep.add_argument(
+        "--run", dest="folder", type=Path, default=None, help="folder of the run; by default --out's .run"
+    )
+    keep.add_argument("--resume", action="store_true", help="go on from the newest state of the run, if it has one")
+    keep.add_argument("--fallback", action="store_true", help="with --resume: where that is damaged, the one before")
+    keep.add_argument("--save-every", type=int, default=defaults.save_every, help="steps from one state to the next")
+    keep.add_argument("--log-every", type=int, default=defaults.log_every, help="steps of a line of the log")
+    keep.add_argument("--sample-every", type=int, default=0, help="steps between pictures of samples, 0 none")
+    keep.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> int:
     out: Path = options.out
     check_writable(out, "digits.safetensors")
-    config = TrainConfig(steps=options.steps, batch=options.batch, lr=options.lr, ema=options.ema, seed=options.seed)
+    config = _config(options)
     if options.threads is not None:
         if options.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {options.threads}")
         torch.set_num_threads(options.threads)
-    try:
-        images = data.digits("train")
-    except ImportError as error:
-        raise RuntimeError(str(error)) from error
-    sigmas = geometric_sigmas(SIGMA_1, SIGMA_L, LEVELS)
-    levels = data.dequantise(images.images, images.greys, seed=config.seed)
-    network = ConvConfig(mean=round(levels.mean().item(), 2), std=round(levels.std().item(), 2))
-    losses: list[float] = []
-    started = time.monotonic()
-    net = train(
-        lambda: ConvScore(sigmas, network),
-        images,
-        config,
-        progress=not options.quiet,
-        callback=lambda _, loss: losses.append(loss),
+    source = _source(options)
+    sigmas = geometric_sigmas(options.sigma_1, options.sigma_L, options.levels)
+    mean, std = _moments(source, config)
+    network = ConvConfig(
+        channels=source.shape[0],
+        widths=tuple(options.widths),
+        patch=options.patch,
+        blocks=options.blocks,
+        mean=mean,
+        std=std,
     )
+    places = Places(
+        folder=options.folder or out.with_suffix(".run"),
+        resume=options.resume,
+        fallback=options.fallback,
+        workers=options.workers,
+        device=options.device,
+        progress=not options.quiet,
+        sampling=SAMPLING,
+    )
+    started = time.monotonic()
+    net = train(lambda: ConvScore(sigmas, network), source, config, places)
     seconds = time.monotonic() - started
-    last = losses[-max(1, len(losses) // 10) :]
-    loss = sum(last) / len(last)
-    net.save_pretrained(out, metadata=_metadata(options.data, images, config, loss))
+    if int(os.environ.get("RANK", 0)):
+        return 0
+    net.save_pretrained(out, metadata=_metadata(source, config))
     weights = sum(parameter.numel() for parameter in net.parameters())
+    digest = hashlib.sha256(out.read_bytes()).hexdigest()
     print(
-        f"trained {weights} weights for {config.steps} steps in {seconds:.0f} s "
-        f"({config.steps * config.batch / seconds:.0f} images/s), mean loss of the last tenth {loss:.3f}; saved {out} "
-        f"({out.stat().st_size} bytes)"
+        f"trained {weights} weights for {config.steps} steps in {seconds:.0f} s; saved {out} "
+        f"({out.stat().st_size} bytes, SHA-256 {digest}), the run in {places.folder}"
     )
     return 0
 
 
-def _metadata(name: str, images: data.Images, config: TrainConfig, loss: float) -> dict[str, Any]:
+def _config(options: argparse.Namespace) -> TrainConfig:
+    names = {field.name for field in dataclasses.fields(TrainConfig)} - {"augment"}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return TrainConfig(**given, augment=Augment(flip=options.flip))
+
+
+def _source(options: argparse.Namespace) -> Source:
+    try:
+        source = open_source(
+            options.data, root=options.root, download=options.download, channels=options.channels, size=options.size
+        )
+    except ImportError as error:
+        raise RuntimeError(str(error)) from error
+    if len(source.shape) != 3:
+        raise ValueError(f"--data must be images (C, H, W), got samples of shape {source.shape}")
+    return source
+
+
+def _moments(source: Source, config: TrainConfig) -> tuple[float, float]:
+    """Mean and standard deviation of the data as the network sees them, to two decimals."""
+    count = min(len(source), MEASURED)
+    values = config.augment(source.take(range(count)), greys=source.greys, seed=config.seed)
+    return round(values.mean().item(), 2), round(values.std().item(), 2)
+
+
+def _metadata(source: Source, config: TrainConfig) -> dict[str, Any]:
     """What the file says about itself; no date and no machine name, so that the same run gives the same file."""
     return {
         "data": {
-            "name": name,
-            "shape": list(images.images.shape[1:]),
+            "name": source.name,
+            "shape": list(source.shape),
             "range": [0.0, 1.0],
-            "images": images.images.shape[0],
-            "dequantisation": f"(v + u) / {images.greys}, v = 0 .. {images.greys - 1}, u uniform on (0, 1)",
+            "images": len(source),
+            "dequantisation": f"(v + u) / {source.greys}, v = 0 .. {source.greys - 1}, u uniform on (0, 1)"
+            if source.greys
+            else "none",
         },
         "training": {
-            **dataclasses.asdict(config),
-            "objective": "denoising score matching, weight sigma^2",
-            "mean_loss_of_last_tenth": round(loss, 4),
+            **config.fixed(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         },

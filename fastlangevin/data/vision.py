@@ -1,0 +1,98 @@
+"""Standard image sets by torchvision's own classes, where it is installed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fastlangevin.data.decoding import pixels
+from fastlangevin.data.source import BYTE_GREYS, Images, Source
+from fastlangevin.noise import integer
+
+__all__ = ["CelebA", "celeba", "cifar10", "mnist"]
+
+Place = str | os.PathLike[str]
+
+
+def mnist(root: Place = "data", *, train: bool = True, download: bool = False) -> Images:
+    """MNIST (LeCun et al. 1998): 60,000 or 10,000 grey images of 28x28 pixels, in memory.
+
+    Args:
+        root: the folder that torchvision keeps it in.
+        train: the training images, or those for testing.
+        download: fetch it where it is not there yet.
+
+    Raises:
+        RuntimeError: torchvision is not installed, or the images are not in ``root``.
+    """
+    dataset = _dataset("MNIST", root, download, train=train)
+    return Images(dataset.data[:, None], torch.as_tensor(dataset.targets), name="mnist")
+
+
+def cifar10(root: Place = "data", *, train: bool = True, download: bool = False) -> Images:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 or 10,000 colour images of 32x32 pixels, in memory; as :func:`mnist`."""
+    dataset = _dataset("CIFAR10", root, download, train=train)
+    images = torch.as_tensor(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return Images(images, torch.as_tensor(dataset.targets), name="cifar10")
+
+
+class CelebA(Source):
+    """CelebA's aligned faces, read from their files; made by :func:`celeba`."""
+
+    name = "celeba"
+    greys = BYTE_GREYS
+
+    def __init__(self, dataset: Any, crop: int, size: int) -> None:
+        self.dataset, self.crop, self.size = dataset, crop, size
+        self.shape = (3, size, size)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.dataset[index][0]
+        left, top = (image.width - self.crop) // 2, (image.height - self.crop) // 2
+        return pixels(image.crop((left, top, left + self.crop, top + self.crop)), 3, self.size)
+
+
+def celeba(
+    root: Place = "data",
+    *,
+    split: Literal["train", "valid", "test", "all"] = "train",
+    download: bool = False,
+    crop: int = 140,
+    size: int = 32,
+) -> CelebA:
+    """CelebA (Liu et al. 2015): 162,770 faces for training, cut and resized as by Song and Ermon (2019, appendix B).
+
+    Args:
+        root: the folder that torchvision keeps it in.
+        split: which of its images.
+        download: fetch it where it is not there yet.
+        crop: side of the square about the centre, of images of 178x218 pixels.
+        size: side to which that is brought.
+
+    Raises:
+        RuntimeError: torchvision is not installed, or the images are not in ``root``.
+    """
+    if split not in ("train", "valid", "test", "all"):
+        raise ValueError(f"split must be 'train', 'valid', 'test' or 'all', got {split!r}")
+    crop, size = integer("crop", crop, 1, 178), integer("size", size, 1, 2**15)
+    return CelebA(_dataset("CelebA", root, download, split=split), crop, size)
+
+
+def _dataset(name: str, root: Place, download: bool, **options: Any) -> Any:
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it was built for another version of PyTorch
+        raise RuntimeError(
+            f"{name} comes with torchvision, which cannot be imported ({error}); pip install torchvision"
+        ) from error
+    try:
+        return getattr(datasets, name)(os.fspath(root), download=download, **options)
+    except RuntimeError as error:
+        mend = "" if download else "; download=True (--download) fetches it"
+        raise RuntimeError(f"torchvision cannot give {name} from {os.fspath(root)}: {error}{mend}") from error

@@ -1,0 +1,110 @@
+"""The log of a run: one line of JSON every few steps, and the sums that the next line is made of."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin.files import write_whole
+
+__all__ = ["Log", "Window"]
+
+
+class Window:
+    """Losses since the last line of the log, step by step and level by level, on the device.
+
+    Nothing is read from the device until a line is due, so that the host need not wait at every step.
+
+    Args:
+        length: steps of a line.
+        levels: of the ladder, L; 0 where the objective does not tell them apart.
+        device: of the losses.
+    """
+
+    def __init__(self, length: int, levels: int, device: torch.device) -> None:
+        self.steps = 0
+        self.losses = torch.zeros(length, dtype=torch.float64, device=device)
+        self.norms = torch.zeros(length, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(length, levels, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(length, levels, dtype=torch.float64, device=device)
+
+    def add(self, loss: Tensor, sums: Tensor, counts: Tensor, norm: Tensor) -> None:
+        """Enters a step: its loss and gradient norm ``()``, and the sums and counts of its levels ``(L,)``."""
+        row = self.steps
+        self.losses[row], self.norms[row], self.sums[row], self.counts[row] = loss, norm, sums, counts
+        self.steps += 1
+
+    def clear(self) -> None:
+        self.steps = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rows that are filled, for a saved state."""
+        named = {"losses": self.losses, "norms": self.norms, "sums": self.sums, "counts": self.counts}
+        return {name: value[: self.steps] for name, value in named.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Goes back to what :meth:`tensors` returned."""
+        self.steps = tensors["losses"].shape[0]
+        for name, value in tensors.items():
+            getattr(self, name)[: self.steps] = value
+
+    def check(self, first_step: int) -> None:
+        """Raises where a loss is not finite; the window's first row is step ``first_step``."""
+        losses = self.losses[: self.steps]
+        finite = losses.isfinite()
+        if bool(finite.all()):
+            return
+        row = int(finite.logical_not().nonzero()[0])
+        bad = self.sums[row].isfinite().logical_not().nonzero().flatten().tolist()
+        where = f" at level {', '.join(map(str, bad))} (0 = largest sigma)" if bad else ""
+        raise RuntimeError(
+            f"the loss is {losses[row].item()} at step {first_step + row}{where}; lower lr or raise warmup, clip the "
+            "gradient, and check that the data are finite"
+        )
+
+    def line(self, step: int, rate: float) -> dict[str, Any]:
+        """What a line of the log says; ``step`` is the number of steps made."""
+        losses, norms = self.losses[: self.steps], self.norms[: self.steps]
+        # A step that a gradient scaler skips has a norm that is not finite, and JSON has no word for it.
+        finite = norms[norms.isfinite()]
+        norm = finite.mean().item() if finite.numel() else None
+        line: dict[str, Any] = {"step": step, "loss": losses.mean().item(), "lr": rate, "gradient_norm": norm}
+        if self.sums.shape[1]:
+            sums, counts = self.sums[: self.steps].sum(0), self.counts[: self.steps].sum(0)
+            line["levels"] = [None if math.isnan(mean) else mean for mean in (sums / counts).tolist()]
+            line["samples"] = counts.long().tolist()
+        return line
+
+
+class Log:
+    """A file of JSON lines.
+
+    Args:
+        path: of the file.
+        steps: how much of it stands: lines of later steps are dropped, for a run that goes on from a saved state.
+    """
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        if path.exists():
+            for text in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    break  # a kill can leave the last line cut short; it is made again
+                if line["step"] > steps:
+                    break
+                self.lines.append(line)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a line."""
+        self.lines.append(line)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,325 @@
+"""Training a score network by score matching, so that a run can end at any moment and go on as if it had not.
+
+A run is a function of its configuration, its data and its network: weights start from the seed; the order of the data,
+what is done to them, the levels and the noise are addressed by seed, step and place in the batch. The same run gives
+the same bits on the same machine with the same number of threads, however often it was stopped; over several processes
+the samples' noise is the same to the bit and the weights to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastlangevin.data import AddressedBatches, Source, loader
+from fastlangevin.generations import Generations
+from fastlangevin.losses import DenoisingScoreMatching, annealed_ssm_loss
+from fastlangevin.models.base import ScoreNet
+from fastlangevin.samplers import annealed_langevin
+from fastlangevin.stopping import Stopped, Stopping
+from fastlangevin.training import state
+from fastlangevin.training.average import Average
+from fastlangevin.training.config import TrainConfig
+from fastlangevin.training.log import Log, Window
+from fastlangevin.training.report import Bar, Board, draw_curves, draw_samples
+from fastlangevin.training.world import World, join
+
+__all__ = ["Places", "train"]
+
+PREFIX = "state"
+# The paper's step size at the last level, for ladders of its kind.
+SAMPLING = {"epsilon": 2e-5, "steps_per_level": 50, "init": "uniform", "denoise": True}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run keeps its things and how it goes about it: nothing here changes a weight.
+
+    Args:
+        folder: of the run: states ``state-<step>.safetensors``, ``metrics.jsonl``, ``curves.png``, ``samples-*.png``
+            and TensorBoard's files; None keeps nothing.
+        resume: go on from the newest state in the folder, if there is one.
+        fallback: where the newest state is damaged, go on from the one before it.
+        workers: processes that read data which are not in memory.
+        device: where to compute; by default the process's own GPU, or the CPU.
+        progress: show a bar with loss and images per second.
+        sampling: options of :func:`fastlangevin.annealed_langevin` for the pictures of samples.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    fallback: bool = False
+    workers: int = 0
+    device: str | None = None
+    progress: bool = False
+    sampling: dict[str, Any] | None = None
+
+
+def train(
+    build: Callable[[], ScoreNet],
+    source: Source,
+    config: TrainConfig,
+    places: Places | None = None,
+    *,
+    callback: Callable[[int, float], None] | None = None,
+) -> ScoreNet:
+    """Trains a network.
+
+    SIGTERM and SIGINT end the run between two steps, with its state saved where it has a folder.
+
+    Args:
+        build: makes the untrained network; called with PyTorch's default generator seeded with the run's seed, whose
+            former state comes back afterwards.
+        source: the data.
+        config: how to train.
+        places: folder, device and the like; by default nothing is kept.
+        callback: called after each step as ``callback(step, loss)``; an exception that it raises ends the run. It makes
+            the host wait for the loss of each step.
+
+    Returns:
+        The network with its averaged weights, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: the folder holds another run, or one that has not ended and is not to be resumed.
+        RuntimeError: the loss is no longer finite; the saved states are those of before.
+        fastlangevin.stopping.Stopped: a signal came; it ends the process with 143 or 130 where nobody catches it.
+    """
+    places = places or Places()
+    with Stopping() as stop, join(places.device) as world:
+        return _Run(build, source, config, places, world, stop, callback).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        build: Callable[[], ScoreNet],
+        source: Source,
+        config: TrainConfig,
+        places: Places,
+        world: World,
+        stop: Stopping,
+        callback: Callable[[int, float], None] | None,
+    ) -> None:
+        self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
+        self.source = source
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            net = build()
+        self.net: ScoreNet = net.train().to(world.device)
+        if config.channels_last:
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = self.net
+        if world.size > 1:
+            self.model = DistributedDataParallel(self.net)
+        if config.compile:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
+        self.average = Average(self.net, config.ema)
+        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
+        levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
+        self.window = Window(config.log_every, levels, world.device)
+        self.description = state.describe(self.net, source, config)
+        self.done = 0
+        self.generations: Generations | None = None
+        self.log: Log | None = None
+        if places.folder is not None:
+            self._open(places.folder)
+
+    def _open(self, folder: Path) -> None:
+        """Finds out what is in the run's folder, goes on from it where that is wanted, and begins the log."""
+        if self.world.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.world.wait()
+        self.generations = Generations(folder, PREFIX)
+        steps = self.generations.steps()
+        if steps and self.places.resume:
+            self._restore(self.generations)
+        elif steps and steps[-1] < self.config.steps:
+            raise ValueError(
+                f"{folder} holds a run that was stopped at step {steps[-1]}; go on with it by resume=True (--resume), "
+                "give another folder, or delete it"
+            )
+        elif steps and self.world.leads:
+            for step in steps:
+                self.generations.path(step).unlink()
+        self.world.wait()
+        if self.world.leads:
+            self.log = Log(folder / "metrics.jsonl", self.done)
+
+    def _restore(self, generations: Generations) -> None:
+        step, tensors, description = generations.load(fallback=self.places.fallback)
+        state.check_same_run(description, self.description, generations.path(step))
+        state.restore(tensors, description["updates"], self.net, self.optimiser, self.average, self.window)
+        self.scaler.load_state_dict(description["scaler"])
+        self.done = step
+
+    def _save(self) -> None:
+        if self.generations is None or not self.world.leads:
+            return
+        tensors = state.tensors(self.net, self.optimiser, self.average, self.window)
+        description = {**self.description, "updates": self.average.updates, "scaler": self.scaler.state_dict()}
+        self.generations.save(self.done, tensors, description)
+        if self.log is not None:
+            draw_curves(self.generations.folder / "curves.png", self.log.lines)
+
+    def go(self) -> ScoreNet:
+        config, world = self.config, self.world
+        with ExitStack() as stack:
+            shown = self.places.progress and world.leads
+            self.bar = stack.enter_context(Bar(config.steps * config.batch, self.done * config.batch, shown))
+            self.board = None
+            if self.places.folder is not None and world.leads:
+                self.board = stack.enter_context(Board(self.places.folder))
+            first = True
+            for batches in self._steps():
+                # A first step compiles for as long as it likes; until it ends, what is on the disk is the whole state.
+                with self.stop.immediately() if first else nullcontext():
+                    self._step(batches)
+                first = False
+                self._after_step()
+        self.average.copy_to(self.net)
+        self.net.eval().to("cpu")
+        return self.net
+
+    def _steps(self) -> Iterator[list[Tensor]]:
+        """The micro-batches of this process, step by step."""
+        config, world = self.config, self.world
+        order = AddressedBatches(
+            len(self.source),
+            batch=config.batch,
+            start=self.done,
+            stop=config.steps,
+            seed=config.seed,
+            rank=world.rank,
+            world=world.size,
+            micro=config.accumulate,
+        )
+        self.order = order
+        data = iter(loader(self.source, order, workers=self.places.workers, pin=world.device.type == "cuda"))
+        for _ in range(self.done, config.steps):
+            yield [next(data) for _ in range(config.accumulate)]
+
+    def _step(self, batches: list[Tensor]) -> None:
+        config, step = self.config, self.done
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        levels = self.window.sums.shape[1]
+        told = torch.zeros(1 + 2 * levels, dtype=torch.float64, device=self.world.device)
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            waits = isinstance(self.model, DistributedDataParallel) and not last
+            with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                loss = self._loss(batch, index) / len(batches)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            told[0] += loss.detach()
+            if levels and (per_level := self.objective.per_level) is not None:
+                told[1 : 1 + levels] += per_level.sums
+                told[1 + levels :] += per_level.counts
+        self.world.sum(told)
+        self.scaler.unscale_(self.optimiser)
+        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if config.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), config.clip, norm)
+        self.window.add(told[0] / self.world.size, told[1 : 1 + levels], told[1 + levels :], norm)
+        if self.world.device.type == "cpu":
+            self._check()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update()
+        self.done += 1
+
+    def _loss(self, batch: Tensor, micro: int) -> Tensor:
+        config, device = self.config, self.world.device
+        address: dict[str, Any] = {
+            "seed": config.seed,
+            "step": self.done,
+            "sample_offset": self.order.positions(micro).start,
+        }
+        x = config.augment(batch.to(device, non_blocking=True), greys=self.source.greys, **address)
+        if config.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if config.objective == "dsm":
+            loss: Tensor = self.objective(self._network, x, **address)
+            return loss
+        return annealed_ssm_loss(self._network, x, self.net.sigmas, **address)
+
+    def _network(self, x: Tensor, labels: Tensor) -> Tensor:
+        enabled = self.config.precision != "float32"
+        with torch.autocast(self.world.device.type, dtype=self.config.dtype, enabled=enabled):
+            h: Tensor = self.model(x, labels)
+        return h
+
+    def _check(self) -> None:
+        self.window.check(self.done + 1 - self.window.steps)
+
+    def _after_step(self) -> None:
+        """Log, picture, state: whatever is due after ``self.done`` steps, and the end if a signal asks for it."""
+        config, done = self.config, self.done
+        self.bar.advance(config.batch)
+        if self.callback is not None:
+            self.callback(done - 1, self.window.losses[self.window.steps - 1].item())
+        ends, leaves = done == config.steps, self._leaves()
+        saves = ends or leaves or done % config.save_every == 0
+        logs = ends or done % config.log_every == 0
+        if saves or logs:
+            self.window.check(done - self.window.steps)
+        if logs:
+            self._write_line()
+        if saves:
+            self._save()
+        if leaves:
+            self.stop.check()
+            raise Stopped(signal.SIGTERM)  # it came to another process of the run
+        if config.sample_every and (ends or done % config.sample_every == 0):
+            self._picture()
+
+    def _leaves(self) -> bool:
+        """Whether a signal has come, to this process or to another of the run."""
+        asked = self.stop.signal is not None
+        if self.world.size == 1:
+            return asked
+        return bool(self.world.sum(torch.tensor(float(asked), device=self.world.device)))
+
+    def _write_line(self) -> None:
+        line = self.window.line(self.done, self.config.rate(self.done - 1))
+        self.window.clear()
+        self.bar.show(line["loss"])
+        if self.log is not None:
+            self.log.write(line)
+        if self.board is not None:
+            self.board.write(line, self.bar.speed)
+
+    def _picture(self) -> None:
+        """Samples of the averaged weights as a picture; given up where a signal comes, for the next step to see."""
+        shape = self.source.shape
+        if self.places.folder is None or not self.world.leads or len(shape) != 3 or shape[0] not in (1, 3):
+            return
+        net = copy.deepcopy(self.net)
+        self.average.copy_to(net)
+        samples = annealed_langevin(
+            net.eval(),
+            net.sigmas,
+            shape=(self.config.samples, *shape),
+            seed=self.config.seed,
+            device=self.world.device,
+            callback=lambda _: self.stop.signal is not None,
+            **(self.places.sampling or SAMPLING),
+        )
+        if self.stop.signal is None:
+            notes = {"step": self.done, "seed": self.config.seed}
+            draw_samples(
+                self.places.folder / f"samples-{self.done:010}.png", self.config.augment.inverse(samples.cpu()), notes
+            )

@@ -1,0 +1,71 @@
+"""The processes of a run: one, or those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+__all__ = ["World", "join"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A process's place among those of the run.
+
+    Attributes:
+        rank: of this process, 0 = the one that writes files.
+        size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, the same bits on each."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join(device: str | torch.device | None = None) -> Iterator[World]:
+    """Joins the process group that torchrun describes in the environment; alone where there is none.
+
+    Args:
+        device: where to compute; by default the process's own CUDA device, or the CPU where there is none.
+    """
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device is None:
+        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    place = torch.device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    started = distributed.is_available() and distributed.is_initialized()
+    ours = not started and "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    if ours:
+        distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        if ours or started:
+            yield World(distributed.get_rank(), distributed.get_world_size(), place)
+        else:
+            yield World(0, 1, place)
+    finally:
+        if ours:
+            distributed.destroy_process_group()

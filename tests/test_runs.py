@@ -1,0 +1,298 @@
+"""Runs in a folder: they can end at any step and go on with the same bits, and refuse to go on as another run."""
+
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import types
+
+import pytest
+import torch
+from PIL import Image
+
+import fastlangevin as fl
+from benchmarks import preemption
+from fastlangevin.cli import main
+from fastlangevin.data import Augment
+from fastlangevin.generations import Generations
+from fastlangevin.models import ConvConfig, ConvScore
+from fastlangevin.stopping import Stopped
+from fastlangevin.training import Places, TrainConfig, train
+
+TINY = {"steps": 20, "batch": 8, "lr": 5e-3, "warmup": 2, "log_every": 5, "save_every": 10}
+
+
+def go(folder, *, network=preemption.build, resume=False, fallback=False, callback=None, source=None, **changes):
+    places = Places(folder, resume=resume, fallback=fallback, device="cpu", sampling=preemption.SAMPLING)
+    return train(network, source or preemption.images(), TrainConfig(**{**TINY, **changes}), places, callback=callback)
+
+
+def stop_at(step, number=signal.SIGTERM):
+    def interrupt(done, _):
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    return interrupt
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stopped_at_random_steps_and_resumed_it_ends_with_the_same_bytes(tmp_path):
+    result = preemption.resumes(4, tmp_path, seed=1)
+    assert result == {"resumes": 4, "different": 0}
+    assert preemption.control(tmp_path), "a resume without the optimiser's moments must be found out"
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_resume_is_exact_in_half_precision(tmp_path, precision):
+    whole = go(tmp_path / "whole", precision=precision)
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", precision=precision, callback=stop_at(12))
+    resumed = go(tmp_path / "part", precision=precision, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_it_came_in(tmp_path, number, code):
+    with pytest.raises(Stopped) as stopped:
+        go(tmp_path, callback=stop_at(6, number))
+    assert stopped.value.code == code
+    assert Generations(tmp_path, "state").steps() == [7]
+
+
+def test_a_signal_while_samples_are_drawn_ends_the_run_soon(tmp_path, monkeypatch):
+    from fastlangevin.training import trainer
+
+    real = trainer.annealed_langevin
+
+    def interrupted(*arguments, callback, **options):
+        def call(info):
+            if info.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert info.step < 4, "the sampler must stop"
+            return callback(info)
+
+        return real(*arguments, callback=call, **options)
+
+    monkeypatch.setattr(trainer, "annealed_langevin", interrupted)
+    with pytest.raises(Stopped):
+        go(tmp_path, sample_every=5)
+    assert Generations(tmp_path, "state").steps() == [6]
+    assert not list(tmp_path.glob("samples-*"))
+
+
+def test_a_signal_while_the_first_step_compiles_ends_it_at_once(tmp_path):
+    def network():
+        net = preemption.build()
+        net.register_forward_pre_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        return net
+
+    with pytest.raises(Stopped):
+        go(tmp_path, network=network)
+    assert Generations(tmp_path, "state").steps() == []
+
+
+def test_the_log_has_a_line_for_each_interval_and_every_level(tmp_path):
+    losses = []
+    go(tmp_path, callback=lambda _, loss: losses.append(loss), steps=12)
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [5, 10, 12]
+    for line, part in zip(found, (losses[:5], losses[5:10], losses[10:]), strict=True):
+        assert line["loss"] == pytest.approx(sum(part) / len(part), rel=1e-12)
+        assert sum(line["samples"]) == 8 * len(part)
+        by_level = [mean * count for mean, count in zip(line["levels"], line["samples"], strict=True) if count]
+        # Level sums are fp32 sums of at most 40 values, the step's loss another one of 8.
+        assert sum(by_level) / sum(line["samples"]) == pytest.approx(line["loss"], rel=1e-5)
+        assert line["gradient_norm"] > 0
+
+
+def test_pictures_are_drawn(tmp_path):
+    go(tmp_path, sample_every=10, samples=6)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "curves.png",
+        "samples-0000000010.png",
+        "samples-0000000020.png",
+    ]
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            low, high = picture.convert("L").getextrema()
+            assert high - low > 100, f"{path.name} is blank"
+
+
+def test_without_matplotlib_there_is_a_note_and_no_curve(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with caplog.at_level(logging.INFO, "fastlangevin"):
+        go(tmp_path, steps=2)
+    assert "matplotlib is not installed" in caplog.text
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_tensorboard_gets_the_lines_where_it_is_installed(tmp_path, monkeypatch):
+    written = {}
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, step):
+            written[name, step] = value
+
+        def close(self):
+            written["closed"] = self.folder
+
+    stand_in = types.ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    go(tmp_path)
+    assert written["closed"] == str(tmp_path / "tensorboard")
+    for line in lines(tmp_path):
+        assert written["loss", line["step"]] == line["loss"]
+        assert written["level/2", line["step"]] == line["levels"][2]
+
+
+def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path):
+    with pytest.raises(Stopped):
+        go(tmp_path, callback=stop_at(6))
+    before = preemption.content(tmp_path)
+    with pytest.raises(ValueError, match=r"stopped at step 7; go on with it by resume=True \(--resume\)"):
+        go(tmp_path)
+    assert preemption.content(tmp_path) == before
+
+
+def test_a_finished_run_can_be_made_anew_and_resumed_without_harm(tmp_path):
+    first = go(tmp_path, steps=10)
+    resumed = go(tmp_path, steps=10, resume=True)
+    again = go(tmp_path, steps=10)
+    for net in (resumed, again):
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), net.parameters(), strict=True))
+    assert [line["step"] for line in lines(tmp_path)] == [5, 10]
+
+
+def test_resume_without_a_state_begins(tmp_path):
+    go(tmp_path, steps=10, resume=True)
+    assert Generations(tmp_path, "state").steps() == [10]
+
+
+def wider():
+    return ConvScore(fl.geometric_sigmas(1.0, 0.1, 4), ConvConfig(widths=(16,), mean=0.3, std=0.4))
+
+
+def other_ladder():
+    return ConvScore(fl.geometric_sigmas(1.0, 0.2, 4), ConvConfig(widths=(8,), mean=0.3, std=0.4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": wider}, r"its network has widths = \[8\] where this one has \[16\]"),
+        ({"network": other_ladder}, "its sigmas has"),
+        ({"lr": 1e-3}, "its config has lr = 0.005 where this one has 0.001"),
+        ({"steps": 30, "clip": 1.0}, "its config has steps = 20 where this one has 30; clip = 0.0 where"),
+        ({"augment": Augment(flip=True)}, "its config has augment"),
+        ({"source": fl.data.as_source(torch.zeros(9, 1, 4, 4), name="zeros")}, "its data has name = 'stripes' where"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(tmp_path, changes, message):
+    with pytest.raises(Stopped):
+        go(tmp_path, callback=stop_at(6))
+    before = preemption.content(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path, resume=True, **changes)
+    assert preemption.content(tmp_path) == before
+    go(tmp_path, resume=True, save_every=5)
+
+
+def test_another_stream_version_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(Stopped):
+        go(tmp_path, callback=stop_at(6))
+    from fastlangevin.training import state
+
+    monkeypatch.setattr(state, "STREAM_VERSION", 2)
+    with pytest.raises(ValueError, match="stream version 1 of the noise, this fastlangevin has 2"):
+        go(tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_refused_and_the_one_before_is_taken_when_asked(tmp_path):
+    whole = go(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", callback=stop_at(14))
+    newest = tmp_path / "part" / "state-0000000015.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.raises(ValueError, match=r"state-0000000015.*fallback=True"):
+        go(tmp_path / "part", resume=True)
+    resumed = go(tmp_path / "part", resume=True, fallback=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert lines(tmp_path / "part") == lines(tmp_path / "whole")
+
+
+def test_the_last_good_state_stays_when_the_loss_is_not_finite(tmp_path):
+    nets = []
+
+    def network():
+        nets.append(preemption.build())
+        return nets[0]
+
+    def spoil(step, _):
+        if step == 12:
+            torch.nn.init.constant_(next(nets[0].parameters()), math.nan)
+
+    with pytest.raises(RuntimeError, match="the loss is nan at step 13 at level"):
+        go(tmp_path, network=network, callback=spoil)
+    step, tensors, _ = Generations(tmp_path, "state").load()
+    assert step == 10
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_data_that_are_not_finite_are_named_and_the_last_good_state_stays(tmp_path):
+    def spoil(step, _):
+        if step == 12:
+            source.images[:] = math.nan
+
+    source = preemption.images()
+    with pytest.raises(ValueError, match=r"sample \d+ of stripes has 16 of 16 values that are NaN"):
+        go(tmp_path, source=source, callback=spoil)
+    assert Generations(tmp_path, "state").steps() == [10]
+
+
+def test_a_log_cut_short_by_a_kill_is_mended(tmp_path):
+    go(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", callback=stop_at(11))
+    with open(tmp_path / "part" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 15, "loss": 1.0}\n{"step": 20, "lo')
+    go(tmp_path / "part", resume=True)
+    assert (tmp_path / "part" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_the_command_goes_on_after_a_signal_with_the_same_file(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    arguments = ["train", "--steps", "6", "--batch", "4", "--save-every", "2", "--log-every", "2", "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path / "whole.safetensors")]) == 0
+    from fastlangevin.training import trainer
+
+    real = trainer._Run._step
+    steps = []
+
+    def interrupted(self, batches):
+        steps.append(self.done)
+        if len(steps) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, batches)
+
+    monkeypatch.setattr(trainer._Run, "_step", interrupted)
+    part = str(tmp_path / "part.safetensors")
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--out", part])
+    assert stopped.value.code == 130
+    assert not (tmp_path / "part.safetensors").exists()
+    assert main([*arguments, "--out", part]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*arguments, "--out", part, "--resume"]) == 0
+    assert steps == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
