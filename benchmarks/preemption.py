@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -59,7 +59,7 @@ def images() -> Any:
     return as_source(rows.expand(-1, -1, -1, 4).contiguous(), name="stripes", greys=2)
 
 
-def go(folder: Path, *, callback: Callable[[int, float], None] | None = None, resume: bool = True) -> None:
+def go(folder: Path, *, callback: Callable[[int, float], object] | None = None, resume: bool = True) -> None:
     train(build, images(), CONFIG, Places(folder, resume=resume, sampling=SAMPLING, device="cpu"), callback=callback)
 
 
@@ -122,47 +122,62 @@ def signals(count: int, scratch: Path, seed: int) -> dict[str, Any]:
     """Training processes that get SIGTERM at random moments."""
     chance = random.Random(seed)
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
-    started = time.monotonic()
-    go(scratch / "timing")
+    for name in ("warm", "timing"):
+        started = time.monotonic()
+        go(scratch / name)
     length = time.monotonic() - started
     states: dict[int, str] = {}
-    outcome = {"signals": count, "finished before": 0, "wrong exit": 0, "unsaved": 0, "late": 0, "slowest exit": 0.0}
-    for trial in range(count):
+    found = {"signals": 0, "came too late": 0, "before the first step": 0, "wrong exit": 0, "unsaved": 0, "late": 0}
+    slowest = 0.0
+    trial = 0
+    while found["signals"] < count:
+        trial += 1
         folder = scratch / f"signal-{trial}"
         child = os.fork()
         if child == 0:
-            code = 1
-            try:
-                go(folder)
-                code = 0
-            except Stopped as stopped:
-                code = int(stopped.code or 0)
-            finally:
-                os._exit(code)
+            _child(folder)
         time.sleep(chance.uniform(0.0, 1.0) * length)
         os.kill(child, signal.SIGTERM)
         asked = time.monotonic()
-        status = os.waitpid(child, 0)[1]
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         waited = time.monotonic() - asked
-        outcome["slowest exit"] = max(outcome["slowest exit"], waited)
-        outcome["late"] += waited > 20
-        if os.waitstatus_to_exitcode(status) == 0:
-            outcome["finished before"] += 1
-        elif os.waitstatus_to_exitcode(status) not in (143, -signal.SIGTERM):
-            outcome["wrong exit"] += 1
-        elif os.waitstatus_to_exitcode(status) == 143:
-            outcome["unsaved"] += not _whole(folder, states)
-    return outcome
+        if code == 0:
+            found["came too late"] += 1
+            continue
+        found["signals"] += 1
+        found["late"] += waited > 20
+        slowest = max(slowest, waited)
+        done = _steps_done(folder)
+        found["before the first step"] += done == 0
+        # Before the process has begun to train, nothing of ours is there to change how a signal ends it.
+        found["wrong exit"] += code != 143 and (code != -signal.SIGTERM or done > 0)
+        found["unsaved"] += done > 0 and not _saved(folder, done, states)
+    return {**found, "slowest exit": slowest}
 
 
-def _whole(folder: Path, states: dict[int, str]) -> bool:
-    """Whether a stopped run's newest state is whole and the same as that of others that stopped there."""
-    generations = Generations(folder, "state")
-    if not generations.steps():
-        return True  # the signal came before the first step: there is nothing to lose
-    step, _, _ = generations.load()
+def _child(folder: Path) -> NoReturn:
+    """A training process that writes a byte for each step it has done."""
+    told = os.open(f"{folder}.steps", os.O_WRONLY | os.O_CREAT)
+    code = 1
+    try:
+        go(folder, callback=lambda *_: os.write(told, b"."))
+        code = 0
+    except Stopped as stopped:
+        code = int(stopped.code or 0)
+    finally:
+        os._exit(code)
+
+
+def _steps_done(folder: Path) -> int:
+    told = Path(f"{folder}.steps")
+    return told.stat().st_size if told.exists() else 0
+
+
+def _saved(folder: Path, done: int, states: dict[int, str]) -> bool:
+    """Whether a stopped run's newest state is whole, of its last step, and that of others which stopped there."""
+    step, _, _ = Generations(folder, "state").load()
     digest = content(folder)[f"state-{step:010}.safetensors"]
-    return states.setdefault(step, digest) == digest
+    return step == done and states.setdefault(step, digest) == digest
 
 
 def main() -> int:

@@ -225,7 +225,7 @@ def on_device(tensor: Tensor) -> AbstractContextManager[object]:
 def call_for(
     state: Tensor, operands: Sequence[Tensor | None], random: dict[str, Any], segment: int = 0, **arguments: Any
 ) -> Call:
-    """The launch over ``state``, an operand and not empty; a tile has ``segment`` elements of a row (4 to 1024), if any."""
+    """The launch over ``state``, an operand and not empty. ``segment``: elements of a row in a tile, 4 to 1024."""
     rows = state.shape[0]
     elements = state.numel() // rows
     layout = layout_of(operands, state.shape)

@@ -357,3 +357,60 @@ def test_neither_noise_nor_target_is_stored(impl, reduction):
     size = 8 * 3 * 32 * 32
     assert large == [size, size], "the perturbed samples and the gradient, nothing else"
     assert small < 0.01
+
+
+def operation_arguments(**changes):
+    tables = [torch.ones(10), torch.ones(10), torch.ones(10)]
+    words = [torch.tensor(3), torch.tensor(2), None, 7]
+    arguments = {
+        "output": torch.ones(3, 5),
+        "labels": torch.tensor([0, 4, 9]),
+        "scale": tables[0],
+        "weight": tables[1],
+        "slope": tables[2],
+        "upstream": torch.tensor(0.5),
+        "clean": None,
+        **dict(zip(("seed", "draw", "sample_ids", "sample_offset"), words, strict=True)),
+        "noise": None,
+        "sums": True,
+        "gradient": True,
+        "impl": "auto",
+    }
+    return tuple((arguments | changes).values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sums": False},
+        {"gradient": False},
+        {"clean": torch.zeros(3, 5)},
+        {"upstream": torch.ones(3), "noise": torch.zeros(3, 5)},
+        {"sample_ids": torch.tensor([5, 6, 2**40]), "sample_offset": 0},
+    ],
+    ids=["both", "gradient", "sums", "clean", "noise", "ids"],
+)
+def test_opcheck_of_the_objective(changes):
+    torch.library.opcheck(torch.ops.fastlangevin.dsm.default, operation_arguments(**changes))
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([0, 4, 9])], ids=["drawn", "given"])
+def test_opcheck_of_the_perturbation(labels):
+    arguments = (torch.ones(3, 5), SIGMAS.float(), labels, torch.tensor(3), torch.tensor(2), None, 7, None, "auto")
+    torch.library.opcheck(torch.ops.fastlangevin.perturb.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_thousand_steps_compile_once():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    net, x = Net(), data((2, 6))
+    compiled = torch.compile(
+        lambda x, step: dsm_loss(net, x, SIGMAS, seed=step, step=step), fullgraph=True, backend=counter
+    )
+    losses = {compiled(x, torch.tensor(step)).item() for step in range(1000)}
+    assert counter.frame_count <= 4
+    assert len(losses) > 990, "each step has its own noise"

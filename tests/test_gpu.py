@@ -200,3 +200,68 @@ def test_values_at_the_edges():
         x, s = values.to(dtype), values.flip(1).to(dtype)
         options = {"a": 1.5, "b": 0.5, "seed": 3}
         same(fl.step(x.cuda(), s.cuda(), **options), fl.step(x, s, impl="cpp", **options))
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) > 1 and shape[0]] + [(300, 5)], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("options", [{}, {"output": "denoised"}, {"reduction": "none", "output": "noise"}], ids=str)
+def test_the_objective_and_its_gradient(shape, dtype, options):
+    sigmas = fl.geometric_sigmas(1.0, 0.01, 10)
+    results = []
+    for device, impl in (("cuda", "triton"), ("cpu", "cpp")):
+        x = state(shape, dtype).to(device)
+        h = state(shape, dtype, seed=1).to(device).requires_grad_()
+        objective = fl.DenoisingScoreMatching(sigmas, anneal_power=1.7, impl=impl, **options)
+        loss = objective(lambda x, labels, h=h: h, x, seed=3, step=9, sample_offset=2**40)
+        (gradient,) = torch.autograd.grad(loss.sum() * 0.5, h)
+        noisy = fl.perturb(x, sigmas.to(device), seed=3, draw=9, impl=impl)
+        results.append((loss, gradient, *objective.per_level, *noisy))
+    for found, wanted in zip(*results, strict=True):
+        same(found, wanted)
+
+
+def test_the_objective_in_layouts_and_in_a_graph():
+    sigmas = fl.geometric_sigmas(1.0, 0.01, 10)
+    objective = fl.DenoisingScoreMatching(sigmas)
+    x = state((16, 3, 32, 32)).cuda()
+    h = state((16, 3, 32, 32), seed=1).cuda()
+    step = torch.zeros((), dtype=torch.int64, device="cuda")
+    wanted = [objective(lambda x, labels: h, x, seed=3, step=number) for number in range(5)]
+    strided = objective(lambda x, labels: h.to(memory_format=torch.channels_last), x, seed=3, step=0)
+    same(strided, wanted[0])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = objective(lambda x, labels: h, x, seed=3, step=step)
+    for number in range(5):
+        step.fill_(number)
+        graph.replay()
+        same(loss, wanted[number])
+
+
+def test_the_objective_stores_neither_noise_nor_target():
+    sigmas = fl.geometric_sigmas(1.0, 0.01, 10)
+    objective = fl.DenoisingScoreMatching(sigmas)
+    x = state((64, 3, 64, 64)).cuda()
+    h = state((64, 3, 64, 64), seed=1).cuda().requires_grad_()
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss = objective(lambda x, labels: h, x, seed=3)
+        (gradient,) = torch.autograd.grad(loss, h)
+        extra = torch.cuda.max_memory_allocated() - before - 2 * x.nbytes
+        del loss, gradient
+    assert extra < 0.01 * x.nbytes
+
+
+def test_a_thousand_repeats_of_the_objective_have_the_same_bits():
+    sigmas = fl.geometric_sigmas(1.0, 0.01, 10)
+    objective = fl.DenoisingScoreMatching(sigmas)
+    x = state((64, 3, 32, 32)).cuda()
+    h = state((64, 3, 32, 32), seed=1).cuda().requires_grad_()
+    first = None
+    for _ in range(1000):
+        loss = objective(lambda x, labels: h, x, seed=3)
+        (gradient,) = torch.autograd.grad(loss, h)
+        found = (loss, gradient, *objective.per_level)
+        first = first or found
+        assert all(torch.equal(one, other) for one, other in zip(found, first, strict=True))

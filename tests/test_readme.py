@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fastlangevin as fl
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -25,16 +27,19 @@ def test_two_commands_each_with_its_own_setup():
     assert commands[1].rstrip().endswith("pytest")
 
 
-def test_the_code_runs(tmp_path):
-    (code,) = blocks("python")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_code_runs(code, tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=300)
 
 
 def test_every_name_exists():
-    names = set(re.findall(r"`fl\.([a-z_]+)[`(]", README))
+    names = set(re.findall(r"`fl\.([A-Za-z_]+)[`(]", README))
     assert len(names) >= 8
     for name in names:
         assert hasattr(fl, name), name
+    objectives = set(re.findall(r"`losses\.([a-z_]+)[`(]", README))
+    assert len(objectives) >= 6
+    assert objectives <= set(fl.losses.__all__)
 
 
 def test_pictures_are_there():

@@ -5,8 +5,10 @@ import logging
 import math
 import os
 import signal
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.stopping import Stopped
 from fastlangevin.training import Places, TrainConfig, train
 
+ROOT = Path(__file__).resolve().parents[1]
 TINY = {"steps": 20, "batch": 8, "lr": 5e-3, "warmup": 2, "log_every": 5, "save_every": 10}
 
 
@@ -296,3 +299,31 @@ def test_the_command_goes_on_after_a_signal_with_the_same_file(tmp_path, monkeyp
     assert main([*arguments, "--out", part, "--resume"]) == 0
     assert steps == [0, 1, 2, 3, 4, 5]
     assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_processes_that_get_a_signal_at_random_moments_have_saved_their_last_step(tmp_path):
+    # A process of its own: the harness forks, and this one has threads.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.preemption",
+            "--signals",
+            "5",
+            "--resumes",
+            "1",
+            "--json",
+            tmp_path / "found",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "found").read_text())["result"]
+    assert found["signals"] == 5
+    assert [found[name] for name in ("wrong exit", "unsaved", "late", "different")] == [0] * 4
+    assert found["control found out"]

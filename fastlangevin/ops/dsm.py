@@ -220,6 +220,8 @@ def dsm(
     seed, draw, *place = address
     if torch.compiler.is_compiling():
         seed, draw = tensor_word(seed, output), tensor_word(draw, output)
+        if draw is seed:
+            draw = draw.clone()  # PyTorch 2.13 traces no function that is given one tensor twice
     results: tuple[Tensor, Tensor, Tensor] = _Loss.apply(
         output, clean, labels, *tables, seed, draw, *place, reduction, impl
     )

@@ -70,7 +70,7 @@ def train(
     config: TrainConfig,
     places: Places | None = None,
     *,
-    callback: Callable[[int, float], None] | None = None,
+    callback: Callable[[int, float], object] | None = None,
 ) -> ScoreNet:
     """Trains a network.
 
@@ -107,7 +107,7 @@ class _Run:
         places: Places,
         world: World,
         stop: Stopping,
-        callback: Callable[[int, float], None] | None,
+        callback: Callable[[int, float], object] | None,
     ) -> None:
         self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
         self.source = source

@@ -85,6 +85,7 @@ void run(void* context, int64_t begin, int64_t end) {
 // 8 us of work on one thread, about what waking another costs.
 constexpr int64_t kGrain = 16384;
 constexpr int64_t kSerialBelow = 2 * kGrain;
+constexpr int64_t kHugePage = 1 << 19;  // 2 MiB of fp32
 
 constexpr int64_t kBytes[] = {4, 2, 2, 8, 1};  // of a Dtype
 
@@ -104,10 +105,14 @@ int execute(Plan& plan) {
         expect_writes(out.data, plan.batch * plan.elements * kBytes[out.dtype]);
     cut(plan, kernels.lanes, plan.kind == kDsm ? kLongestSegment : kChunk);
     Work work{&plan, denoises ? kernels.denoise : kernels.run};
-    if (plan.common.threads < 2 || plan.batch * plan.elements < kSerialBelow)
+    const int64_t threads = plan.common.threads, total = plan.batch * plan.elements;
+    if (threads < 2 || total < kSerialBelow) {
         run(&work, 0, plan.chunks);
-    else
-        parallel(plan.common.threads, plan.chunks, (kGrain + plan.span - 1) / plan.span, run, &work);
+    } else {
+        // Threads that share a new huge page wait for one of them to clear it: they get pages of their own.
+        const int64_t fair = total / (4 * threads), grain = fair < kHugePage ? fair : kHugePage;
+        parallel(threads, plan.chunks, ((grain > kGrain ? grain : kGrain) + plan.span - 1) / plan.span, run, &work);
+    }
     if (plan.kind == kDsm && plan.denoising.values) {
         const Environment environment;
         finish_sums(plan);

@@ -19,10 +19,11 @@ from bad_objective_rows import OBJECTIVES
 from bad_random_rows import RANDOM
 from bad_sampler_rows import SAMPLERS
 from bad_step_rows import STEP
+from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS = [*TRAINING, *STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

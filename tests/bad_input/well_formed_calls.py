@@ -23,6 +23,7 @@ from fastlangevin.losses.projections import projection_vectors
 from fastlangevin.losses.single import single_dsm_loss
 from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.training import TrainConfig
 
 Arguments = dict[str, Any]
 LADDER = [1.0, 0.5]
@@ -73,6 +74,10 @@ def _geometric(folder: Path) -> Arguments:
 
 def _dsm(folder: Path) -> Arguments:
     return {"net": lambda x, labels: -x, "x": numbers(2, 3), "sigmas": LADDER, "seed": 0}
+
+
+def _perturb(folder: Path) -> Arguments:
+    return {"x": numbers(2, 3), "sigmas": torch.tensor(LADDER), "seed": 0}
 
 
 def _at_data(**options: Any) -> Callable[[Path], Arguments]:
@@ -153,6 +158,9 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "adapt": (fl.adapt, _adapt),
     "adapted score": (lambda **arguments: fl.adapt(**arguments)(numbers(2, 3), torch.tensor([0, 1])), _adapt),
     "geometric_sigmas": (fl.geometric_sigmas, _geometric),
+    "perturb": (fl.perturb, _perturb),
+    "objective": (fl.DenoisingScoreMatching, lambda folder: {"sigmas": LADDER}),
+    "config": (TrainConfig, lambda folder: {"steps": 4, "batch": 8}),
     "dsm_loss": (fl.dsm_loss, _dsm),
     "esm_loss": (esm_loss, _at_data(true_score=lambda x: -2 * x)),
     "ism_loss": (ism_loss, _at_data()),
