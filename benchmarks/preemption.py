@@ -91,9 +91,12 @@ def resumes(count: int, scratch: Path, seed: int) -> dict[str, int]:
     go(whole)
     wanted = content(whole)
     different = 0
-    for trial in range(count):
+    # The first ones stop where a picture is due.
+    moments = [step for step in range(STEPS - 1) if (step + 1) % CONFIG.sample_every == 0]
+    moments += [chance.randrange(STEPS - 1) for _ in range(count)]
+    for trial, moment in enumerate(moments[:count]):
         folder = scratch / f"resume-{trial}"
-        stopped_at(folder, chance.randrange(STEPS - 1))
+        stopped_at(folder, moment)
         go(folder)
         found = content(folder)
         different += any(found.get(name) != wanted[name] for name in wanted if not name.startswith("state"))

@@ -52,8 +52,9 @@ class Stopped(SystemExit):
 class Stopping:
     """Context manager in which SIGTERM and SIGINT only set a flag; a second signal of a kind ends the process at once.
 
-    The first signal of a kind hands that kind back to the system, so the second one ends the process wherever it then
-    is, inside a library that does not return to Python too. The former handlers come back at the end of the block.
+    The first signal of a kind, once it has reached Python, hands that kind back to the system, so the second one ends
+    the process wherever it then is, inside a library that does not return to Python too. The former handlers come back
+    at the end of the block.
     Processes forked inside it treat signals as if it were not there: a flag that nobody polls would make them immortal.
 
     Attributes:

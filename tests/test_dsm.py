@@ -174,9 +174,8 @@ def test_levels_are_told_apart(impl):
     sums, counts = objective.per_level
     assert counts.tolist() == [1, 0, 0, 3, 0, 0, 0, 0, 0, 1]
     assert torch.equal(sums[[0, 9, 1]], torch.stack([values[3], values[1], torch.tensor(0.0)]))
-    assert torch.equal(sums[3], (values[0] + values[2]) + values[4]) or torch.isclose(
-        sums[3], values[[0, 2, 4]].sum(), rtol=2.0**-22
-    )
+    # Three values in lanes 0, 2 and 4 of 256, folded by halves: 0 and 4 first.
+    assert torch.equal(sums[3], (values[0] + values[4]) + values[2])
     mean = objective.per_level.mean()
     assert mean.isnan().tolist() == [count == 0 for count in counts.tolist()]
     assert torch.isclose(loss, sums.sum() / 5, rtol=2.0**-20)
@@ -402,7 +401,7 @@ def test_opcheck_of_the_perturbation(labels):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_a_thousand_steps_compile_once():
+def test_a_thousand_steps_compile_a_few_times_at_most():
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch._dynamo.reset()

@@ -1,5 +1,6 @@
 """Runs in a folder: they can end at any step and go on with the same bits, and refuse to go on as another run."""
 
+import functools
 import json
 import logging
 import math
@@ -72,6 +73,7 @@ def test_a_signal_while_samples_are_drawn_ends_the_run_soon(tmp_path, monkeypatc
 
     real = trainer.annealed_langevin
 
+    @functools.wraps(real)
     def interrupted(*arguments, callback, **options):
         def call(info):
             if info.step == 2:
@@ -84,8 +86,31 @@ def test_a_signal_while_samples_are_drawn_ends_the_run_soon(tmp_path, monkeypatc
     monkeypatch.setattr(trainer, "annealed_langevin", interrupted)
     with pytest.raises(Stopped):
         go(tmp_path, sample_every=5)
-    assert Generations(tmp_path, "state").steps() == [6]
+    assert Generations(tmp_path, "state").steps() == [5]
     assert not list(tmp_path.glob("samples-*"))
+    monkeypatch.undo()
+    go(tmp_path, sample_every=5, resume=True, save_every=10)
+    names = [f"samples-{step:010}.png" for step in (5, 10, 15, 20)]
+    assert sorted(path.name for path in tmp_path.glob("samples-*")) == names
+
+
+def test_a_signal_in_the_last_picture_ends_the_run_and_a_resume_draws_it(tmp_path, monkeypatch):
+    from fastlangevin.training import trainer
+
+    real = trainer.annealed_langevin
+
+    @functools.wraps(real)
+    def interrupted(*arguments, callback, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, callback=callback, **options)
+
+    monkeypatch.setattr(trainer, "annealed_langevin", interrupted)
+    with pytest.raises(Stopped):
+        go(tmp_path, sample_every=20)
+    assert not list(tmp_path.glob("samples-*"))
+    monkeypatch.undo()
+    go(tmp_path, sample_every=20, resume=True)
+    assert [path.name for path in tmp_path.glob("samples-*")] == ["samples-0000000020.png"]
 
 
 def test_a_signal_while_the_first_step_compiles_ends_it_at_once(tmp_path):
@@ -138,8 +163,9 @@ def test_tensorboard_gets_the_lines_where_it_is_installed(tmp_path, monkeypatch)
     written = {}
 
     class Writer:
-        def __init__(self, folder):
+        def __init__(self, folder, purge_step):
             self.folder = folder
+            written["purged"] = purge_step
 
         def add_scalar(self, name, value, step):
             written[name, step] = value
@@ -152,6 +178,7 @@ def test_tensorboard_gets_the_lines_where_it_is_installed(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
     go(tmp_path)
     assert written["closed"] == str(tmp_path / "tensorboard")
+    assert written["purged"] == 1
     for line in lines(tmp_path):
         assert written["loss", line["step"]] == line["loss"]
         assert written["level/2", line["step"]] == line["levels"][2]
@@ -161,9 +188,30 @@ def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path):
     with pytest.raises(Stopped):
         go(tmp_path, callback=stop_at(6))
     before = preemption.content(tmp_path)
-    with pytest.raises(ValueError, match=r"stopped at step 7; go on with it by resume=True \(--resume\)"):
-        go(tmp_path)
+    for changes in ({}, {"steps": 5}):
+        with pytest.raises(ValueError, match=r"stopped at step 7; go on with it by resume=True \(--resume\)"):
+            go(tmp_path, **changes)
+        assert preemption.content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("places", "error"),
+    [({"workers": -1}, ValueError), ({"sampling": {"epsilom": 1.0}}, TypeError), ({"device": "nowhere"}, RuntimeError)],
+)
+def test_a_bad_option_leaves_a_finished_run_alone(tmp_path, places, error):
+    go(tmp_path, steps=5)
+    before = preemption.content(tmp_path)
+    source = fl.data.as_source([torch.zeros(1, 4, 4)] * 4, name="stripes")
+    with pytest.raises(error):
+        train(preemption.build, source, TrainConfig(**TINY), Places(tmp_path, **places))
     assert preemption.content(tmp_path) == before
+
+
+def test_another_programs_log_is_left_alone(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl is not the log of a run; give the run another folder"):
+        go(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
 
 
 def test_a_finished_run_can_be_made_anew_and_resumed_without_harm(tmp_path):
@@ -230,6 +278,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_is_taken_when_asked(tmp_p
     with pytest.raises(ValueError, match=r"state-0000000015.*fallback=True"):
         go(tmp_path / "part", resume=True)
     resumed = go(tmp_path / "part", resume=True, fallback=True)
+    assert (tmp_path / "part" / "state-0000000015.damaged").read_bytes() == content
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
     assert lines(tmp_path / "part") == lines(tmp_path / "whole")
 

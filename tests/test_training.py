@@ -11,7 +11,7 @@ from fastlangevin import checkpoint, data
 from fastlangevin.cli import main
 from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.models import ConvConfig, ConvScore
-from fastlangevin.training import Average, TrainConfig, train
+from fastlangevin.training import Average, Places, TrainConfig, train
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 4)
 TINY = {"steps": 60, "batch": 32, "lr": 5e-3, "warmup": 5, "seed": 0}
@@ -118,14 +118,25 @@ def test_accumulation_sees_the_same_samples_and_noise():
     assert not torch.allclose(torch.tensor(other_noise), torch.tensor(losses), rtol=1e-5)
 
 
-def test_clipping_bounds_the_first_step():
-    def moved(clip):
-        net, _ = run(steps=1, ema=0.0, warmup=0, optimiser="adam", lr=1.0, clip=clip)
-        return net
+@pytest.mark.parametrize("parts", [1, 2])
+def test_clipping_bounds_the_norm_of_the_gradient(parts, monkeypatch):
+    norms = []
+    step = torch.optim.Adam.step
 
-    # Adam divides by the gradient's own size, so that a clipped first step is as long; eps = 1e-8 shows at 1e-9.
-    assert not torch.equal(weights(moved(0.0)), weights(moved(1e-9)))
-    assert torch.equal(weights(moved(0.0)), weights(moved(1e9)))
+    def seen(self, *arguments):
+        gradients = [each.grad for group in self.param_groups for each in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", seen)
+    run(steps=5, accumulate=parts)
+    free, norms[:] = list(norms), []
+    clip = (min(free) + max(free)) / 2
+    run(steps=5, clip=clip, accumulate=parts)
+    assert max(norms) <= clip * (1 + 1e-5)
+    assert max(free) > clip * 1.01, "the norms are so alike that clipping shows nothing"
+    # clip_grad_norm_ divides by norm + 1e-6.
+    assert norms[0] == pytest.approx(min(free[0], clip), rel=1e-5)
 
 
 # Inductor of PyTorch 2.13 uses torch.jit, which has been deprecated meanwhile.
@@ -172,6 +183,28 @@ def test_without_average_the_last_weights_are_returned():
         net.weight.fill_(3.0)
     average.update()
     assert average.weights["weight"].item() == 3.0
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_before_it_is_used():
+    def network():
+        net = build()
+        list(net.parameters())[-1].register_hook(lambda gradient: gradient * math.nan if net.calls == 4 else gradient)
+        net.calls = 0
+        net.register_forward_pre_hook(lambda *_: setattr(net, "calls", net.calls + 1))
+        nets.append(net)
+        return net
+
+    nets = []
+    with pytest.raises(RuntimeError, match=r"the norm of the gradient is nan at step 3; lower lr"):
+        train(network, stripes(), TrainConfig(**TINY))
+    assert all(parameter.isfinite().all() for parameter in nets[0].parameters())
+
+
+def test_a_device_that_is_not_there_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(RuntimeError, match="device is cuda, but PyTorch finds no CUDA device"):
+        train(build, stripes(), TrainConfig(**TINY), Places(device="cuda"))
 
 
 def test_rate_rises_and_falls():

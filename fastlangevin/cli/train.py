@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--channels", type=int, choices=[1, 3], default=None, help="of a folder's images; as they are")
     data.add_argument("--size", type=int, default=None, help="side of a folder's or CelebA's images")
     data.add_argument("--flip", action="store_true", help="mirror every second image, at random")
+    data.add_argument("--logit", type=float, default=None, metavar="ALPHA", help="train on logits; 1e-6 is usual")
     data.add_argument("--workers", type=int, default=0, help="processes that read files")
 
     model = parser.add_argument_group("network and ladder")
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--ema", type=float, default=defaults.ema, help="decay of the averaged weights, 0 for none")
     how.add_argument("--seed", type=int, default=defaults.seed, help=f"0 to {MAX_SEED}")
     how.add_argument("--objective", choices=["dsm", "ssm"], default=defaults.objective, help="denoising or sliced")
+    how.add_argument("--anneal-power", type=float, default=defaults.anneal_power, help="p of a level's weight sigma^p")
     how.add_argument("--optimiser", choices=["adam", "adamw"], default=defaults.optimiser, help="Adam or AdamW")
     how.add_argument("--weight-decay", type=float, default=defaults.weight_decay, help="of the optimiser")
     how.add_argument("--clip", type=float, default=defaults.clip, help="largest norm of the gradient, 0 for any")
@@ -90,12 +92,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keep.add_argument("--save-every", type=int, default=defaults.save_every, help="steps from one state to the next")
     keep.add_argument("--log-every", type=int, default=defaults.log_every, help="steps of a line of the log")
     keep.add_argument("--sample-every", type=int, default=0, help="steps between pictures of samples, 0 none")
+    keep.add_argument("--samples", type=int, default=defaults.samples, help="samples in a picture")
     keep.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: argparse.Namespace) -> int:
     out: Path = options.out
     check_writable(out, "digits.safetensors")
+    folder = options.folder or out.with_suffix(".run")
+    if folder == out:
+        raise ValueError(f"--out and the run's folder are both {out}; give another --run")
     config = _config(options)
     if options.threads is not None:
         if options.threads < 1:
@@ -113,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         std=std,
     )
     places = Places(
-        folder=options.folder or out.with_suffix(".run"),
+        folder=folder,
         resume=options.resume,
         fallback=options.fallback,
         workers=options.workers,
@@ -139,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> TrainConfig:
     names = {field.name for field in dataclasses.fields(TrainConfig)} - {"augment"}
     given = {name: value for name, value in vars(options).items() if name in names}
-    return TrainConfig(**given, augment=Augment(flip=options.flip))
+    return TrainConfig(**given, augment=Augment(flip=options.flip, logit=options.logit))
 
 
 def _source(options: argparse.Namespace) -> Source:

@@ -81,7 +81,7 @@ def loader(source: Source, batches: Sampler[list[int]], *, workers: int = 0, pin
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_as_it_is,
-        pin_memory=pin,
+        pin_memory=pin and source.device.type == "cpu",
         worker_init_fn=_stay_deaf,
         multiprocessing_context="spawn" if workers else None,
         # Otherwise each iterator takes its workers' seed, which nobody uses, from the global generator.

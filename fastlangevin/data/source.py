@@ -36,6 +36,7 @@ class Source(Dataset[Tensor]):
         greys: number of different values a pixel can have, multiples of 1 / (greys - 1); None: not quantised.
         classes: int64 ``(N,)``, or None. Training ignores them.
         in_memory: whether :meth:`take` is a single look-up, not worth a process of its own.
+        device: where samples come from.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source(Dataset[Tensor]):
     greys: int | None
     classes: Tensor | None = None
     in_memory = False
+    device = torch.device("cpu")
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -85,7 +87,7 @@ class Images(Source):
         if classes is not None and (not isinstance(classes, Tensor) or classes.shape[:1] != images.shape[:1]):
             found = tuple(classes.shape) if isinstance(classes, Tensor) else type(classes).__name__
             raise ValueError(f"classes must be a tensor of one entry for each of {len(images)} images, got {found}")
-        self.images, self.classes, self.name = images, classes, name
+        self.images, self.classes, self.name, self.device = images, classes, name, images.device
         self.shape = tuple(images.shape[1:])
         self.greys = _greys(greys, images)
         if self.greys is not None and images.is_floating_point():

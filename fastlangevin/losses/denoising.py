@@ -264,7 +264,7 @@ def _evaluate(
     address = Address(seed, step, ids, offset)
     loss, sums, counts = ops.dsm(
         h,
-        labels.to(x.device),
+        labels,
         tables(x.device, compute_dtype(h))[1],
         address,
         clean=x if output == "denoised" else None,

@@ -34,7 +34,7 @@ class TrainConfig:
         ema: limit of the decay of the averaged weights; 0 keeps no average.
         seed: 64-bit seed of the run.
         objective: ``"dsm"``, denoising, or ``"ssm"``, annealed sliced score matching, both over all levels.
-        anneal_power: p of the weight sigma^p of a level in denoising score matching.
+        anneal_power: p of the weight sigma^p of a level in denoising score matching; 2 in sliced.
         optimiser: ``"adam"`` or ``"adamw"``.
         weight_decay: of AdamW, decoupled; with Adam it is the L2 penalty's.
         clip: largest norm of the gradient; 0 does not clip.
@@ -88,6 +88,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        if self.objective == "ssm" and self.anneal_power != 2.0:
+            raise ValueError(f"anneal_power must be 2 with objective='ssm', got {self.anneal_power}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}; 1e-3 is a usual rate")
         if not 0 <= self.ema < 1:
@@ -97,6 +99,11 @@ class TrainConfig:
                 raise ValueError(f"{name} must be zero or more and finite, got {getattr(self, name)}; 0 turns it off")
         if self.batch % self.accumulate:
             raise ValueError(f"batch must be a multiple of accumulate, got {self.batch} and {self.accumulate}")
+        if self.compile and self.objective == "ssm":
+            raise ValueError(
+                "compile=True cannot train by objective='ssm', which needs second derivatives, and torch.compile gives "
+                "none; leave compile out"
+            )
         if not isinstance(self.augment, Augment):
             raise TypeError(f"augment must be an Augment, got {type(self.augment).__name__}")
 

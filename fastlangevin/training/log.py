@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,19 @@ class Window:
         for name, value in tensors.items():
             getattr(self, name)[: self.steps] = value
 
-    def check(self, first_step: int) -> None:
-        """Raises where a loss is not finite; the window's first row is step ``first_step``."""
-        losses = self.losses[: self.steps]
-        finite = losses.isfinite()
+    def check(self, first_step: int, norms: bool = True) -> None:
+        """Raises where a loss, or with ``norms`` a gradient, is not finite; the first row is step ``first_step``."""
+        losses, gradients = self.losses[: self.steps], self.norms[: self.steps]
+        finite = losses.isfinite() & gradients.isfinite() if norms else losses.isfinite()
         if bool(finite.all()):
             return
         row = int(finite.logical_not().nonzero()[0])
         bad = self.sums[row].isfinite().logical_not().nonzero().flatten().tolist()
         where = f" at level {', '.join(map(str, bad))} (0 = largest sigma)" if bad else ""
+        what = "loss" if not losses[row].isfinite() else "norm of the gradient"
+        value = losses[row] if what == "loss" else gradients[row]
         raise RuntimeError(
-            f"the loss is {losses[row].item()} at step {first_step + row}{where}; lower lr or raise warmup, clip the "
+            f"the {what} is {value.item()} at step {first_step + row}{where}; lower lr or raise warmup, clip the "
             "gradient, and check that the data are finite"
         )
 
@@ -93,13 +96,15 @@ class Log:
         self.path = path
         self.lines: list[dict[str, Any]] = []
         if path.exists():
-            for text in path.read_text(encoding="utf-8").splitlines():
+            for text in path.read_bytes().splitlines():
                 try:
                     line = json.loads(text)
-                except json.JSONDecodeError:
+                    if line["step"] > steps:
+                        break
+                except (ValueError, KeyError, TypeError):
+                    if not self.lines and steps == 0:
+                        raise ValueError(f"{path} is not the log of a run; give the run another folder") from None
                     break  # a kill can leave the last line cut short; it is made again
-                if line["step"] > steps:
-                    break
                 self.lines.append(line)
         write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
 
@@ -108,3 +113,8 @@ class Log:
         self.lines.append(line)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def flush(self) -> None:
+        """Returns when every line is on the disk."""
+        with open(self.path, "rb") as file:
+            os.fsync(file.fileno())

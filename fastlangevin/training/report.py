@@ -55,15 +55,23 @@ class Bar:
 
 
 class Board:
-    """TensorBoard's event files in ``folder/tensorboard``; nothing where TensorBoard is not installed."""
+    """TensorBoard's event files in ``folder/tensorboard``; nothing where TensorBoard is not installed.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the run.
+        done: steps that were done before; what an earlier part of the run told of later ones is taken back.
+    """
+
+    def __init__(self, folder: Path, done: int) -> None:
         self.writer: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        except Exception as error:  # one that does not fit the installed protobuf or NumPy raises what it likes
+            logger.warning("TensorBoard is installed but cannot be used: %s", error)
+            return
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
     def __enter__(self) -> Board:
         return self

@@ -2,25 +2,30 @@
 
 A run is a function of its configuration, its data and its network: weights start from the seed; the order of the data,
 what is done to them, the levels and the noise are addressed by seed, step and place in the batch. The same run gives
-the same bits on the same machine with the same number of threads, however often it was stopped; over several processes
-the samples' noise is the same to the bit and the weights to rounding.
+the same bits on the same machine with the same number of threads, however often it was stopped, for networks that draw
+no random numbers themselves; over several processes the samples' noise is the same to the bit and the weights to
+rounding.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
+import json
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastlangevin.data import AddressedBatches, Source, loader
+from fastlangevin.files import write_whole
 from fastlangevin.generations import Generations
 from fastlangevin.losses import DenoisingScoreMatching, annealed_ssm_loss
 from fastlangevin.models.base import ScoreNet
@@ -34,6 +39,8 @@ from fastlangevin.training.report import Bar, Board, draw_curves, draw_samples
 from fastlangevin.training.world import World, join
 
 __all__ = ["Places", "train"]
+
+logger = logging.getLogger("fastlangevin")
 
 PREFIX = "state"
 # The paper's step size at the last level, for ladders of its kind.
@@ -94,8 +101,11 @@ def train(
         fastlangevin.stopping.Stopped: a signal came; it ends the process with 143 or 130 where nobody catches it.
     """
     places = places or Places()
-    with Stopping() as stop, join(places.device) as world:
-        return _Run(build, source, config, places, world, stop, callback).go()
+    # Signals are caught once the processes have met: waiting for one that never comes must end by them.
+    with join(places.device) as world, Stopping() as stop:
+        with stop.immediately():
+            run = _Run(build, source, config, places, world, stop, callback)
+        return run.go()
 
 
 class _Run:
@@ -112,14 +122,13 @@ class _Run:
         self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
         self.source = source
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             net = build()
         self.net: ScoreNet = net.train().to(world.device)
         if config.channels_last:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model: nn.Module = self.net
-        if world.size > 1:
-            self.model = DistributedDataParallel(self.net)
+        self.parallel = DistributedDataParallel(self.net) if world.size > 1 else None
+        self.model: nn.Module = self.parallel or self.net
         if config.compile:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -128,16 +137,31 @@ class _Run:
         self.average = Average(self.net, config.ema)
         self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
-        self.window = Window(config.log_every, levels, world.device)
+        self.window = Window(min(config.log_every, config.steps), levels, world.device)
         self.description = state.describe(self.net, source, config)
         self.done = 0
+        self.order = AddressedBatches(
+            len(source),
+            batch=config.batch,
+            stop=config.steps,
+            seed=config.seed,
+            rank=world.rank,
+            world=world.size,
+            micro=config.accumulate,
+        )
+        self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
+        self.sampling = SAMPLING if places.sampling is None else places.sampling
+        inspect.signature(annealed_langevin).bind(self.net, self.net.sigmas, **self.sampling)
         self.generations: Generations | None = None
         self.log: Log | None = None
         if places.folder is not None:
             self._open(places.folder)
 
     def _open(self, folder: Path) -> None:
-        """Finds out what is in the run's folder, goes on from it where that is wanted, and begins the log."""
+        """Goes on from what is in the run's folder where that is wanted, and begins the log.
+
+        What another run left is removed last, when nothing can be wrong with this one any more.
+        """
         if self.world.leads:
             folder.mkdir(parents=True, exist_ok=True)
         self.world.wait()
@@ -145,17 +169,22 @@ class _Run:
         steps = self.generations.steps()
         if steps and self.places.resume:
             self._restore(self.generations)
-        elif steps and steps[-1] < self.config.steps:
-            raise ValueError(
-                f"{folder} holds a run that was stopped at step {steps[-1]}; go on with it by resume=True (--resume), "
-                "give another folder, or delete it"
-            )
-        elif steps and self.world.leads:
-            for step in steps:
-                self.generations.path(step).unlink()
+            self.order.start = self.done
+        elif steps:
+            found = self.generations.load(fallback=True)
+            if found.step < found.description["config"]["steps"]:
+                raise ValueError(
+                    f"{folder} holds a run that was stopped at step {found.step}; go on with it by resume=True "
+                    "(--resume), give another folder, or delete it"
+                )
         self.world.wait()
         if self.world.leads:
+            if not self.done:
+                for path in (*map(self.generations.path, steps), *folder.glob("samples-*.png")):
+                    path.unlink()
             self.log = Log(folder / "metrics.jsonl", self.done)
+            text = json.dumps({**self.description, "sampling": self.sampling}, indent=1)
+            write_whole(folder / "config.json", text.encode())
 
     def _restore(self, generations: Generations) -> None:
         step, tensors, description = generations.load(fallback=self.places.fallback)
@@ -163,15 +192,25 @@ class _Run:
         state.restore(tensors, description["updates"], self.net, self.optimiser, self.average, self.window)
         self.scaler.load_state_dict(description["scaler"])
         self.done = step
+        if self.world.leads:
+            for later in generations.steps():
+                if later > step:  # damaged, and skipped: it stays for a look at it, but is the newest no more
+                    path = generations.path(later)
+                    path.rename(path.with_suffix(".damaged"))
 
     def _save(self) -> None:
         if self.generations is None or not self.world.leads:
             return
         tensors = state.tensors(self.net, self.optimiser, self.average, self.window)
         description = {**self.description, "updates": self.average.updates, "scaler": self.scaler.state_dict()}
+        if self.log is not None:
+            self.log.flush()
         self.generations.save(self.done, tensors, description)
         if self.log is not None:
-            draw_curves(self.generations.folder / "curves.png", self.log.lines)
+            try:
+                draw_curves(self.generations.folder / "curves.png", self.log.lines)
+            except OSError as error:
+                logger.warning("the curves could not be drawn: %s", error)
 
     def go(self) -> ScoreNet:
         config, world = self.config, self.world
@@ -180,7 +219,11 @@ class _Run:
             self.bar = stack.enter_context(Bar(config.steps * config.batch, self.done * config.batch, shown))
             self.board = None
             if self.places.folder is not None and world.leads:
-                self.board = stack.enter_context(Board(self.places.folder))
+                self.board = stack.enter_context(Board(self.places.folder, self.done))
+            if self._pictures():  # a signal may have come before it was drawn
+                self._picture()
+                if self._leaves():
+                    self._leave()
             first = True
             for batches in self._steps():
                 # A first step compiles for as long as it likes; until it ends, what is on the disk is the whole state.
@@ -194,19 +237,8 @@ class _Run:
 
     def _steps(self) -> Iterator[list[Tensor]]:
         """The micro-batches of this process, step by step."""
-        config, world = self.config, self.world
-        order = AddressedBatches(
-            len(self.source),
-            batch=config.batch,
-            start=self.done,
-            stop=config.steps,
-            seed=config.seed,
-            rank=world.rank,
-            world=world.size,
-            micro=config.accumulate,
-        )
-        self.order = order
-        data = iter(loader(self.source, order, workers=self.places.workers, pin=world.device.type == "cuda"))
+        config = self.config
+        data = iter(self.data)
         for _ in range(self.done, config.steps):
             yield [next(data) for _ in range(config.accumulate)]
 
@@ -219,8 +251,7 @@ class _Run:
         told = torch.zeros(1 + 2 * levels, dtype=torch.float64, device=self.world.device)
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
-            waits = isinstance(self.model, DistributedDataParallel) and not last
-            with self.model.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with nullcontext() if self.parallel is None or last else self.parallel.no_sync():
                 loss = self._loss(batch, index) / len(batches)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             told[0] += loss.detach()
@@ -235,7 +266,7 @@ class _Run:
             torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), config.clip, norm)
         self.window.add(told[0] / self.world.size, told[1 : 1 + levels], told[1 + levels :], norm)
         if self.world.device.type == "cpu":
-            self._check()
+            self._check(step + 1 - self.window.steps)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
@@ -262,8 +293,9 @@ class _Run:
             h: Tensor = self.model(x, labels)
         return h
 
-    def _check(self) -> None:
-        self.window.check(self.done + 1 - self.window.steps)
+    def _check(self, first_step: int) -> None:
+        # A gradient scaler skips steps whose gradient is not finite: they spoil nothing.
+        self.window.check(first_step, norms=not self.scaler.is_enabled())
 
     def _after_step(self) -> None:
         """Log, picture, state: whatever is due after ``self.done`` steps, and the end if a signal asks for it."""
@@ -275,23 +307,35 @@ class _Run:
         saves = ends or leaves or done % config.save_every == 0
         logs = ends or done % config.log_every == 0
         if saves or logs:
-            self.window.check(done - self.window.steps)
+            self._check(done - self.window.steps)
         if logs:
             self._write_line()
         if saves:
             self._save()
         if leaves:
-            self.stop.check()
-            raise Stopped(signal.SIGTERM)  # it came to another process of the run
-        if config.sample_every and (ends or done % config.sample_every == 0):
+            self._leave()
+        if self._pictures():
             self._picture()
+            if self._leaves():
+                if not saves:
+                    self._save()
+                self._leave()
+
+    def _leave(self) -> NoReturn:
+        self.stop.check()
+        raise Stopped(signal.SIGTERM)  # it came to another process of the run
+
+    def _pictures(self) -> bool:
+        """Whether a picture of samples is due after ``self.done`` steps."""
+        every = self.config.sample_every
+        return bool(every and self.done and (self.done == self.config.steps or self.done % every == 0))
 
     def _leaves(self) -> bool:
         """Whether a signal has come, to this process or to another of the run."""
         asked = self.stop.signal is not None
         if self.world.size == 1:
             return asked
-        return bool(self.world.sum(torch.tensor(float(asked), device=self.world.device)))
+        return bool(self.world.sum(torch.tensor(float(asked))))
 
     def _write_line(self) -> None:
         line = self.window.line(self.done, self.config.rate(self.done - 1))
@@ -303,7 +347,7 @@ class _Run:
             self.board.write(line, self.bar.speed)
 
     def _picture(self) -> None:
-        """Samples of the averaged weights as a picture; given up where a signal comes, for the next step to see."""
+        """Samples of the averaged weights as a picture; given up where a signal comes, and drawn after a resume."""
         shape = self.source.shape
         if self.places.folder is None or not self.world.leads or len(shape) != 3 or shape[0] not in (1, 3):
             return
@@ -316,7 +360,7 @@ class _Run:
             seed=self.config.seed,
             device=self.world.device,
             callback=lambda _: self.stop.signal is not None,
-            **(self.places.sampling or SAMPLING),
+            **self.sampling,
         )
         if self.stop.signal is None:
             notes = {"step": self.done, "seed": self.config.seed}

@@ -56,11 +56,16 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
     if place.type == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError(f"device is {device}, but PyTorch finds no CUDA device here; use device='cpu'")
+        if place.index is None:
+            place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     started = distributed.is_available() and distributed.is_initialized()
     ours = not started and "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
     if ours:
-        distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        # Numbers on the host are summed there, so that asking whether to stop does not wait for a device.
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:
         if ours or started:
             yield World(distributed.get_rank(), distributed.get_world_size(), place)

@@ -53,6 +53,10 @@ TRAINING = [
     Row("unknown precision", "config", lambda k: {"precision": "fp8"}, ValueError, ("precision", "'fp8'", "bfloat16")),
     Row("batch not divisible", "config", lambda k: {"accumulate": 3}, ValueError, ("accumulate", "8", "3")),
     Row("augment a dict", "config", lambda k: {"augment": {}}, TypeError, ("augment", "Augment", "dict")),
+    Row("compiled ssm", "config", lambda k: {"compile": True, "objective": "ssm"}, ValueError, ("compile", "'ssm'")),
+    Row(
+        "ssm power", "config", lambda k: {"anneal_power": 1.0, "objective": "ssm"}, ValueError, ("anneal_power", "1.0")
+    ),
     Row("seed negative", "config", lambda k: {"seed": -1}, ValueError, ("seed", "-1")),
     Row("log_every zero", "config", lambda k: {"log_every": 0}, ValueError, ("log_every", "0")),
 ]
