@@ -1,18 +1,7 @@
-"""What the score networks share: the ladder, the frame around the learnt part, files.
-
-With a data mean m and a data variance v, the network F(u, i) that is learnt gives the score of level i as
-
-    s(x, i) = h / sigma_i,   h = -sigma_i (x - m) / (v + sigma_i^2) + sqrt(v / (v + sigma_i^2)) F(u, i),
-    u = (x - m) / sqrt(v + sigma_i^2)
-
-The division by sigma is technique 3 of Song and Ermon 2020; the first term of h is the exact score of the Gaussian
-N(m, v) at that level, and the factors keep the input and the target of F near unit variance at all levels (Karras,
-Aittala, Aila and Laine 2022, equation 7 and appendix B.6). F starts at zero, so a new network is that Gaussian's score.
-"""
+"""What the score networks share: the ladder, the checks of a call, files."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -32,33 +21,18 @@ class ScoreNet(nn.Module):
     Args:
         sigmas: ladder ``(L,)`` in the units of the data, largest first; kept as the buffer ``sigmas``.
         config: frozen dataclass of plain numbers that builds the network again.
-        mean: data mean m.
-        std: data standard deviation sqrt(v), positive.
+        persistent: whether the ladder is part of ``state_dict()``.
     """
 
     sigmas: Tensor
 
-    def __init__(self, sigmas: Sigmas, config: Any, *, mean: float, std: float) -> None:
+    def __init__(self, sigmas: Sigmas, config: Any, *, persistent: bool = True) -> None:
         super().__init__()
-        if not (math.isfinite(std) and std > 0):
-            raise ValueError(f"std must be finite and positive, got {std}; it is the standard deviation of the data")
-        if not math.isfinite(mean):
-            raise ValueError(f"mean must be finite, got {mean}; it is the mean of the data")
-        ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float32)
+        values = check_sigmas(sigmas)
         # Levels that differ in fp64 can be equal in the fp32 of the network, or zero.
-        check_sigmas(ladder)
-        self.register_buffer("sigmas", ladder)
+        check_sigmas(torch.tensor(values, dtype=torch.float32, device="cpu"))
+        self.register_buffer("sigmas", torch.tensor(values, dtype=torch.float32), persistent=persistent)
         self.config = config
-        self.mean = mean
-        self.variance = std * std
-
-    def features(self, u: Tensor, labels: Tensor) -> Tensor:
-        """The learnt part F: standardised input and levels ``(B,)`` to an output of the input's shape."""
-        raise NotImplementedError
-
-    def check_shape(self, x: Tensor) -> None:
-        """Raises if the network cannot take a batch of this shape."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Score of the data blurred by the level's noise.
@@ -70,6 +44,14 @@ class ScoreNet(nn.Module):
         Returns:
             Score, same shape and dtype as ``x``, in 1 / units of the data.
         """
+        raise NotImplementedError
+
+    def check_shape(self, x: Tensor) -> None:
+        """Raises if the network cannot take a batch of this shape."""
+        raise NotImplementedError
+
+    def check(self, x: Tensor, labels: Tensor) -> None:
+        """Raises unless the network can be called with these."""
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; convert it with .float()")
@@ -78,11 +60,10 @@ class ScoreNet(nn.Module):
         if x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"x is {x.dtype} but the network is {weights.dtype}; convert one: net.to(x.dtype)")
         check_labels(labels, x.shape[0], self.sigmas.numel())
-        sigma = self.sigmas[labels].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        total = self.variance + sigma * sigma
-        centred = x - self.mean
-        learnt = self.features(centred * total.rsqrt(), labels)
-        return learnt * ((self.variance / total).sqrt() / sigma) - centred / total
+
+    def sigma_of(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Each sample's noise level in the dtype of ``x``, of a shape that broadcasts against it."""
+        return self.sigmas[labels].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
     def save_pretrained(self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
         """Writes the network to one safetensors file; see :func:`fastlangevin.checkpoint.save`."""

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.models.base import ScoreNet, check_config
+from fastlangevin.models.base import check_config
+from fastlangevin.models.frame import FramedScore
 from fastlangevin.schedules import Sigmas
 
 __all__ = ["ConvConfig", "ConvScore"]
@@ -98,7 +99,7 @@ class Stage(nn.Module):
         return x
 
 
-class ConvScore(ScoreNet):
+class ConvScore(FramedScore):
     """Score network for images ``(B, C, H, W)``, conditioned on the noise level.
 
     Args:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.models.base import ScoreNet, check_config
+from fastlangevin.models.base import check_config
+from fastlangevin.models.frame import FramedScore
 from fastlangevin.schedules import Sigmas
 
 __all__ = ["MLP", "MLPConfig"]
@@ -60,7 +61,7 @@ class Layer(nn.Module):
         return x + out
 
 
-class MLP(ScoreNet):
+class MLP(FramedScore):
     """Score network for flat data ``(B, D)``, conditioned on the noise level.
 
     Args:
