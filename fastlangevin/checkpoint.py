@@ -20,7 +20,18 @@ from torch import Tensor
 from fastlangevin import container
 from fastlangevin.container import DamagedError
 from fastlangevin.generations import read_numbered
-from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.models import (
+    MLP,
+    NCSN,
+    ConvConfig,
+    ConvScore,
+    MLPConfig,
+    NCSNConfig,
+    NCSNv2,
+    NCSNv2Config,
+    NCSNv2Deeper,
+    NCSNv2Deepest,
+)
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.schedules import Sigmas, check_sigmas
@@ -34,6 +45,10 @@ FIELDS = {"format", "stream_version", "network", "config", "sigmas", "metadata"}
 NETWORKS: dict[str, tuple[Callable[..., ScoreNet], type]] = {
     "ConvScore": (ConvScore, ConvConfig),
     "MLP": (MLP, MLPConfig),
+    "NCSN": (NCSN, NCSNConfig),
+    "NCSNv2": (NCSNv2, NCSNv2Config),
+    "NCSNv2Deeper": (NCSNv2Deeper, NCSNv2Config),
+    "NCSNv2Deepest": (NCSNv2Deepest, NCSNv2Config),
 }
 
 
@@ -122,13 +137,15 @@ def load(path: str | os.PathLike[str], fallback: bool = False) -> Checkpoint:
             f"{source} has format {description['format']} and stream version {description['stream_version']}, this "
             f"fastlangevin reads {FORMAT_VERSION} and {STREAM_VERSION}; use the version that wrote it"
         )
-    return Checkpoint(_build(source, description, tensors), tensors["sigmas"], description["metadata"])
+    net = _build(source, description, tensors)
+    return Checkpoint(net, net.sigmas, description["metadata"])
 
 
 def _refused(source: Path, why: str) -> ValueError:
     return ValueError(
         f"{source} is not a checkpoint of fastlangevin, or it is damaged ({why}); fetch or write it again with "
-        "net.save_pretrained or fastlangevin.checkpoint.save (pickled .pth files are never read)"
+        "net.save_pretrained or fastlangevin.checkpoint.save (pickled .pth files are never read; of published ones "
+        "`fastlangevin convert` makes a checkpoint)"
     )
 
 
@@ -143,7 +160,8 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
     try:
         # The generator's state is the caller's: building a network draws weights that are overwritten.
         with torch.random.fork_rng(devices=[]):
-            net = network(tensors["sigmas"], config(**description["config"]))
+            # The ladder of NCSN is no part of its weights.
+            net = network(tensors.get("sigmas", description["sigmas"]), config(**description["config"]))
         net.load_state_dict(tensors)
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{source} does not describe its own weights: {error}; write it again") from error

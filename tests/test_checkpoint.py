@@ -223,7 +223,7 @@ def test_a_failure_leaves_the_old_file(saved, call, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"net": torch.nn.Linear(2, 2)}, TypeError, "net must be one of ConvScore, MLP, got Linear"),
+        ({"net": torch.nn.Linear(2, 2)}, TypeError, "net must be one of ConvScore, MLP, NCSN, .*, got Linear"),
         ({"sigmas": fl.geometric_sigmas(1.0, 0.2, 3)}, ValueError, "sigmas differ from net.sigmas"),
         ({"metadata": {"x": torch.zeros(1)}}, TypeError, "metadata must be made of dicts"),
         ({"metadata": {"x": float("nan")}}, TypeError, "metadata must be made of dicts"),

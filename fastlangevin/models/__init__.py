@@ -2,5 +2,18 @@
 
 from fastlangevin.models.conv import ConvConfig, ConvScore
 from fastlangevin.models.mlp import MLP, MLPConfig
+from fastlangevin.models.ncsn import NCSN, NCSNConfig
+from fastlangevin.models.ncsnv2 import NCSNv2, NCSNv2Config, NCSNv2Deeper, NCSNv2Deepest
 
-__all__ = ["MLP", "ConvConfig", "ConvScore", "MLPConfig"]
+__all__ = [
+    "MLP",
+    "NCSN",
+    "ConvConfig",
+    "ConvScore",
+    "MLPConfig",
+    "NCSNConfig",
+    "NCSNv2",
+    "NCSNv2Config",
+    "NCSNv2Deeper",
+    "NCSNv2Deepest",
+]
