@@ -1,4 +1,4 @@
-"""The command line: ``fastlangevin sample`` and ``fastlangevin train``."""
+"""The command line: ``fastlangevin sample``, ``fastlangevin train`` and ``fastlangevin convert``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    from fastlangevin.cli import sample, train
+    from fastlangevin.cli import convert, sample, train
 
     top = argparse.ArgumentParser(
-        prog="fastlangevin", description="Sample from score-based generative models, and train them."
+        prog="fastlangevin",
+        description="Sample from score-based generative models, train them, convert published ones.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     for name, module, summary in (
         ("sample", sample, "draw samples from a network and write them as a picture"),
         ("train", train, "train a score network by denoising score matching"),
+        ("convert", convert, "make a checkpoint of this package from a published one"),
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Help)
         module.add_arguments(command)
