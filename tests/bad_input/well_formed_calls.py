@@ -14,7 +14,7 @@ from data_calls import DATA_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, container
+from fastlangevin import chains, checkpoint, container, models
 from fastlangevin.generations import Generations
 from fastlangevin.losses.controlled import controlled_dsm_loss
 from fastlangevin.losses.explicit import esm_loss
@@ -22,7 +22,8 @@ from fastlangevin.losses.implicit import ism_loss
 from fastlangevin.losses.projections import projection_vectors
 from fastlangevin.losses.single import single_dsm_loss
 from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
-from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
+from fastlangevin.published import load_published
 from fastlangevin.training import TrainConfig
 
 Arguments = dict[str, Any]
@@ -94,6 +95,22 @@ def conv() -> ConvScore:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return ConvScore(LADDER, ConvConfig(widths=(4, 4), patch=1, blocks=1))
+
+
+def ncsn(name: str = "NCSN") -> Any:
+    network = getattr(models, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return network(LADDER, network.CONFIG(channels=1, width=4))
+
+
+def published(folder: Path) -> Arguments:
+    torch.save([{f"module.{key}": value for key, value in ncsn().state_dict().items()}, {}], folder / "checkpoint.pth")
+    return {"path": folder / "checkpoint.pth", "sigmas": LADDER}
+
+
+def _standard(name: str, side: int) -> tuple[Callable[..., Tensor], Callable[[Path], Arguments]]:
+    return _forward(lambda: ncsn(name)), lambda folder: {"x": numbers(2, 1, side, side), "labels": torch.tensor([0, 1])}
 
 
 def _build(network: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,6 +192,15 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "ConvConfig": (ConvConfig, lambda folder: {"channels": 1}),
     "MLP.forward": (_forward(mlp), lambda folder: {"x": numbers(2, 3), "labels": torch.tensor([0, 1])}),
     "ConvScore.forward": (_forward(conv), lambda folder: {"x": numbers(2, 1, 4, 4), "labels": torch.tensor([0, 1])}),
+    "NCSN": (_build(NCSN), lambda folder: {"sigmas": LADDER, "config": NCSNConfig(width=4)}),
+    "NCSNv2": (_build(NCSNv2), lambda folder: {"sigmas": LADDER, "config": NCSNv2Config(width=4)}),
+    "NCSNConfig": (NCSNConfig, lambda folder: {"channels": 1}),
+    "NCSNv2Config": (NCSNv2Config, lambda folder: {"channels": 1}),
+    "NCSN.forward": _standard("NCSN", 4),
+    "NCSNv2.forward": _standard("NCSNv2", 4),
+    "NCSNv2Deeper.forward": _standard("NCSNv2Deeper", 8),
+    "NCSNv2Deepest.forward": _standard("NCSNv2Deepest", 16),
+    "load_published": (load_published, published),
     "checkpoint.save": (checkpoint.save, _save),
     "checkpoint.load": (checkpoint.load, _load),
     "ConvScore.from_pretrained": (
