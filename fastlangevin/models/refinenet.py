@@ -137,7 +137,12 @@ class _Fusion(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """Chained residual pooling: y = ELU(x), and to it p_1 = conv(pool(norm(y))) and p_2 = conv(pool(norm(p_1)))."""
+    """Chained residual pooling: y = ELU(x), and to it p_1 = conv(pool(norm(y))) and p_2 = conv(pool(norm(p_1))).
+
+    With the maximum, torch.compile's Inductor of PyTorch 2.13 gets the gradient wrong on CPUs, by half of its largest
+    value: for any conv, in p + conv(max_pool2d(p)) with p = conv(x). The output is right, and so are the gradients of
+    the backends eager and aot_eager.
+    """
 
     def __init__(self, width: int, norm: Norm | None, pool: Pool) -> None:
         super().__init__()
