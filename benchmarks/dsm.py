@@ -206,7 +206,7 @@ def measure(elements: int, dtype: torch.dtype, device: torch.device, budget: flo
         if why:
             failures[name] = why
             del calls[name]
-    result = interleaved(calls, device, budget=budget)
+    result = interleaved(calls, device, rounds=41, budget=budget)
     for name, row in result.items():
         touched = (2 if name in ("perturb", "copy") else 4) * size * elements
         row["ns_per_element"] = row["median"] / elements * 1e9
