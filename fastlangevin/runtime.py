@@ -27,13 +27,18 @@ logger = logging.getLogger("fastlangevin")
 
 
 class Launchers(NamedTuple):
-    """The functions of an implementation, each with the arguments that :mod:`fastlangevin.ops.launch` passes."""
+    """The functions of an implementation, each with the arguments that :mod:`fastlangevin.ops` passes.
+
+    Of one that is None the reference takes the place.
+    """
 
     step: Callable[..., None]
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]
     rescale: Callable[..., None] | None
+    instance_norm: Callable[..., None] | None
+    instance_norm_backward: Callable[..., None] | None
 
 
 class UnavailableError(RuntimeError):
@@ -48,12 +53,21 @@ def _interpreting() -> bool:
 def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp as cpp
     import fastlangevin.kernels.cpp_denoising as denoising
+    import fastlangevin.kernels.cpp_norm as norm
 
     try:
         cpp.load()
     except (RuntimeError, OSError) as error:
         raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
-    return Launchers(step=cpp.step, randn=cpp.randn, perturb=denoising.perturb, dsm=denoising.dsm, rescale=None)
+    return Launchers(
+        step=cpp.step,
+        randn=cpp.randn,
+        perturb=denoising.perturb,
+        dsm=denoising.dsm,
+        rescale=None,
+        instance_norm=norm.instance_norm,
+        instance_norm_backward=norm.instance_norm_backward,
+    )
 
 
 @functools.cache
@@ -81,7 +95,15 @@ def _triton(device_type: str) -> Launchers:
                 f"Triton cannot compile and run a kernel on {device_type}: {type(error).__name__}: {error}; it needs a "
                 "C compiler and Python's headers at run time (Debian: apt-get install gcc python3-dev)"
             ) from error
-    return Launchers(step=step, randn=randn, perturb=perturb, dsm=dsm, rescale=rescale)
+    return Launchers(
+        step=step,
+        randn=randn,
+        perturb=perturb,
+        dsm=dsm,
+        rescale=rescale,
+        instance_norm=None,
+        instance_norm_backward=None,
+    )
 
 
 def _load(name: str, device_type: str) -> Launchers | None:

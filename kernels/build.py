@@ -147,7 +147,7 @@ def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
     objects = [
         (f"{name}-{source}.o", SOURCES / f"{source}.cpp", (*flags, *_names(name)))
         for name, flags in instruction_sets().items()
-        for source in ("kernel", "denoising")
+        for source in ("kernel", "denoising", "norm")
     ]
     objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
     objects += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
@@ -160,6 +160,7 @@ def _names(name: str) -> tuple[str, ...]:
         f'-DFL_HEADER="simd_{name}.h"',
         f"-DFL_KERNELS=fl_{name}",
         f"-DFL_DENOISE=fl_{name}_denoise",
+        f"-DFL_NORM=fl_{name}_norm",
         f'-DFL_NAME="{name}"',
     )
 

@@ -29,8 +29,10 @@ __all__ = [
     "SERIAL_BELOW",
     "chosen_set",
     "denoise",
+    "elu",
     "instruction_sets",
     "load",
+    "norm",
     "polar",
     "randn",
     "step",
@@ -52,6 +54,7 @@ _launch_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _step_plain: Callable[[bytes], int] | None = None
 _denoise: Callable[[bytes], int] | None = None
+_norm: Callable[[bytes], int] | None = None
 _set = -1
 
 Coefficient = float | Tensor
@@ -64,12 +67,13 @@ def _open(path: Path) -> ctypes.CDLL:
     found = library.fl_source_hash().decode()
     if found != builder.source_hash():
         raise OSError(f"{path} was built from other sources")
-    for name in ("fl_step_plain", "fl_run", "fl_denoise"):
+    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm"):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int
     library.fl_instruction_set.argtypes = [ctypes.c_int64]
     library.fl_instruction_set.restype = ctypes.c_char_p
+    library.fl_elu.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2]
     library.fl_polar.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     library.fl_polar.restype = ctypes.c_int
     return library
@@ -153,7 +157,7 @@ def load() -> ctypes.CDLL:
     Raises:
         RuntimeError: it cannot be had; the message says why and what to do.
     """
-    global _denoise, _library, _step_plain
+    global _denoise, _library, _norm, _step_plain
     with _launch_lock:
         if _library is not None:
             return _library
@@ -181,6 +185,7 @@ def load() -> ctypes.CDLL:
         _library = library
         _step_plain = library.fl_step_plain
         _denoise = library.fl_denoise
+        _norm = library.fl_norm
         return library
 
 
@@ -219,6 +224,14 @@ def denoise(request: bytes) -> None:
     if _denoise is None:
         load()
     if _denoise(request):  # type: ignore[misc]
+        _refused()
+
+
+def norm(request: bytes) -> None:
+    """Runs a request that :mod:`.cpp_norm` has packed."""
+    if _norm is None:
+        load()
+    if _norm(request):  # type: ignore[misc]
         _refused()
 
 
@@ -393,3 +406,22 @@ def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _refused()
     length, cosine, sine = (row[:count].reshape(words.shape) for row in results)
     return length, cosine, sine
+
+
+def elu(y: Tensor) -> tuple[Tensor, Tensor]:
+    """The activation of the norm, for sweeps over all floats: ELU and its derivative.
+
+    Args:
+        y: contiguous fp32 tensor.
+
+    Returns:
+        Two fp32 tensors of the same shape.
+    """
+    count = y.numel()
+    padded = torch.zeros((count + 15) // 16 * 16)
+    padded[:count] = y.flatten()
+    results = torch.empty(2, padded.numel())
+    if load().fl_elu(_set, padded.data_ptr(), padded.numel(), results[0].data_ptr(), results[1].data_ptr()):
+        _refused()
+    values, slopes = (row[:count].reshape(y.shape) for row in results)
+    return values, slopes

@@ -1,6 +1,10 @@
-"""The operations in plain PyTorch: the specification that the kernels follow bit for bit, on any device."""
+"""The operations in plain PyTorch: the specification of the kernels, on any device.
+
+They follow it bit for bit, but for the norm, where they differ by a few roundings.
+"""
 
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
+from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
     cos_sin,
     normal_pair,
@@ -16,6 +20,8 @@ from fastlangevin.reference.update import step
 __all__ = [
     "cos_sin",
     "dsm",
+    "instance_norm",
+    "instance_norm_backward",
     "level_of",
     "normal_pair",
     "perturb",
@@ -25,6 +31,7 @@ __all__ = [
     "randn",
     "segment_elements",
     "signed64",
+    "statistics",
     "step",
     "words",
 ]

@@ -1,5 +1,5 @@
 // out = c*x + a*score + b*z, a chunk at a time: compiled once for each instruction set (FL_HEADER, FL_KERNELS,
-// FL_DENOISE).
+// FL_DENOISE, FL_NORM).
 //
 // 12 bytes an fp32 element: x and score are read, out is written, z never leaves the first-level cache. Everything
 // is in an anonymous namespace: two objects must not share a function, or the linker could keep the wrong one.
@@ -12,6 +12,7 @@
 #include "philox.h"
 #include "operands.h"
 #include "draw.h"
+#include "expm1.h"
 
 namespace {
 
@@ -133,6 +134,14 @@ void run(const Plan& plan, int64_t first, int64_t last) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);  // orders the stores past the caches as well
 }
 
+// For sweeps over all floats: count is a multiple of 16.
+void elu_and_slope(const float* y, int64_t count, float* values, float* slopes) {
+    for (int64_t i = 0; i < count; i += kLanes) {
+        store(values + i, elu(load(y + i)));
+        store(slopes + i, elu_slope(load(y + i)));
+    }
+}
+
 // For sweeps over all words: count is a multiple of 16.
 void polar(const uint32_t* words, int64_t count, float* length, float* cosine, float* sine) {
     for (int64_t i = 0; i < count; i += kLanes) {
@@ -149,5 +158,6 @@ void polar(const uint32_t* words, int64_t count, float* length, float* cosine, f
 }  // namespace
 
 void FL_DENOISE(const Plan& plan, int64_t first, int64_t last);  // denoising.cpp
+void FL_NORM(const NormRequest& request, NormPass pass, int64_t first, int64_t last);  // norm.cpp
 extern const Kernels FL_KERNELS;
-const Kernels FL_KERNELS = {FL_NAME, kLanes, run, FL_DENOISE, polar};
+const Kernels FL_KERNELS = {FL_NAME, kLanes, run, FL_DENOISE, FL_NORM, elu_and_slope, polar};

@@ -120,6 +120,18 @@ int execute(Plan& plan) {
     return 0;
 }
 
+struct NormWork {
+    const NormRequest* request;
+    void (*run)(const NormRequest&, NormPass, int64_t, int64_t);
+    NormPass pass;
+};
+
+void run_norm(void* context, int64_t begin, int64_t end) {
+    const NormWork& work = *static_cast<const NormWork*>(context);
+    const Environment environment;
+    work.run(*work.request, work.pass, begin, end);
+}
+
 void set_operand(Plan& plan, int name, const Data& data) {
     plan.operand[name].data = static_cast<char*>(data.data);
     plan.operand[name].dtype = data.dtype;
@@ -174,6 +186,33 @@ FL_EXPORT int fl_denoise(const DenoisingRequest* request) {
     else
         set_layout(plan, request->tail, request->rank);
     return execute(plan);
+}
+
+FL_EXPORT int fl_norm(const NormRequest* request) {
+    const NormRequest& r = *request;
+    const int64_t set = r.instruction_set, threads = r.threads;
+    if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    NormWork work{request, (set < 0 ? best() : *kSets[set]).norm, kWholeSamples};
+    if (threads < 2 || r.batch * r.channels * r.pixels < kSerialBelow) {
+        run_norm(&work, 0, r.batch);
+    } else if (r.batch % threads == 0 || r.batch >= 4 * threads) {
+        parallel(threads, r.batch, 1, run_norm, &work);  // samples stay in the cache from pass to pass
+    } else {
+        const int64_t units = r.batch * (r.channels_last ? (r.channels + 31) / 32 : r.channels);
+        const int64_t grain = (units + 4 * threads - 1) / (4 * threads);
+        work.pass = kFirstPass;
+        parallel(threads, units, grain, run_norm, &work);
+        work.pass = kSecondPass;
+        parallel(threads, units, grain, run_norm, &work);
+    }
+    return 0;
+}
+
+FL_EXPORT int fl_elu(int64_t set, const float* y, int64_t count, float* values, float* slopes) {
+    if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    const Environment environment;
+    (set < 0 ? best() : *kSets[set]).elu(y, count, values, slopes);
+    return 0;
 }
 
 FL_EXPORT int fl_polar(int64_t set, const uint32_t* words, int64_t count, float* radius, float* cosine, float* sine) {

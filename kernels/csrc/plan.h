@@ -1,5 +1,5 @@
-// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest) and as the kernels read it (Plan). No
-// code here.
+// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormRequest) and as the kernels read it
+// (Plan, NormRequest). No code here.
 #pragma once
 
 #include <cstdint>
@@ -74,6 +74,21 @@ struct DenoisingRequest {
     int64_t tail[];
 };
 
+// InstanceNorm++: contiguous tensors, (B, C, H, W) or channels_last.
+struct NormRequest {
+    int64_t instruction_set, threads;
+    int64_t backward, activation, channels_last, dtype;
+    int64_t batch, channels, pixels;
+    void* out;             // backward: the gradient by x
+    const void *x, *other;  // other: the residual or null; backward: the gradient by out
+    const void *gamma, *alpha, *beta;                // in the computing dtype, like all below
+    int64_t gamma_stride, alpha_stride, beta_stride;  // from sample to sample
+    void *mean, *rstd;                               // written forward, read backward
+    void *by_gamma, *by_alpha, *by_beta;              // backward: the gradients of each sample
+};
+// Both passes over samples, or one over planes (blocks of channels in channels_last), which all threads end first.
+enum NormPass : int64_t { kWholeSamples, kFirstPass, kSecondPass };
+
 struct Operand {
     char* data;
     int64_t dtype;
@@ -106,5 +121,7 @@ struct Kernels {
     int lanes;
     void (*run)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
     void (*denoise)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
+    void (*norm)(const NormRequest& request, NormPass pass, int64_t first, int64_t last);
+    void (*elu)(const float* y, int64_t count, float* values, float* slopes);
     void (*polar)(const uint32_t* words, int64_t count, float* radius, float* cosine, float* sine);
 };
