@@ -22,39 +22,48 @@ template <class C>
 constexpr int kVectors = kBlock * sizeof(C) / sizeof(F);
 
 template <class C>
+constexpr int kPlaces = kBlock / kVectors<C>;  // of a vector
+
+template <class C>
 struct Block {
     Vector<C> at[kVectors<C>];
 };
 
-// `count` elements, the rest being `pad`.
+template <class C>
+FL_INLINE Vector<C> vector_at(const C* values, int j) {
+    Vector<C> x;
+    memcpy(&x, values + j * kPlaces<C>, sizeof x);
+    return x;
+}
+template <class C>
+FL_INLINE void put_vector(C* values, int j, Vector<C> x) {
+    memcpy(values + j * kPlaces<C>, &x, sizeof x);
+}
+
+// `count` elements where they lie, or in the buffer with `pad` behind them.
 template <class C, class T>
-FL_INLINE Block<C> load_block(const T* from, int64_t count, C pad) {
-    alignas(64) C buffer[kBlock];
-    const C* data = buffer;
-    if (sizeof(T) == sizeof(C) && count == kBlock) {
-        data = reinterpret_cast<const C*>(from);
-    } else if (count == kBlock) {
+FL_INLINE const C* read_block(const T* from, int64_t count, C pad, C* buffer) {
+    if (sizeof(T) == sizeof(C) && count == kBlock) return reinterpret_cast<const C*>(from);
+    if (count == kBlock) {
         read_run(buffer, from, 1, kBlock);
     } else {
         for (int64_t i = 0; i < kBlock; ++i) buffer[i] = pad;
         read_run(buffer, from, 1, count);
     }
-    Block<C> block;
-    for (int j = 0; j < kVectors<C>; ++j) memcpy(&block.at[j], data + j * (kBlock / kVectors<C>), sizeof(F));
-    return block;
+    return buffer;
 }
 
+// Where a block is to be put before write_block: where it belongs, or the buffer.
 template <class C, class T>
-FL_INLINE void store_block(T* to, int64_t count, const Block<C>& block) {
-    alignas(64) C buffer[kBlock];
-    const bool direct = sizeof(T) == sizeof(C) && count == kBlock;
-    C* const data = direct ? reinterpret_cast<C*>(to) : buffer;
-    for (int j = 0; j < kVectors<C>; ++j) memcpy(data + j * (kBlock / kVectors<C>), &block.at[j], sizeof(F));
-    if (direct) return;
-    if (count == kBlock)
-        write_run(to, buffer, 1, kBlock);
-    else
+FL_INLINE C* place_block(T* to, int64_t count, C* buffer) {
+    return sizeof(T) == sizeof(C) && count == kBlock ? reinterpret_cast<C*>(to) : buffer;
+}
+template <class C, class T>
+FL_INLINE void write_block(T* to, int64_t count, const C* buffer) {
+    if (count < kBlock)
         write_run(to, buffer, 1, count);
+    else if (sizeof(T) != sizeof(C))
+        write_run(to, buffer, 1, kBlock);
 }
 
 // A number for each element of a block: one for all, or one for each place.
@@ -65,8 +74,8 @@ struct Same {
 };
 template <class C>
 struct Each {
-    Block<C> values;
-    Vector<C> operator[](int j) const { return values.at[j]; }
+    alignas(64) C values[kBlock];
+    Vector<C> operator[](int j) const { return vector_at(values, j); }
 };
 
 // totals[s][i] = sum of place i of what body(block, sums) adds to sums[s].
@@ -80,8 +89,7 @@ FL_INLINE void sum_blocks(int64_t count, double (*totals)[kBlock], const Body& b
         for (int64_t block = start; block < end; ++block) body(block, sums);
         for (int s = 0; s < kSums; ++s) {
             alignas(64) C values[kBlock];
-            for (int j = 0; j < kVectors<C>; ++j)
-                memcpy(values + j * (kBlock / kVectors<C>), &sums[s].at[j], sizeof(F));
+            for (int j = 0; j < kVectors<C>; ++j) put_vector(values, j, sums[s].at[j]);
             for (int i = 0; i < kBlock; ++i) totals[s][i] += (double)values[i];
         }
     }

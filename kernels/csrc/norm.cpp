@@ -43,9 +43,9 @@ struct Unit {
     template <class Number>
     inline auto spread(const Number& number) const {
         if constexpr (kLast) {
-            alignas(64) C values[kBlock];
-            for (int64_t i = 0; i < kBlock; ++i) values[i] = i < width ? number(i) : (C)0;
-            return Each<C>{load_block(values, kBlock, (C)0)};
+            Each<C> each;
+            for (int64_t i = 0; i < kBlock; ++i) each.values[i] = i < width ? number(i) : (C)0;
+            return each;
         } else {
             return Same<C>{Vector<C>{} + number(0)};
         }
@@ -100,17 +100,18 @@ void find_statistics(const NormRequest& r, const Unit<C, kLast>& unit) {
     C* const rstd = static_cast<C*>(r.rstd) + unit.at;
     const double pixels = (double)r.pixels;
     double totals[1][kBlock];
+    alignas(64) C buffer[kBlock];
     sum_blocks<1, C>(unit.blocks, totals, [&](int64_t block, Block<C>* sums) {
-        const Block<C> values = load_block<C>(x + unit.offset(block), unit.count(block), (C)0);
-        for (int j = 0; j < kVectors<C>; ++j) sums[0].at[j] += values.at[j];
+        const C* const values = read_block(x + unit.offset(block), unit.count(block), (C)0, buffer);
+        for (int j = 0; j < kVectors<C>; ++j) sums[0].at[j] += vector_at(values, j);
     });
     unit.gather(totals[0]);
     for (int64_t i = 0; i < unit.width; ++i) mean[i] = (C)(totals[0][i] / pixels);
     const auto centre = unit.spread([&](int64_t i) { return mean[i]; });
     sum_blocks<1, C>(unit.blocks, totals, [&](int64_t block, Block<C>* sums) {
-        const Block<C> values = load_block<C>(x + unit.offset(block), unit.count(block), mean[0]);
+        const C* const values = read_block(x + unit.offset(block), unit.count(block), mean[0], buffer);
         for (int j = 0; j < kVectors<C>; ++j) {
-            const Vector<C> d = values.at[j] - centre[j];
+            const Vector<C> d = vector_at(values, j) - centre[j];
             sums[0].at[j] += d * d;
         }
     });
@@ -126,19 +127,20 @@ void normalise(const NormRequest& r, const Unit<C, kLast>& unit, const Sample<C>
     const auto mean = unit.spread([&](int64_t i) { return sample.mean[k + i]; });
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
+    alignas(64) C buffers[3][kBlock];
     for (int64_t block = 0; block < unit.blocks; ++block) {
         const int64_t at = unit.offset(block), count = unit.count(block);
-        Block<C> values = load_block<C>(x + at, count, (C)0);
+        const C* const values = read_block(x + at, count, (C)0, buffers[0]);
+        const C* const more = residual ? read_block(residual + at, count, (C)0, buffers[1]) : nullptr;
+        C* const to = place_block(out + at, count, buffers[2]);
+#pragma GCC unroll 2
         for (int j = 0; j < kVectors<C>; ++j) {
             // The mean first: folded into the shift, it would cancel digits where it is large beside the spread.
-            const Vector<C> y = (values.at[j] - mean[j]) * scale[j] + shift[j];
-            values.at[j] = r.activation ? elu(y) : y;
+            Vector<C> y = (vector_at(values, j) - mean[j]) * scale[j] + shift[j];
+            if (r.activation) y = elu(y);
+            put_vector(to, j, more ? vector_at(more, j) + y : y);
         }
-        if (residual) {
-            const Block<C> more = load_block<C>(residual + at, count, (C)0);
-            for (int j = 0; j < kVectors<C>; ++j) values.at[j] = more.at[j] + values.at[j];
-        }
-        store_block(out + at, count, values);
+        write_block(out + at, count, to);
     }
 }
 
@@ -151,13 +153,15 @@ void find_gradient_sums(const NormRequest& r, const Unit<C, kLast>& unit, const 
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
     double totals[2][kBlock];
+    alignas(64) C buffers[2][kBlock];
     sum_blocks<2, C>(unit.blocks, totals, [&](int64_t block, Block<C>* sums) {
         const int64_t at = unit.offset(block), count = unit.count(block);
-        const Block<C> values = load_block<C>(x + at, count, sample.mean[k]);
-        const Block<C> g = load_block<C>(upstream + at, count, (C)0);
+        const C* const values = read_block(x + at, count, sample.mean[k], buffers[0]);
+        const C* const g = read_block(upstream + at, count, (C)0, buffers[1]);
         for (int j = 0; j < kVectors<C>; ++j) {
-            const Vector<C> d = values.at[j] - mean[j];
-            const Vector<C> dy = r.activation ? g.at[j] * elu_slope(d * scale[j] + shift[j]) : g.at[j];
+            const Vector<C> d = vector_at(values, j) - mean[j];
+            Vector<C> dy = vector_at(g, j);
+            if (r.activation) dy *= elu_slope(d * scale[j] + shift[j]);
             sums[0].at[j] += dy;
             sums[1].at[j] += dy * d;
         }
@@ -192,16 +196,20 @@ void write_gradients(const NormRequest& r, const Unit<C, kLast>& unit, const Sam
         by_gamma[i] = sample.rstd[k + i] * by_gamma[i] + sample.alpha[k + i] * m * by_shift[k + i];
         by_alpha[i] = sample.gamma[k + i] * m * by_shift[k + i];
     }
+    alignas(64) C buffers[3][kBlock];
     for (int64_t block = 0; block < unit.blocks; ++block) {
         const int64_t at = unit.offset(block), count = unit.count(block);
-        const Block<C> values = load_block<C>(x + at, count, (C)0);
-        Block<C> g = load_block<C>(upstream + at, count, (C)0);
+        const C* const values = read_block(x + at, count, (C)0, buffers[0]);
+        const C* const g = read_block(upstream + at, count, (C)0, buffers[1]);
+        C* const to = place_block(out + at, count, buffers[2]);
+#pragma GCC unroll 2
         for (int j = 0; j < kVectors<C>; ++j) {
-            const Vector<C> d = values.at[j] - mean[j];
-            const Vector<C> dy = r.activation ? g.at[j] * elu_slope(d * scale[j] + shift[j]) : g.at[j];
-            g.at[j] = scale[j] * dy + (constant[j] - d * slope[j]);
+            const Vector<C> d = vector_at(values, j) - mean[j];
+            Vector<C> dy = vector_at(g, j);
+            if (r.activation) dy *= elu_slope(d * scale[j] + shift[j]);
+            put_vector(to, j, scale[j] * dy + (constant[j] - d * slope[j]));
         }
-        store_block(out + at, count, g);
+        write_block(out + at, count, to);
     }
 }
 
