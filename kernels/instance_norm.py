@@ -135,9 +135,8 @@ def apply_kernel(
     counts = tl.minimum(tl.maximum(pixels - first, 0), steps * PIXELS).to(dtype)[:, None]
     shares = counts / pixels.to(dtype)
     every = tl.arange(0, ALL)
-    all_means = tl.sum(
-        shares * split_sums(means_ptr, sample, every, every < channels, channels, splits, SPLITS), axis=0
-    )
+    all_means = split_sums(means_ptr, sample, every, every < channels, channels, splits, SPLITS)
+    all_means = tl.sum(shares * all_means, axis=0)
     centre, sharpness = across(all_means, every < channels, channels)
 
     channel = first_channel + tl.arange(0, CHANNELS)

@@ -1,6 +1,6 @@
 """The gradients of ``kernels.instance_norm``, in two launches; that of the residual is the incoming one.
 
-    dy = g where y > 0, g exp(y) otherwise        n = (x - mu_k) r_k        S1_k, S2_k = sums of dy and dy n over a plane
+    dy = g where y > 0, g exp(y) otherwise        n = (x - mu_k) r_k        S1_k, S2_k = sums of dy, dy n over a plane
     dbeta = S1        dgamma = S2 + alpha m S1        dalpha = gamma m S1        for each sample
     d_k = gamma_k alpha_k S1_k        e_k = (d_k - mean d - m_k sum(d m) / (C - 1)) / sqrt(var mu + 1e-5)
     dx = r gamma (dy - (S1 + n S2) / (HW)) + e / (HW)

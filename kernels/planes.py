@@ -20,8 +20,8 @@ from .layout import Launch
 
 EPSILON = tl.constexpr(1e-5)
 
-# 16 elements a thread. Every program of the second kernel reads the C*S results of its sample's splits: at 1024 of 4
-# bytes and 32 KiB of its own, an eighth more, from the second-level cache.
+# 16 elements a thread, 8 of fp64: with 16 the sums of the backward pass spill. Every program of the second kernel reads
+# the C*S results of its sample's splits: at 1024 of 4 bytes and 32 KiB of its own, an eighth more, from the cache.
 TILE = 4096
 WARPS = 8
 PROGRAMS = 512
@@ -48,9 +48,10 @@ def planes_of(x: Tensor) -> Planes:
     is_last = pixels == 1 or not x.is_contiguous()
     neighbours = channels if is_last else pixels
     width = math.gcd(neighbours, 16 // x.element_size())
+    tile = TILE // 2 if x.element_size() == 8 else TILE
     # Channels-last: no more neighbours than a line of 128 bytes, the rest of the tile being pixels to reduce.
-    columns = min(triton.next_power_of_2(neighbours), 128 // x.element_size() if is_last else TILE)
-    rows = min(triton.next_power_of_2(pixels if is_last else channels), TILE // columns)
+    columns = min(triton.next_power_of_2(neighbours), 128 // x.element_size() if is_last else tile)
+    rows = min(triton.next_power_of_2(pixels if is_last else channels), tile // columns)
     of_channels, of_pixels = (columns, rows) if is_last else (rows, columns)
     blocks, tiles = triton.cdiv(channels, of_channels), triton.cdiv(pixels, of_pixels)
     wanted = max(1, min(tiles, PROGRAMS // blocks, SPLIT_RESULTS // channels))
@@ -64,7 +65,7 @@ def planes_of(x: Tensor) -> Planes:
         "SPLITS": triton.next_power_of_2(splits),
         "ALL": triton.next_power_of_2(channels),
     }
-    warps = max(1, min(WARPS, rows * columns // 512))
+    warps = max(1, min(WARPS, rows * columns // (tile // WARPS)))
     launch = Launch(width, rows * columns // width, warps)
     return Planes(is_last, channels, pixels, blocks, tiles, splits, steps, launch, constants)
 
