@@ -265,3 +265,35 @@ def test_a_thousand_repeats_of_the_objective_have_the_same_bits():
         found = (loss, gradient, *objective.per_level)
         first = first or found
         assert all(torch.equal(one, other) for one, other in zip(found, first, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(64, 128, 32, 32), (1, 3, 256, 256), (5, 512, 4, 4), (3, 6, 33, 17)], ids=str)
+def test_instance_norm_and_its_gradient(shape, channels_last):
+    from fastlangevin.kernels.instance_norm import instance_norm
+    from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
+    from fastlangevin.models.norm import instance_norm_plus_plus
+
+    kept = torch.channels_last if channels_last else torch.contiguous_format
+    x, gradient = (state(shape, seed=seed).contiguous(memory_format=kept) for seed in (0, 1))
+    leaves = [x.double(), *(state(shape[:2], seed=seed).double() for seed in (2, 3, 4))]
+    want = instance_norm_plus_plus(*(leaf.requires_grad_() for leaf in leaves), activation=True)
+    wanted = want, *torch.autograd.grad(want, leaves, gradient.double())
+    x, gradient = x.cuda(), gradient.cuda()
+    parameters = [leaf.detach().float().cuda() for leaf in leaves[1:]]
+
+    def run():
+        out, grad_x = torch.full_like(x, math.nan), torch.full_like(x, math.nan)
+        mean, rstd, *rows = (torch.full_like(parameters[0], math.nan) for _ in range(5))
+        instance_norm(out, x, None, *parameters, mean, rstd, activation=True)
+        instance_norm_backward(grad_x, *rows, gradient, x, *parameters, mean, rstd, activation=True)
+        return out, grad_x, *rows
+
+    first = run()
+    for found, correct in zip(first, wanted, strict=True):
+        # Relative to the largest: means of few channels are of 1/sqrt(HW), and dividing by their deviation makes of a
+        # rounding of 2^-24 up to 10^2 of them; those of test_triton_norm.py are derived element by element.
+        scale = correct.abs().max().item()
+        torch.testing.assert_close(found.double().cpu(), correct.detach(), rtol=0, atol=1e-4 * scale)
+    for _ in range(100):
+        assert all(torch.equal(one, other) for one, other in zip(run(), first, strict=True))
