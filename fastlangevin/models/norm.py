@@ -1,7 +1,7 @@
 """InstanceNorm++, the normalisation of the noise conditional score networks (Song and Ermon 2019, appendix A).
 
-Its formula is in :mod:`fastlangevin.reference.norm`. Its second term keeps the differences of the channels' means, which
-plain instance normalisation removes.
+Its formula is in :mod:`fastlangevin.reference.norm`. Its second term keeps the differences of the channels' means,
+which plain instance normalisation removes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fastlangevin.ops.norm import instance_norm
 
 __all__ = ["ConditionalInstanceNormPlusPlus", "InstanceNormPlusPlus", "instance_norm_plus_plus"]
-
 
 
 def instance_norm_plus_plus(
