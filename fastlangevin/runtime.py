@@ -80,6 +80,8 @@ def _triton(device_type: str) -> Launchers:
             "before the program starts to run the kernels in Triton's interpreter"
         )
     from fastlangevin.kernels.dsm import dsm
+    from fastlangevin.kernels.instance_norm import instance_norm
+    from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
     from fastlangevin.kernels.perturb import perturb
     from fastlangevin.kernels.randn import randn
     from fastlangevin.kernels.rescale import rescale
@@ -101,8 +103,8 @@ def _triton(device_type: str) -> Launchers:
         perturb=perturb,
         dsm=dsm,
         rescale=rescale,
-        instance_norm=None,
-        instance_norm_backward=None,
+        instance_norm=instance_norm,
+        instance_norm_backward=instance_norm_backward,
     )
 
 
