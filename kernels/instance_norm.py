@@ -27,8 +27,8 @@ from .philox import load_as, round_to
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, for planes of 32 x 32 in either memory
-# format, with ELU and residual. On sm_90 fp32 takes 44 and 53, channels-last 43 and 67; all that precedes and follows
-# the tile is counted, about half of it. An H200 hides 24 and 96 of them; the first kernel is bound by arithmetic.
+# format, with ELU and residual. On sm_90 fp32 takes 44 and 53, channels-last 43 and 67; what precedes and
+# follows the tile is counted. By the rule there, an H200 hides 24 and 96 of them.
 INSTRUCTION_BUDGET = {
     "statistics": {torch.float32: 46, torch.bfloat16: 46, torch.float64: 95},
     "apply": {torch.float32: 69, torch.bfloat16: 72, torch.float64: 206},

@@ -3,7 +3,8 @@
 A contiguous sample (C, H, W) is a matrix of C rows of H*W neighbours, a channels-last one of H*W rows of C neighbours.
 A program has a tile of either, so that its accesses are of neighbours in both, and reduces it along the pixels. A long
 plane is split among programs, whose results are combined in the order of the splits. Tiles and splits are made from
-(C, H, W), the dtype and the memory format alone, so that a sample's bits do not hang on its batch.
+(C, H, W), the dtype and the memory format alone, so that a sample's bits do not hang on its batch; on a GPU they
+may on whether its storage begins at a multiple of 16 bytes, by which the compiler orders the sums in a program.
 """
 
 from __future__ import annotations
