@@ -123,7 +123,7 @@ def test_a_sample_is_the_same_alone_and_on_any_number_of_threads():
         torch.set_num_threads(threads)
 
 
-def test_everything_is_written(monkeypatch):
+def test_everything_is_written():
     # Outputs start as NaN, and what the kernels leave out stays that.
     fills = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
@@ -151,6 +151,7 @@ def test_gradients_and_second_derivatives_are_right(activation, rows):
     assert torch.autograd.gradgradcheck(f, (x, *rest))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_the_transforms_of_functions_go_through_plain_pytorch():
     x, gamma, alpha, beta, residual, upstream = inputs((2, 3, 2, 3), torch.float64)
 
@@ -181,6 +182,7 @@ def test_the_operations_are_well_registered(last):
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_it_compiles_whole_with_the_same_bits():
     tensors = inputs((2, 5, 4, 4), rows=False)
     leaves = [each.requires_grad_() for each in tensors[:5]]

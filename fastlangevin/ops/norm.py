@@ -200,7 +200,7 @@ def instance_norm(
             "spread of the channels' means is not defined"
         )
     dtype, shapes = compute_dtype(x), (x.shape[1:2], x.shape[:2])
-    parameters = []
+    parameters: list[Tensor] = []
     for name, parameter in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         floating(name, parameter)
         same_place(name, parameter, x)
@@ -224,6 +224,6 @@ def instance_norm(
             out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
             return out.contiguous(memory_format=_layout(x))
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, residual, *parameters) if t is not None)):
-            return _forward(x, residual, *parameters, activation, impl)[0]
+            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl)[0]
     result: Tensor = _Norm.apply(x, residual, *parameters, activation, impl)
     return result
