@@ -126,6 +126,15 @@ def _transforms() -> bool:
     return functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    """False of the batches that ``torch.autograd.grad(..., is_grads_batched=True)`` passes for one tensor."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
 class _Norm(torch.autograd.Function):
     """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
 
@@ -145,7 +154,7 @@ class _Norm(torch.autograd.Function):
         x, gamma, alpha, beta, mean, rstd = ctx.saved_tensors
         activation, impl = ctx.options
         compiling = torch.compiler.is_compiling()
-        if not compiling and (torch.is_grad_enabled() or _transforms()):
+        if not compiling and (torch.is_grad_enabled() or _transforms() or not _has_memory(grad_out)):
             # The statistics again, this time as functions of x.
             mean, rstd = reference.statistics(x)
             results = reference.instance_norm_backward(
