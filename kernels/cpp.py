@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from . import build as builder
+from . import openmp
 
 __all__ = [
     "CODES",
@@ -67,6 +68,8 @@ def _open(path: Path) -> ctypes.CDLL:
     found = library.fl_source_hash().decode()
     if found != builder.source_hash():
         raise OSError(f"{path} was built from other sources")
+    library.fl_use_openmp.argtypes = [ctypes.c_void_p]
+    library.fl_use_openmp(openmp.entry())
     for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm"):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]

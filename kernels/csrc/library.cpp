@@ -208,6 +208,8 @@ FL_EXPORT int fl_norm(const NormRequest* request) {
     return 0;
 }
 
+FL_EXPORT void fl_use_openmp(void* entry) { use_openmp(reinterpret_cast<Region>(entry)); }
+
 FL_EXPORT int fl_elu(int64_t set, const float* y, int64_t count, float* values, float* slopes) {
     if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
     const Environment environment;

@@ -1,4 +1,9 @@
-// A pool of POSIX threads, made by the first call that wants one and then kept.
+// Threads: those of the OpenMP run-time that the process computes with anyway, else a pool of POSIX threads, made by the
+// first call that wants one and then kept.
+//
+// OpenMP's threads wait awake for a while after each of PyTorch's operations. Others beside them have to be woken and get
+// half a core each: between the convolutions of a network a kernel of 40 us then takes 85 on two cores. A forked child
+// must not use its parent's OpenMP, GNU's waits for ever, and has the pool.
 //
 // Plain pthreads and no C++ run-time library: a library that needs a newer libstdc++ than the process has loaded (conda
 // environments) would not load. Any number of threads may call at once: jobs stand in a list and workers take the first
@@ -42,6 +47,10 @@ struct Pool {
 };
 
 std::atomic<Pool*> current{nullptr};
+std::atomic<Region> region{nullptr};
+pid_t region_process = 0;
+
+void help(void* job) { static_cast<Job*>(job)->work(); }
 
 void* serve(void* argument) {
     Pool& pool = *static_cast<Pool*>(argument);
@@ -91,8 +100,19 @@ void grow(Pool& pool, int64_t workers) {
 
 }  // namespace
 
+void use_openmp(Region entry) {
+    region_process = getpid();
+    region.store(entry, std::memory_order_release);
+}
+
 void parallel(int64_t threads, int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
     const int64_t shares = (count + grain - 1) / grain;
+    const Region openmp = threads > 1 && shares > 1 ? region.load(std::memory_order_acquire) : nullptr;
+    if (openmp && region_process == getpid()) {
+        Job job{body, context, count, grain, {0}, 0, 0, nullptr};
+        // All threads even where fewer would do: of a smaller team GNU's run-time ends the rest and starts them anew.
+        return openmp(help, &job, (unsigned)threads, 0);
+    }
     if (threads > shares) threads = shares;
     Pool* const pool = threads > 1 ? get_pool() : nullptr;
     if (!pool) return body(context, 0, count);
