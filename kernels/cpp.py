@@ -234,7 +234,10 @@ def norm(request: bytes) -> None:
     """Runs a request that :mod:`.cpp_norm` has packed."""
     if _norm is None:
         load()
-    if _norm(request):  # type: ignore[misc]
+    code = _norm(request)  # type: ignore[misc]
+    if code == 2:
+        raise ValueError("labels must be from 0 to the number of levels less 1, but one is not")
+    if code:
         _refused()
 
 

@@ -116,6 +116,8 @@ def apply_kernel(
     rstd_ptr,
     means_ptr,
     deviations_ptr,
+    labels_ptr,
+    levels: tl.int64,
     gamma_row: tl.int64,
     alpha_row: tl.int64,
     beta_row: tl.int64,
@@ -159,9 +161,15 @@ def apply_kernel(
     if turn == 0:
         tl.store(mean_ptr + sample * channels + channel, mean, mask=known)
         tl.store(rstd_ptr + sample * channels + channel, rstd, mask=known)
-    gamma = tl.load(gamma_ptr + sample * gamma_row + channel, mask=known, other=0)
-    alpha = tl.load(alpha_ptr + sample * alpha_row + channel, mask=known, other=0)
-    beta = tl.load(beta_ptr + sample * beta_row + channel, mask=known, other=0)
+    row = sample
+    if labels_ptr is not None:
+        row = tl.load(labels_ptr + sample)
+        # The host does not read labels that are on a device: one out of range makes its sample NaN.
+        known &= (row >= 0) & (row < levels)
+    nothing = float("nan")
+    gamma = tl.load(gamma_ptr + row * gamma_row + channel, mask=known, other=nothing)
+    alpha = tl.load(alpha_ptr + row * alpha_row + channel, mask=known, other=nothing)
+    beta = tl.load(beta_ptr + row * beta_row + channel, mask=known, other=nothing)
     shift = beta + gamma * alpha * ((mean - centre) * sharpness)
     y = (x - along(mean, IS_LAST)) * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST)
     if ACTIVATION:
@@ -182,6 +190,7 @@ def prepare(
     rstd: Tensor,
     *,
     activation: bool,
+    labels: Tensor | None = None,
 ) -> tuple[Call, Call]:
     """The two launches that :func:`instance_norm` makes, of the same arguments. ``x`` must not be empty."""
     planes = planes_of(x)
@@ -189,6 +198,7 @@ def prepare(
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x}
     shared.update(channels=planes.channels, pixels=planes.pixels, splits=planes.splits, steps=planes.steps)
     own = {"out_ptr": out, "residual_ptr": residual, "mean_ptr": mean, "rstd_ptr": rstd, "tiles": planes.tiles}
+    own |= {"labels_ptr": labels, "levels": gamma.shape[0]}
     for name, tensor in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         own |= {f"{name}_ptr": tensor, f"{name}_row": tensor.stride(0)}
     tile = {name: value for name, value in planes.constants.items() if name not in ("SPLITS", "ALL")}
@@ -202,7 +212,9 @@ def prepare(
     )
 
 
-def instance_norm(out: Tensor, x: Tensor, *operands: Tensor | None, activation: bool) -> None:
+def instance_norm(
+    out: Tensor, x: Tensor, *operands: Tensor | None, activation: bool, labels: Tensor | None = None
+) -> None:
     """Write the normalised ``x``. The caller has validated everything.
 
     Args:
@@ -212,9 +224,10 @@ def instance_norm(out: Tensor, x: Tensor, *operands: Tensor | None, activation: 
             ``(B, C)``, fp64 for fp64 x and fp32 otherwise, with neighbouring channels and any stride of the batch.
             ``mean`` and ``rstd`` ``(B, C)``, contiguous, same dtype, are written: mu and r.
         activation: whether ELU is applied.
+        labels: int64 ``(B,)``, each sample's row of ``gamma``, ``alpha`` and ``beta``; None: sample i has row i.
     """
     if x.numel():
-        calls = prepare(out, x, *operands, activation=activation)  # type: ignore[arg-type]
+        calls = prepare(out, x, *operands, activation=activation, labels=labels)  # type: ignore[arg-type]
         with on_device(x):
             for kernel, call in zip((statistics_kernel, apply_kernel), calls, strict=True):
                 kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps)

@@ -79,7 +79,7 @@ def partials(x: Tensor, planes: Planes) -> tuple[Tensor, Tensor]:
 
 
 # What may change from call to call and must never compile a kernel anew.
-SIZES = ("channels", "pixels", "splits", "steps", "gamma_row", "alpha_row", "beta_row")
+SIZES = ("channels", "pixels", "splits", "steps", "levels", "gamma_row", "alpha_row", "beta_row")
 
 
 @triton.jit

@@ -222,9 +222,9 @@ def test_the_order_of_the_parameters_matters_to_the_known_numbers():
 def test_norms_that_stand_before_an_activation_are_one_call_with_it(name, monkeypatch):
     seen = []
 
-    def count(x, gamma, alpha, beta, *, activation=False):
+    def count(x, gamma, alpha, beta, *, activation=False, **options):
         seen.append(activation)
-        return instance_norm_plus_plus(x, gamma, alpha, beta, activation=activation)
+        return instance_norm_plus_plus(x, gamma, alpha, beta, activation=activation, **options)
 
     monkeypatch.setattr(norm, "instance_norm_plus_plus", count)
     with torch.no_grad():

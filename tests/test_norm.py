@@ -224,6 +224,24 @@ def test_any_strides_and_an_empty_batch_are_taken():
     out.sum().backward()
 
 
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("impl", ["cpp", "reference"])
+def test_labels_choose_the_rows_of_a_table(impl, differentiable):
+    x, *_, residual, _ = inputs((5, 6, 4, 6))
+    table = fl.randn((7, 18), seed=3).requires_grad_(differentiable)
+    labels = torch.tensor([6, 0, 3, 3, 1])
+    rows = table[labels].chunk(3, 1)
+    options = {"residual": residual, "activation": True, "impl": impl}
+    got = instance_norm(x, *table.chunk(3, 1), labels=labels, **options)
+    assert torch.equal(got, instance_norm(x, *rows, **options))
+    odd = torch.stack([labels, labels], 1)[:, 0]
+    transposed = [each.t().contiguous().t() for each in table.chunk(3, 1)]
+    assert torch.equal(got, instance_norm(x, *transposed, labels=odd, **options))
+    for wrong in (labels + 1, labels - 1):
+        with pytest.raises(ValueError, match="labels must be from 0"):
+            instance_norm(x, *table.chunk(3, 1), labels=wrong, **options)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -235,6 +253,9 @@ def test_any_strides_and_an_empty_batch_are_taken():
         ({"alpha": torch.zeros(3, 3)}, ValueError, r"alpha must be"),
         ({"beta": 1.0}, TypeError, "beta must be a torch.Tensor"),
         ({"residual": torch.zeros(2, 3, 4, 5)}, ValueError, "residual must match x"),
+        ({"labels": torch.zeros(2, dtype=torch.int64)}, ValueError, r"gamma must be a table \(L, 3\)"),
+        ({"labels": torch.zeros(2), "gamma": torch.zeros(4, 3)}, TypeError, "labels must be an int64 tensor"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"shape \(2,\), got \(3,\)"),
         ({"impl": "cuda"}, ValueError, "impl must be one of"),
     ],
     ids=str,

@@ -215,6 +215,20 @@ def _elu_kernel(out_ptr, y_ptr, COUNT: tl.constexpr):
     tl.store(out_ptr + at, forward.elu(tl.load(y_ptr + at)))
 
 
+def test_labels_choose_rows_and_one_out_of_range_makes_its_sample_nan() -> None:
+    given = problem((5, 6, 4, 6))
+    table = torch.randn(7, 18, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    labels = torch.tensor([6, 0, 3, 3, 1], device=DEVICE)
+    rows = dataclasses.replace(given, **dict(zip(("gamma", "alpha", "beta"), table[labels].chunk(3, 1), strict=True)))
+    want, *statistics = rows.forward()
+    labels[2], labels[4] = 7, -1
+    out = torch.zeros_like(given.x)
+    forward.instance_norm(out, given.x, given.residual, *table.chunk(3, 1), *statistics, activation=True, labels=labels)
+    good = [0, 1, 3]
+    assert torch.equal(out[good], want[good])
+    assert out[[2, 4]].isnan().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_elu_near_zero_and_at_the_edges(dtype: torch.dtype) -> None:
     small = -torch.logspace(-30, 2, 4096 - 8, dtype=torch.float64)

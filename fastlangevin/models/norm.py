@@ -15,10 +15,10 @@ __all__ = ["ConditionalInstanceNormPlusPlus", "InstanceNormPlusPlus", "instance_
 
 
 def instance_norm_plus_plus(
-    x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, *, activation: bool = False
+    x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, *, labels: Tensor | None = None, activation: bool = False
 ) -> Tensor:
     """InstanceNorm++, and ELU behind it where that is wanted: see :func:`fastlangevin.ops.instance_norm`."""
-    return instance_norm(x, gamma, alpha, beta, activation=activation)
+    return instance_norm(x, gamma, alpha, beta, labels=labels, activation=activation)
 
 
 class InstanceNormPlusPlus(nn.Module):
@@ -57,5 +57,9 @@ class ConditionalInstanceNormPlusPlus(nn.Module):
             self.embed.weight[:, 2 * channels :] = 0.0
 
     def forward(self, x: Tensor, labels: Tensor, *, activation: bool = False) -> Tensor:
-        gamma, alpha, beta = self.embed(labels).chunk(3, dim=-1)
-        return instance_norm_plus_plus(x, gamma, alpha, beta, activation=activation)
+        if torch.is_grad_enabled() and self.embed.weight.requires_grad:
+            # One gradient of the table instead of three.
+            gamma, alpha, beta = self.embed(labels).chunk(3, dim=1)
+            return instance_norm_plus_plus(x, gamma, alpha, beta, activation=activation)
+        gamma, alpha, beta = self.embed.weight.chunk(3, dim=1)
+        return instance_norm_plus_plus(x, gamma, alpha, beta, labels=labels, activation=activation)

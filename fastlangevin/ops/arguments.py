@@ -117,14 +117,17 @@ def sizes(shape: Any) -> tuple[int, ...]:
     return tuple(size if torch.compiler.is_compiling() else int(size) for size in values)
 
 
-def check_labels(labels: Tensor, batch: int, levels: int) -> None:
-    """Raises unless labels are int64 ``(batch,)`` in [0, levels); values on a device are not read."""
+def check_labels(labels: Tensor, batch: int, levels: int, *, values: bool = True) -> None:
+    """Raises unless labels are int64 ``(batch,)`` in [0, levels).
+
+    Values are not read where they are on a device, nor with ``values=False``.
+    """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels must be an int64 tensor ({batch},) of levels, got {kind}; use torch.full or .long()")
     if labels.shape != (batch,):
         raise ValueError(f"labels must have one level for each sample, shape ({batch},), got {tuple(labels.shape)}")
-    if labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
+    if values and labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
         low, high = labels.aminmax()
         if low < 0 or high >= levels:
             raise ValueError(

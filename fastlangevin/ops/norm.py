@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastlangevin import reference
-from fastlangevin.ops.arguments import compute_dtype, floating, same_place
+from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
 from fastlangevin.runtime import choose
 
@@ -35,8 +36,16 @@ def _empty(x: Tensor, count: int) -> list[Tensor]:
 
 
 def _forward(
-    x: Tensor, residual: Tensor | None, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool, impl: str
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    activation: bool,
+    impl: str,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows."""
     launchers = choose(impl, x.device)[1]
     out, mean, rstd = results = _empty(x, 2)
     if x.numel() == 0:
@@ -51,12 +60,11 @@ def _forward(
         out,
         x.contiguous(memory_format=layout),
         None if residual is None else residual.contiguous(memory_format=layout),
-        _rows(gamma, x),
-        _rows(alpha, x),
-        _rows(beta, x),
+        *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
         mean,
         rstd,
         activation=activation,
+        labels=labels,
     )
     return out, mean, rstd
 
@@ -176,6 +184,7 @@ def instance_norm(
     alpha: Tensor,
     beta: Tensor,
     *,
+    labels: Tensor | None = None,
     residual: Tensor | None = None,
     activation: bool = False,
     impl: str = "auto",
@@ -191,6 +200,9 @@ def instance_norm(
         gamma: scale, ``(C,)`` or ``(B, C)``, any float dtype.
         alpha: weight of the channels' means, likewise.
         beta: shift, likewise.
+        labels: level of each sample, int64 ``(B,)``; ``gamma``, ``alpha`` and ``beta`` are then tables ``(L, C)`` with
+            a row for each level, which the kernel looks up where no gradient is wanted. On a device labels are not
+            range-checked: there a sample with one out of range is NaN.
         residual: added to the result, shape and dtype of ``x``.
         activation: whether ELU follows the norm: out where out > 0, exp(out) - 1 otherwise.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
@@ -208,16 +220,22 @@ def instance_norm(
             f"x must be (B, C, H, W) with at least 2 channels and a pixel, got {tuple(x.shape)}; of one channel the "
             "spread of the channels' means is not defined"
         )
-    dtype, shapes = compute_dtype(x), (x.shape[1:2], x.shape[:2])
+    batch, channels = x.shape[:2]
+    shapes: tuple[tuple[int, ...], ...]
+    if labels is None:
+        shapes, wanted = ((channels,), (batch, channels)), f"({channels},) or ({batch}, {channels})"
+    else:
+        levels = gamma.shape[0] if isinstance(gamma, Tensor) and gamma.ndim == 2 else 1
+        shapes, wanted = ((levels, channels),), f"a table (L, {channels}) of L levels, the same L for all"
+        check_labels(labels, batch, levels, values=False)
+        same_place("labels", labels, x)
+    dtype = compute_dtype(x)
     parameters: list[Tensor] = []
     for name, parameter in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         floating(name, parameter)
         same_place(name, parameter, x)
         if parameter.shape not in shapes:
-            raise ValueError(
-                f"{name} must be ({x.shape[1]},) or ({x.shape[0]}, {x.shape[1]}) for x of shape {tuple(x.shape)}, got "
-                f"{tuple(parameter.shape)}"
-            )
+            raise ValueError(f"{name} must be {wanted} for x of shape {tuple(x.shape)}, got {tuple(parameter.shape)}")
         parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
     if residual is not None:
         floating("residual", residual)
@@ -227,12 +245,23 @@ def instance_norm(
                 f"residual must match x, {tuple(x.shape)} and {x.dtype}, got {tuple(residual.shape)} and "
                 f"{residual.dtype}"
             )
+    plain = False
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.instance_norm is None or _transforms():
-            out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
-            return out.contiguous(memory_format=_layout(x))
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, residual, *parameters) if t is not None)):
-            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl)[0]
+        plain = launchers is None or launchers.instance_norm is None or _transforms()
+        differentiable = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
+        )
+        if not plain and not differentiable:
+            if labels is not None:
+                labels = labels.contiguous()
+                parameters = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
+            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl, labels)[0]
+    if labels is not None:
+        check_labels(labels, batch, levels)
+        parameters = [F.embedding(labels, each) for each in parameters]
+    if plain:
+        out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
+        return out.contiguous(memory_format=_layout(x))
     result: Tensor = _Norm.apply(x, residual, *parameters, activation, impl)
     return result

@@ -192,6 +192,8 @@ FL_EXPORT int fl_norm(const NormRequest* request) {
     const NormRequest& r = *request;
     const int64_t set = r.instruction_set, threads = r.threads;
     if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    for (int64_t i = 0; r.labels && i < r.batch; ++i)
+        if (r.labels[i] < 0 || r.labels[i] >= r.levels) return 2;
     NormWork work{request, (set < 0 ? best() : *kSets[set]).norm, kWholeSamples};
     if (threads < 2 || r.batch * r.channels * r.pixels < kSerialBelow) {
         run_norm(&work, 0, r.batch);
@@ -202,6 +204,10 @@ FL_EXPORT int fl_norm(const NormRequest* request) {
         const int64_t grain = (units + 4 * threads - 1) / (4 * threads);
         work.pass = kFirstPass;
         parallel(threads, units, grain, run_norm, &work);
+        if (r.groups && !r.backward) {
+            work.pass = kBetween;
+            run_norm(&work, 0, r.batch);
+        }
         work.pass = kSecondPass;
         parallel(threads, units, grain, run_norm, &work);
     }

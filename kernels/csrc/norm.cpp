@@ -1,9 +1,9 @@
-// InstanceNorm++ with its ELU and a residual, and its gradients: compiled once for each instruction set (FL_HEADER,
-// FL_NORM). The formulas are in reference/norm.py.
+// InstanceNorm++ with its ELU and a residual, group normalisation with its SiLU, and their gradients: compiled once for
+// each instruction set (FL_HEADER, FL_NORM). The formulas are in reference/norm.py and reference/group_norm.py.
 //
-// Two passes, since a plane's shift needs the means of all channels. A sample of the usual sizes stays in the
-// second-level cache between them: 8 bytes an fp32 element of memory forward, 12 backward. The order of all sums follows
-// from channels, pixels and layout alone.
+// Two passes, since a plane's scale or shift needs the statistics of other channels. A sample of the usual sizes stays in
+// the second-level cache between them: 8 bytes an fp32 element of memory forward, 12 backward. The order of all sums
+// follows from channels, pixels and layout alone.
 #include "plan.h"
 
 #include FL_HEADER
@@ -12,92 +12,18 @@
 #include "expm1.h"
 #include "sums.h"
 #include "blocks.h"
+#include "planes.h"
+#include "plus_plus.h"
+#include "group.h"
 
 namespace {
 
-constexpr double kEpsilon = 1e-5;
-
-// One channel's plane, or up to 32 neighbouring channels of a sample in channels_last: blocks of 32 pixels, or pixels
-// that are blocks of so many channels.
-template <class C, bool kLast>
-struct Unit {
-    int64_t sample, channel, width, at, first, step, blocks, elements;
-
-    Unit(const NormRequest& r, int64_t index) {
-        const int64_t units = kLast ? (r.channels + kBlock - 1) / kBlock : r.channels;
-        sample = index / units;
-        channel = index % units * (kLast ? kBlock : 1);
-        width = !kLast ? 1 : r.channels - channel < kBlock ? r.channels - channel : kBlock;
-        at = sample * r.channels + channel;
-        first = kLast ? sample * r.channels * r.pixels + channel : at * r.pixels;
-        step = kLast ? r.channels : kBlock;
-        blocks = kLast ? r.pixels : (r.pixels + kBlock - 1) / kBlock;
-        elements = r.pixels;
-    }
-    int64_t offset(int64_t block) const { return first + block * step; }
-    int64_t count(int64_t block) const {
-        if (kLast) return width;
-        return block + 1 < blocks ? kBlock : elements - block * kBlock;
-    }
-    // number(i) for the unit's channel i, as a block takes it.
-    template <class Number>
-    inline auto spread(const Number& number) const {
-        if constexpr (kLast) {
-            Each<C> each;
-            for (int64_t i = 0; i < kBlock; ++i) each.values[i] = i < width ? number(i) : (C)0;
-            return each;
-        } else {
-            return Same<C>{Vector<C>{} + number(0)};
-        }
-    }
-    // The sums of each channel from those of each place of a block.
-    static void gather(double* totals) {
-        if (!kLast) totals[0] = fold<kBlock>(totals);
-    }
-};
-
-// What a sample's channels have in common.
-template <class C>
-struct Sample {
-    const C *gamma, *alpha, *beta, *mean, *rstd;
-    int64_t channels;
-    double centre, inverse, shared = 0, along = 0;
-
-    Sample(const NormRequest& r, int64_t sample) : channels(r.channels) {
-        gamma = static_cast<const C*>(r.gamma) + sample * r.gamma_stride;
-        alpha = static_cast<const C*>(r.alpha) + sample * r.alpha_stride;
-        beta = static_cast<const C*>(r.beta) + sample * r.beta_stride;
-        mean = static_cast<const C*>(r.mean) + sample * channels;
-        rstd = static_cast<const C*>(r.rstd) + sample * channels;
-        double sum = 0, squares = 0;
-        for (int64_t k = 0; k < channels; ++k) sum += (double)mean[k];
-        centre = sum / (double)channels;
-        for (int64_t k = 0; k < channels; ++k) squares += ((double)mean[k] - centre) * ((double)mean[k] - centre);
-        inverse = 1 / __builtin_sqrt(squares / (double)(channels - 1) + kEpsilon);
-    }
-    double m(int64_t k) const { return ((double)mean[k] - centre) * inverse; }
-    C scale(int64_t k) const { return gamma[k] * rstd[k]; }
-    C shift(int64_t k) const { return beta[k] + gamma[k] * alpha[k] * (C)m(k); }
-    double by_m(int64_t k, const C* by_shift) const { return (double)gamma[k] * (double)alpha[k] * (double)by_shift[k]; }
-    // For by_mean: what the derivatives by all m have in common.
-    void read(const C* by_shift) {
-        for (int64_t k = 0; k < channels; ++k) {
-            shared += by_m(k, by_shift);
-            along += by_m(k, by_shift) * m(k);
-        }
-        shared /= (double)channels;
-        along /= (double)(channels - 1);
-    }
-    double by_mean(int64_t k, const C* by_shift) const {
-        return inverse * (by_m(k, by_shift) - shared - m(k) * along);
-    }
-};
-
+// By the planes of one sample: mean and 1 / sqrt(variance + epsilon), or variance where groups of planes are combined.
 template <class C, class T, bool kLast>
 void find_statistics(const NormRequest& r, const Unit<C, kLast>& unit) {
     const T* const x = static_cast<const T*>(r.x);
-    C* const mean = static_cast<C*>(r.mean) + unit.at;
-    C* const rstd = static_cast<C*>(r.rstd) + unit.at;
+    C* const mean = static_cast<C*>(r.groups ? r.plane_means : r.mean) + unit.at;
+    C* const spread = static_cast<C*>(r.groups ? r.plane_variances : r.rstd) + unit.at;
     const double pixels = (double)r.pixels;
     double totals[1][kBlock];
     alignas(64) C buffer[kBlock];
@@ -116,15 +42,18 @@ void find_statistics(const NormRequest& r, const Unit<C, kLast>& unit) {
         }
     });
     unit.gather(totals[0]);
-    for (int64_t i = 0; i < unit.width; ++i) rstd[i] = (C)(1 / __builtin_sqrt(totals[0][i] / pixels + kEpsilon));
+    for (int64_t i = 0; i < unit.width; ++i) {
+        const double variance = totals[0][i] / pixels;
+        spread[i] = (C)(r.groups ? variance : 1 / __builtin_sqrt(variance + r.epsilon));
+    }
 }
 
-template <class C, class T, bool kLast>
-void normalise(const NormRequest& r, const Unit<C, kLast>& unit, const Sample<C>& sample) {
+template <class C, class T, bool kLast, class Sample>
+void normalise(const NormRequest& r, const Unit<C, kLast>& unit, const Sample& sample) {
     const T *const x = static_cast<const T*>(r.x), *const residual = static_cast<const T*>(r.other);
     T* const out = static_cast<T*>(r.out);
     const int64_t k = unit.channel;
-    const auto mean = unit.spread([&](int64_t i) { return sample.mean[k + i]; });
+    const auto mean = unit.spread([&](int64_t i) { return sample.mean_at(k + i); });
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
     alignas(64) C buffers[3][kBlock];
@@ -137,31 +66,37 @@ void normalise(const NormRequest& r, const Unit<C, kLast>& unit, const Sample<C>
         for (int j = 0; j < kVectors<C>; ++j) {
             // The mean first: folded into the shift, it would cancel digits where it is large beside the spread.
             Vector<C> y = (vector_at(values, j) - mean[j]) * scale[j] + shift[j];
-            if (r.activation) y = elu(y);
+            if (r.activation) y = Sample::activate(y);
             put_vector(to, j, more ? vector_at(more, j) + y : y);
         }
         write_block(out + at, count, to);
     }
 }
 
-// Leaves the derivative by the shift in by_beta, and the sum of dy (x - mean) in by_gamma.
-template <class C, class T, bool kLast>
-void find_gradient_sums(const NormRequest& r, const Unit<C, kLast>& unit, const Sample<C>& sample) {
+// Where the sums of dy (x - mean) of a sample's planes are kept until its gradients are written.
+template <class C>
+C* moments_of(const NormRequest& r, int64_t sample) {
+    return static_cast<C*>(r.groups ? r.plane_variances : r.by_gamma) + sample * r.channels;
+}
+
+// Leaves the sums of dy in by_beta, and the moments.
+template <class C, class T, bool kLast, class Sample>
+void find_gradient_sums(const NormRequest& r, const Unit<C, kLast>& unit, const Sample& sample) {
     const T *const x = static_cast<const T*>(r.x), *const upstream = static_cast<const T*>(r.other);
     const int64_t k = unit.channel;
-    const auto mean = unit.spread([&](int64_t i) { return sample.mean[k + i]; });
+    const auto mean = unit.spread([&](int64_t i) { return sample.mean_at(k + i); });
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
     double totals[2][kBlock];
     alignas(64) C buffers[2][kBlock];
     sum_blocks<2, C>(unit.blocks, totals, [&](int64_t block, Block<C>* sums) {
         const int64_t at = unit.offset(block), count = unit.count(block);
-        const C* const values = read_block(x + at, count, sample.mean[k], buffers[0]);
+        const C* const values = read_block(x + at, count, sample.mean_at(k), buffers[0]);
         const C* const g = read_block(upstream + at, count, (C)0, buffers[1]);
         for (int j = 0; j < kVectors<C>; ++j) {
             const Vector<C> d = vector_at(values, j) - mean[j];
             Vector<C> dy = vector_at(g, j);
-            if (r.activation) dy *= elu_slope(d * scale[j] + shift[j]);
+            if (r.activation) dy *= Sample::slope_of(d * scale[j] + shift[j]);
             sums[0].at[j] += dy;
             sums[1].at[j] += dy * d;
         }
@@ -170,31 +105,24 @@ void find_gradient_sums(const NormRequest& r, const Unit<C, kLast>& unit, const 
     unit.gather(totals[1]);
     for (int64_t i = 0; i < unit.width; ++i) {
         static_cast<C*>(r.by_beta)[unit.at + i] = (C)totals[0][i];
-        static_cast<C*>(r.by_gamma)[unit.at + i] = (C)totals[1][i];
+        moments_of<C>(r, unit.sample)[k + i] = (C)totals[1][i];
     }
 }
 
-template <class C, class T, bool kLast>
-void write_gradients(const NormRequest& r, const Unit<C, kLast>& unit, const Sample<C>& sample) {
+template <class C, class T, bool kLast, class Sample>
+void write_gradients(const NormRequest& r, const Unit<C, kLast>& unit, Sample& sample) {
     const T *const x = static_cast<const T*>(r.x), *const upstream = static_cast<const T*>(r.other);
     T* const out = static_cast<T*>(r.out);
     const int64_t k = unit.channel;
-    const C pixels = (C)r.pixels, *const by_shift = static_cast<const C*>(r.by_beta) + unit.at - k;
-    C* const by_gamma = static_cast<C*>(r.by_gamma) + unit.at;
-    C* const by_alpha = static_cast<C*>(r.by_alpha) + unit.at;
-    const auto mean = unit.spread([&](int64_t i) { return sample.mean[k + i]; });
+    const C *const by_shift = static_cast<const C*>(r.by_beta) + unit.at - k, *const moments = moments_of<C>(r, unit.sample);
+    const auto mean = unit.spread([&](int64_t i) { return sample.mean_at(k + i); });
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
-    const auto constant = unit.spread([&](int64_t i) {
-        return ((C)sample.by_mean(k + i, by_shift) - sample.scale(k + i) * by_shift[k + i]) / pixels;
-    });
-    const auto slope = unit.spread([&](int64_t i) {
-        return sample.scale(k + i) * sample.rstd[k + i] * sample.rstd[k + i] * by_gamma[i] / pixels;
-    });
+    const auto constant = unit.spread([&](int64_t i) { return sample.constant(k + i, by_shift, moments); });
+    const auto slope = unit.spread([&](int64_t i) { return sample.slope(k + i, by_shift, moments); });
     for (int64_t i = 0; i < unit.width; ++i) {
-        const C m = (C)sample.m(k + i);
-        by_gamma[i] = sample.rstd[k + i] * by_gamma[i] + sample.alpha[k + i] * m * by_shift[k + i];
-        by_alpha[i] = sample.gamma[k + i] * m * by_shift[k + i];
+        if constexpr (Sample::kHasAlpha) static_cast<C*>(r.by_alpha)[unit.at + i] = sample.by_alpha(k + i, by_shift);
+        static_cast<C*>(r.by_gamma)[unit.at + i] = sample.by_gamma(k + i, by_shift, moments);
     }
     alignas(64) C buffers[3][kBlock];
     for (int64_t block = 0; block < unit.blocks; ++block) {
@@ -206,21 +134,27 @@ void write_gradients(const NormRequest& r, const Unit<C, kLast>& unit, const Sam
         for (int j = 0; j < kVectors<C>; ++j) {
             const Vector<C> d = vector_at(values, j) - mean[j];
             Vector<C> dy = vector_at(g, j);
-            if (r.activation) dy *= elu_slope(d * scale[j] + shift[j]);
+            if (r.activation) dy *= Sample::slope_of(d * scale[j] + shift[j]);
             put_vector(to, j, scale[j] * dy + (constant[j] - d * slope[j]));
         }
         write_block(out + at, count, to);
     }
 }
 
-template <class C, class T, bool kLast>
+template <class C, class T, bool kLast, class Sample>
 void run_units(const NormRequest& r, NormPass pass, int64_t first, int64_t last) {
     if (pass == kWholeSamples) {
         const int64_t units = kLast ? (r.channels + kBlock - 1) / kBlock : r.channels;
         for (int64_t sample = first; sample < last; ++sample) {
-            run_units<C, T, kLast>(r, kFirstPass, sample * units, (sample + 1) * units);
-            run_units<C, T, kLast>(r, kSecondPass, sample * units, (sample + 1) * units);
+            run_units<C, T, kLast, Sample>(r, kFirstPass, sample * units, (sample + 1) * units);
+            run_units<C, T, kLast, Sample>(r, kBetween, sample, sample + 1);
+            run_units<C, T, kLast, Sample>(r, kSecondPass, sample * units, (sample + 1) * units);
         }
+        return;
+    }
+    if (pass == kBetween) {
+        if (!r.backward)
+            for (int64_t sample = first; sample < last; ++sample) Sample(r, sample).combine();
         return;
     }
     if (pass == kFirstPass && !r.backward) {
@@ -229,7 +163,7 @@ void run_units(const NormRequest& r, NormPass pass, int64_t first, int64_t last)
     }
     for (int64_t index = first; index < last;) {
         Unit<C, kLast> unit(r, index);
-        Sample<C> sample(r, unit.sample);
+        Sample sample(r, unit.sample);
         if (r.backward && pass == kSecondPass) sample.read(static_cast<const C*>(r.by_beta) + unit.sample * r.channels);
         const int64_t own = unit.sample;
         for (; index < last && (unit = Unit<C, kLast>(r, index)).sample == own; ++index) {
@@ -243,10 +177,16 @@ void run_units(const NormRequest& r, NormPass pass, int64_t first, int64_t last)
     }
 }
 
+template <class C, class T, bool kLast>
+void run_kind(const NormRequest& r, NormPass pass, int64_t first, int64_t last) {
+    if (r.groups) return run_units<C, T, kLast, Group<C>>(r, pass, first, last);
+    run_units<C, T, kLast, PlusPlus<C>>(r, pass, first, last);
+}
+
 template <class C, class T>
 void run(const NormRequest& r, NormPass pass, int64_t first, int64_t last) {
-    if (r.channels_last) return run_units<C, T, true>(r, pass, first, last);
-    run_units<C, T, false>(r, pass, first, last);
+    if (r.channels_last) return run_kind<C, T, true>(r, pass, first, last);
+    run_kind<C, T, false>(r, pass, first, last);
 }
 
 }  // namespace

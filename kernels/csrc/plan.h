@@ -74,20 +74,26 @@ struct DenoisingRequest {
     int64_t tail[];
 };
 
-// InstanceNorm++: contiguous tensors, (B, C, H, W) or channels_last.
+// InstanceNorm++, or group normalisation: contiguous tensors, (B, C, H, W) or channels_last.
 struct NormRequest {
     int64_t instruction_set, threads;
     int64_t backward, activation, channels_last, dtype;
     int64_t batch, channels, pixels;
-    void* out;             // backward: the gradient by x
+    int64_t groups;  // 0: InstanceNorm++
+    double epsilon;
+    void* out;              // backward: the gradient by x
     const void *x, *other;  // other: the residual or null; backward: the gradient by out
-    const void *gamma, *alpha, *beta;                // in the computing dtype, like all below
-    int64_t gamma_stride, alpha_stride, beta_stride;  // from sample to sample
-    void *mean, *rstd;                               // written forward, read backward
-    void *by_gamma, *by_alpha, *by_beta;              // backward: the gradients of each sample
+    const void *gamma, *alpha, *beta;                 // in the computing dtype, like all below; groups have no alpha
+    int64_t gamma_stride, alpha_stride, beta_stride;  // from row to row
+    const int64_t* labels;                            // each sample's row, below `levels`; null: its number
+    int64_t levels;
+    void *mean, *rstd;                    // of each channel, or group: written forward, read backward
+    void *by_gamma, *by_alpha, *by_beta;  // backward: the gradients of each sample
+    void *plane_means, *plane_variances;  // groups: (B, C) to work in
 };
-// Both passes over samples, or one over planes (blocks of channels in channels_last), which all threads end first.
-enum NormPass : int64_t { kWholeSamples, kFirstPass, kSecondPass };
+// All passes over samples, or one over planes (blocks of channels in channels_last), which all threads end first; the one
+// between them is over samples.
+enum NormPass : int64_t { kWholeSamples, kFirstPass, kBetween, kSecondPass };
 
 struct Operand {
     char* data;
