@@ -45,7 +45,16 @@ NETWORKS = {"ncsn": fl.models.NCSN, "ncsnv2": fl.models.NCSNv2}
 BATCHES = {"cpu": (1, 8), "cuda": (1, 128)}
 NORM_SHAPES = ((16, 128, 32, 32), (16, 256, 16, 16), (1, 128, 32, 32), (1, 256, 16, 16))
 # Without a kernel: memory is made, or seen in another shape.
-FREE = {"empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "detach", "lift_fresh", "_unsafe_view"}
+FREE = {
+    "empty",
+    "new_empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty_strided",
+    "detach",
+    "lift_fresh",
+    "_unsafe_view",
+}
 
 Call = Callable[[], Tensor]
 

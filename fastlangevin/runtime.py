@@ -39,6 +39,7 @@ class Launchers(NamedTuple):
     rescale: Callable[..., None] | None
     instance_norm: Callable[..., None] | None
     instance_norm_backward: Callable[..., None] | None
+    add_elu: Callable[..., None] | None
 
 
 class UnavailableError(RuntimeError):
@@ -52,6 +53,7 @@ def _interpreting() -> bool:
 @functools.cache
 def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp as cpp
+    import fastlangevin.kernels.cpp_add_elu as add_elu
     import fastlangevin.kernels.cpp_denoising as denoising
     import fastlangevin.kernels.cpp_norm as norm
 
@@ -67,6 +69,7 @@ def _cpp() -> Launchers:
         rescale=None,
         instance_norm=norm.instance_norm,
         instance_norm_backward=norm.instance_norm_backward,
+        add_elu=add_elu.add_elu,
     )
 
 
@@ -79,6 +82,7 @@ def _triton(device_type: str) -> Launchers:
             "Triton runs on GPUs; for a CPU tensor use impl='cpp' or 'reference', or set TRITON_INTERPRET=1 "
             "before the program starts to run the kernels in Triton's interpreter"
         )
+    from fastlangevin.kernels.add_elu import add_elu
     from fastlangevin.kernels.dsm import dsm
     from fastlangevin.kernels.instance_norm import instance_norm
     from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
@@ -105,6 +109,7 @@ def _triton(device_type: str) -> Launchers:
         rescale=rescale,
         instance_norm=instance_norm,
         instance_norm_backward=instance_norm_backward,
+        add_elu=add_elu,
     )
 
 

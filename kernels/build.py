@@ -147,7 +147,7 @@ def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
     objects = [
         (f"{name}-{source}.o", SOURCES / f"{source}.cpp", (*flags, *_names(name)))
         for name, flags in instruction_sets().items()
-        for source in ("kernel", "denoising", "norm")
+        for source in ("kernel", "denoising", "norm", "add_elu")
     ]
     objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
     objects += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
@@ -161,6 +161,7 @@ def _names(name: str) -> tuple[str, ...]:
         f"-DFL_KERNELS=fl_{name}",
         f"-DFL_DENOISE=fl_{name}_denoise",
         f"-DFL_NORM=fl_{name}_norm",
+        f"-DFL_ADD_ELU=fl_{name}_add_elu",
         f'-DFL_NAME="{name}"',
     )
 

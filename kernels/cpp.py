@@ -36,6 +36,7 @@ __all__ = [
     "norm",
     "polar",
     "randn",
+    "refused",
     "step",
     "use_instruction_set",
 ]
@@ -70,7 +71,7 @@ def _open(path: Path) -> ctypes.CDLL:
         raise OSError(f"{path} was built from other sources")
     library.fl_use_openmp.argtypes = [ctypes.c_void_p]
     library.fl_use_openmp(openmp.entry())
-    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm"):
+    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm", "fl_add_elu"):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int
@@ -227,7 +228,7 @@ def denoise(request: bytes) -> None:
     if _denoise is None:
         load()
     if _denoise(request):  # type: ignore[misc]
-        _refused()
+        refused()
 
 
 def norm(request: bytes) -> None:
@@ -238,7 +239,7 @@ def norm(request: bytes) -> None:
     if code == 2:
         raise ValueError("labels must be from 0 to the number of levels less 1, but one is not")
     if code:
-        _refused()
+        refused()
 
 
 def step(
@@ -310,7 +311,7 @@ def step(
             total // batch,
         )
         if _step_plain(request):  # type: ignore[misc]
-            _refused()
+            refused()
         return
     _launch(
         _STEP,
@@ -386,10 +387,11 @@ def _launch(
         *layout,
     )
     if load().fl_run(request):
-        _refused()
+        refused()
 
 
-def _refused() -> None:
+def refused() -> None:
+    """Raises for the instruction set that was asked for."""
     raise RuntimeError(f"instruction set number {_set} does not run here; this processor has {instruction_sets()}")
 
 
@@ -409,7 +411,7 @@ def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     results = torch.empty(3, padded.numel(), dtype=torch.float32)
     pointers = [results[i].data_ptr() for i in range(3)] if count else [0, 0, 0]
     if count and load().fl_polar(_set, padded.data_ptr(), padded.numel(), *pointers):
-        _refused()
+        refused()
     length, cosine, sine = (row[:count].reshape(words.shape) for row in results)
     return length, cosine, sine
 
@@ -428,6 +430,6 @@ def elu(y: Tensor) -> tuple[Tensor, Tensor]:
     padded[:count] = y.flatten()
     results = torch.empty(2, padded.numel())
     if load().fl_elu(_set, padded.data_ptr(), padded.numel(), results[0].data_ptr(), results[1].data_ptr()):
-        _refused()
+        refused()
     values, slopes = (row[:count].reshape(y.shape) for row in results)
     return values, slopes

@@ -15,7 +15,7 @@ from . import cpp
 __all__ = ["group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward"]
 
 # NormRequest of csrc/plan.h.
-_pack = struct.Struct("10qd6Q3qQq7Q").pack
+_pack = struct.Struct("10qd7Q3qQq7Q").pack
 EPSILON = 1e-5  # of InstanceNorm++
 
 
@@ -23,6 +23,7 @@ def instance_norm(
     out: Tensor,
     x: Tensor,
     residual: Tensor | None,
+    total: Tensor | None,
     gamma: Tensor,
     alpha: Tensor,
     beta: Tensor,
@@ -32,12 +33,13 @@ def instance_norm(
     activation: bool,
     labels: Tensor | None = None,
 ) -> None:
-    """Writes the norm of ``x``, through ELU where that is wanted, plus the residual; and its statistics.
+    """Writes the norm of ``x``, or of ``x`` plus a residual, through ELU where that is wanted; and its statistics.
 
     Args:
         out: shape, dtype and layout of ``x``; does not overlap it.
         x: ``(B, C, H, W)`` with C > 1, contiguous or channels_last: fp32, fp16, bf16 or fp64.
         residual: as ``x``, or None.
+        total: as ``x``, overlaps nothing, written: ``x + residual``. None where there is no residual.
         gamma, alpha, beta: ``(B, C)``, any stride of the rows and 1 in them, of the computing dtype: fp64 for an fp64
             input and fp32 otherwise.
         mean, rstd: ``(B, C)``, contiguous, likewise: written.
@@ -48,7 +50,7 @@ def instance_norm(
     Raises:
         ValueError: a label is out of range.
     """
-    _launch(out, x, residual, (gamma, alpha, beta), mean, rstd, None, activation, labels=labels)
+    _launch(out, x, residual, (gamma, alpha, beta), mean, rstd, None, activation, total=total, labels=labels)
 
 
 def instance_norm_backward(
@@ -144,12 +146,13 @@ def _launch(
     gradients: tuple[int, int, int] | None,
     activation: bool,
     *,
+    total: Tensor | None = None,
     groups: int = 0,
     epsilon: float = EPSILON,
     labels: Tensor | None = None,
 ) -> None:
-    total = x.numel()
-    if total == 0:
+    elements = x.numel()
+    if elements == 0:
         return
     batch, channels = x.shape[:2]
     planes = mean.new_empty(2, batch, channels) if groups else None
@@ -158,19 +161,20 @@ def _launch(
     cpp.norm(
         _pack(
             cpp.chosen_set(),
-            1 if total < cpp.SERIAL_BELOW else torch.get_num_threads(),
+            1 if elements < cpp.SERIAL_BELOW else torch.get_num_threads(),
             gradients is not None,
             activation,
             not x.is_contiguous(),
             cpp.CODES[x.dtype],
             batch,
             channels,
-            total // (batch * channels),
+            elements // (batch * channels),
             groups,
             epsilon,
             out.data_ptr(),
             x.data_ptr(),
             0 if other is None else other.data_ptr(),
+            0 if total is None else total.data_ptr(),
             gamma.data_ptr(),
             0 if alpha is None else alpha.data_ptr(),
             beta.data_ptr(),

@@ -1,16 +1,16 @@
-"""InstanceNorm++ with ELU behind it and the residual added, in two launches.
+"""InstanceNorm++ of a tensor, or of the sum of two, with ELU behind it, in two launches.
 
     m_k = (mu_k - mean mu) / sqrt(var mu + 1e-5)        over the channels of a sample, the variance unbiased
     y   = (x - mu_k) (gamma_k r_k) + (beta_k + gamma_k alpha_k m_k)        r_k = 1 / sqrt(v_k + 1e-5)
-    out = residual + ELU(y)
+    out = ELU(y)        of x, or of total = x + residual
 
 in fp32 (fp64 for fp64 x), rounded once to the dtype of x. The first kernel has mean and sum of squared deviations of
 each split of a plane, each lane by Welford's update and the lanes by Chan's, so that nothing cancels; the second, which
 needs the means of all channels of its sample, combines them anew in every program rather than in a launch between.
 
 Bytes per element: x twice and out once, 12 for fp32, 6 for 16-bit, 24 for fp64, of which the second reading of x comes
-from the second-level cache where the batch fits it; the residual comes on top. A plane held in registers would save
-that reading, but the means of the other channels are in other programs.
+from the second-level cache where the batch fits it; for a sum two more, of the residual and the sum. A plane held in
+registers would save that reading, but the means of the other channels are in other programs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, on_device
-from .philox import load_as, round_to
+from .philox import load_as, round_to, widened
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, for planes of 32 x 32 in either memory
-# format, with ELU and residual. On sm_90 fp32 takes 44 and 53, channels-last 43 and 67; what precedes and
+# format, with ELU; "added" are the statistics of a sum. On sm_90 fp32 takes 44 and 53, channels-last 43 and 67; what precedes and
 # follows the tile is counted. By the rule there, an H200 hides 24 and 96 of them.
 INSTRUCTION_BUDGET = {
     "statistics": {torch.float32: 46, torch.bfloat16: 46, torch.float64: 95},
+    "added": {torch.float32: 49, torch.bfloat16: 50, torch.float64: 103},
     "apply": {torch.float32: 69, torch.bfloat16: 72, torch.float64: 206},
 }
 REGISTER_BUDGET = {torch.float32: 80, torch.bfloat16: 80, torch.float64: 120}
+# Of the statistics of a sum, which holds two tensors' tiles.
+REGISTER_BUDGET_ADDED = {torch.float32: 120, torch.bfloat16: 96, torch.float64: 144}
 
 # Below -1/2 exp(y) - 1 loses at most one bit of exp's; above, the Taylor series of expm1 to these powers of y is short
 # by 0.5^8 / 9! = 1.1e-8 of y in fp32 and 0.5^15 / 16! = 1.5e-18 in fp64, a quarter and a seventieth of a rounding.
@@ -62,6 +65,8 @@ def statistics_kernel(
     means_ptr,
     deviations_ptr,
     x_ptr,
+    residual_ptr,
+    total_ptr,
     channels: tl.int64,
     pixels: tl.int64,
     splits: tl.int64,
@@ -88,6 +93,11 @@ def statistics_kernel(
             sample, first_channel, first_pixel + step * PIXELS, channels, pixels, IS_LAST, ROWS, COLUMNS, WIDTH
         )
         x = load_as(x_ptr + offset, valid, dtype)
+        if residual_ptr is not None:
+            # Rounded as a tensor of the sum would be, and read back as it was rounded.
+            total = round_to(x + load_as(residual_ptr + offset, valid, dtype), total_ptr.dtype.element_ty)
+            tl.store(total_ptr + offset, total, mask=valid)
+            x = widened(total, dtype)
         away = tl.where(valid, x - mean, 0)
         mean += away * (1.0 / turn)
         squares += tl.where(valid, away * (x - mean), 0)
@@ -108,7 +118,6 @@ def statistics_kernel(
 def apply_kernel(
     out_ptr,
     x_ptr,
-    residual_ptr,
     gamma_ptr,
     alpha_ptr,
     beta_ptr,
@@ -174,8 +183,6 @@ def apply_kernel(
     y = (x - along(mean, IS_LAST)) * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST)
     if ACTIVATION:
         y = elu(y)
-    if residual_ptr is not None:
-        y += load_as(residual_ptr + offset, valid, dtype)
     tl.store(out_ptr + offset, round_to(y, out_ptr.dtype.element_ty), mask=valid)
 
 
@@ -183,6 +190,7 @@ def prepare(
     out: Tensor,
     x: Tensor,
     residual: Tensor | None,
+    total: Tensor | None,
     gamma: Tensor,
     alpha: Tensor,
     beta: Tensor,
@@ -197,13 +205,20 @@ def prepare(
     means, deviations = partials(x, planes)
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x}
     shared.update(channels=planes.channels, pixels=planes.pixels, splits=planes.splits, steps=planes.steps)
-    own = {"out_ptr": out, "residual_ptr": residual, "mean_ptr": mean, "rstd_ptr": rstd, "tiles": planes.tiles}
+    added = {"residual_ptr": residual, "total_ptr": total}
+    own = {
+        "out_ptr": out,
+        "x_ptr": x if total is None else total,
+        "mean_ptr": mean,
+        "rstd_ptr": rstd,
+        "tiles": planes.tiles,
+    }
     own |= {"labels_ptr": labels, "levels": gamma.shape[0]}
     for name, tensor in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         own |= {f"{name}_ptr": tensor, f"{name}_row": tensor.stride(0)}
     tile = {name: value for name, value in planes.constants.items() if name not in ("SPLITS", "ALL")}
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | tile, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | added | tile, planes.launch),
         Call(
             (x.shape[0] * planes.tiles, planes.blocks, 1),
             shared | own | planes.constants | {"ACTIVATION": activation},
@@ -220,9 +235,9 @@ def instance_norm(
     Args:
         out: result, the shape, dtype and strides of ``x``, which it does not overlap.
         x: ``(B, C, H, W)`` with C > 1, contiguous or channels-last, any float dtype.
-        operands: ``residual``, as ``x`` or None, is added behind the activation. ``gamma``, ``alpha`` and ``beta``
-            ``(B, C)``, fp64 for fp64 x and fp32 otherwise, with neighbouring channels and any stride of the batch.
-            ``mean`` and ``rstd`` ``(B, C)``, contiguous, same dtype, are written: mu and r.
+        operands: ``residual``, as ``x`` or None; ``total``, as ``out``, their sum, written, or None likewise.
+            ``gamma``, ``alpha`` and ``beta`` ``(B, C)``, fp64 for fp64 x and fp32 otherwise, with neighbouring channels
+            and any stride of the batch. ``mean`` and ``rstd`` ``(B, C)``, contiguous, same dtype, written: mu and r.
         activation: whether ELU is applied.
         labels: int64 ``(B,)``, each sample's row of ``gamma``, ``alpha`` and ``beta``; None: sample i has row i.
     """

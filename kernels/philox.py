@@ -160,7 +160,11 @@ def interleave8(v0, v1, v2, v3, v4, v5, v6, v7):
 @triton.jit
 def load_as(ptrs, valid, dtype: tl.constexpr):
     """Elements widened or narrowed to fp32 or fp64."""
-    value = tl.load(ptrs, mask=valid)
+    return widened(tl.load(ptrs, mask=valid), dtype)
+
+
+@triton.jit
+def widened(value, dtype: tl.constexpr):
     if value.dtype == tl.bfloat16:
         value = value.to(tl.float32)  # the interpreter widens bf16 to no other type
     return value.to(dtype)

@@ -31,8 +31,9 @@ STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean")
 FAST = [f"{kind}-{name}" for kind in ("step", "randn", "rand", *OBJECTIVE) for name in STATES]
 # InstanceNorm++ in either memory format: its arithmetic is nobody's stream and may be contracted.
-NORM = ("statistics", "apply", "sums", "gradient")
+NORM = ("statistics", "apply", "added", "sums", "gradient")
 NORMS = [f"norm_{kind}{last}-{name}" for kind in NORM for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
+NORMS += [f"elu-{name}" for name in ("fp32", "bf16", "fp64")]
 # Correct and free of spills, but without a budget: their cost hangs on what they are given.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
@@ -127,11 +128,12 @@ def objective_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
 def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     """As :func:`calls`, for the kernels of InstanceNorm++."""
-    from fastlangevin.kernels import instance_norm, instance_norm_backward
+    from fastlangevin.kernels import add_elu, instance_norm, instance_norm_backward
 
     kernels = (
         instance_norm.statistics_kernel,
         instance_norm.apply_kernel,
+        instance_norm.statistics_kernel,
         instance_norm_backward.sums_kernel,
         instance_norm_backward.gradient_kernel,
     )
@@ -140,10 +142,12 @@ def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
         for last, memory_format in (("", torch.contiguous_format), ("_last", torch.channels_last)):
             x = torch.zeros(4, 128, 32, 32, dtype=STATES[name]).contiguous(memory_format=memory_format)
             rows = torch.zeros(4, 128, dtype=torch.float64 if name == "fp64" else torch.float32)
-            found = instance_norm.prepare(x, x, x, rows, rows, rows, rows, rows, activation=True)
+            found = instance_norm.prepare(x, x, None, None, *[rows] * 5, activation=True)
+            added = instance_norm.prepare(x, x, x, x, *[rows] * 5, activation=True)[:1]
             back = instance_norm_backward.prepare(x, *[rows] * 3, x, x, *[rows] * 5, activation=True)
-            for kind, kernel, call in zip(NORM, kernels, found + back, strict=True):
+            for kind, kernel, call in zip(NORM, kernels, found + added + back, strict=True):
                 made[f"norm_{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
+        made[f"elu-{name}"] = add_elu.add_elu_kernel, add_elu.prepare(x, x, [x, x]), {"enable_fp_fusion": True}
     return made
 
 
@@ -282,8 +286,10 @@ def allowances(variant: str) -> dict[str, int]:
     if kind.startswith("norm"):
         # The numbers of the channels, by tile and of the whole sample: measured, and fewer than the tile would bring
         # besides were it scattered. They change layout through shared memory, 16 KiB of it on sm_80.
-        own = {"statistics": 2, "apply": 13, "sums": 43, "gradient": 59}[kind.split("_")[1]]
+        own = {"statistics": 2, "added": 2, "apply": 13, "sums": 43, "gradient": 59}[kind.split("_")[1]]
         return {"narrow": own, "shared": 16384, "is_stream": False}
+    if kind == "elu":
+        return {"is_stream": False}
     if kind.startswith("perturb"):
         return {"narrow": 2}
     if kind.startswith("dsm"):
@@ -293,16 +299,19 @@ def allowances(variant: str) -> dict[str, int]:
 
 def budget_of(variant: str) -> tuple[float, int]:
     """Instructions an element and registers a thread."""
-    from fastlangevin.kernels import dsm, instance_norm, instance_norm_backward, perturb, randn, step
+    from fastlangevin.kernels import add_elu, dsm, instance_norm, instance_norm_backward, perturb, randn, step
 
     kind, name = variant.split("-")
     if kind == "step":
         return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET
+    if kind == "elu":
+        return add_elu.INSTRUCTION_BUDGET[STATES[name]], add_elu.REGISTER_BUDGET[STATES[name]]
     family, _, wanted = kind.partition("_")
     if family == "norm":
         wanted = wanted.removesuffix("_last")
         module = instance_norm if wanted in instance_norm.INSTRUCTION_BUDGET else instance_norm_backward
-        return module.INSTRUCTION_BUDGET[wanted][STATES[name]], module.REGISTER_BUDGET[STATES[name]]
+        registers = instance_norm.REGISTER_BUDGET_ADDED if wanted == "added" else module.REGISTER_BUDGET
+        return module.INSTRUCTION_BUDGET[wanted][STATES[name]], registers[STATES[name]]
     if family == "perturb":
         return perturb.INSTRUCTION_BUDGET[wanted][STATES[name]], perturb.REGISTER_BUDGET
     if family == "dsm":

@@ -285,7 +285,7 @@ def test_instance_norm_and_its_gradient(shape, channels_last):
     def run():
         out, grad_x = torch.full_like(x, math.nan), torch.full_like(x, math.nan)
         mean, rstd, *rows = (torch.full_like(parameters[0], math.nan) for _ in range(5))
-        instance_norm(out, x, None, *parameters, mean, rstd, activation=True)
+        instance_norm(out, x, None, None, *parameters, mean, rstd, activation=True)
         instance_norm_backward(grad_x, *rows, gradient, x, *parameters, mean, rstd, activation=True)
         return out, grad_x, *rows
 

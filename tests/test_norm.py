@@ -8,7 +8,7 @@ import torch
 import fastlangevin as fl
 from fastlangevin import reference, runtime
 from fastlangevin.kernels import cpp
-from fastlangevin.ops import instance_norm
+from fastlangevin.ops import add_instance_norm, instance_norm
 
 SHAPES = [(2, 2, 1, 1), (3, 5, 4, 6), (2, 33, 7, 9), (1, 40, 8, 8), (2, 3, 33, 17)]
 # Of the values, relative to the largest term: half a unit of the result, and of each of the mean, the deviation, scale,
@@ -28,23 +28,25 @@ def instructions(request):
 
 
 def inputs(shape, dtype=torch.float32, *, last=False, rows=True):
-    """x, gamma, alpha, beta, residual and a derivative by the result."""
+    """x, gamma, alpha, beta, a residual, and derivatives by the result and by the sum."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    x, residual, upstream = fl.randn((3, *shape), seed=1, dtype=wide).to(dtype)
+    x, residual, upstream, by_sum = fl.randn((4, *shape), seed=1, dtype=wide).to(dtype)
     per_channel = fl.randn((3, *(shape[:2] if rows else shape[1:2])), seed=2, dtype=wide)
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
-    return [x * 2 + 1, *per_channel, residual, upstream]
+    # Small whole numbers and halves, of which the sum has no rounding.
+    x, residual = ((each * 4).round().clamp(-8, 8) / 2 for each in (x, residual))
+    return [x + 1, *per_channel, residual, upstream, by_sum]
 
 
 def gradients(tensors, impl, activation=True):
-    x, *rest, residual, upstream = tensors
-    leaves = [each.detach().clone().requires_grad_() for each in (x, *rest, residual)]
-    out = instance_norm(*leaves[:4], residual=leaves[4], activation=activation, impl=impl)
-    return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
+    x, *rest, residual, upstream, by_sum = tensors
+    leaves = [each.detach().clone().requires_grad_() for each in (x, residual, *rest)]
+    results = add_instance_norm(*leaves, activation=activation, impl=impl)
+    return [*(each.detach() for each in results), *torch.autograd.grad(results, leaves, (upstream, by_sum))]
 
 
-def largest_terms(x, gamma, alpha, beta, residual):
+def largest_terms(x, gamma, alpha, beta):
     """The sum of the magnitudes that the result is made of."""
     mean, rstd = reference.statistics(x)
     m = (mean - mean.mean(1, keepdim=True)) / (mean.var(1, keepdim=True) + 1e-5).sqrt()
@@ -52,7 +54,7 @@ def largest_terms(x, gamma, alpha, beta, residual):
     shift = (gamma * alpha * m).abs() + gamma.abs() * alpha.abs() * mean.abs().amax(1, keepdim=True) / (
         mean.var(1, keepdim=True) + 1e-5
     ).sqrt()
-    return gamma.abs()[..., None, None] * n + (shift + beta.abs())[..., None, None] + residual.abs() + 1
+    return gamma.abs()[..., None, None] * n + (shift + beta.abs())[..., None, None] + 1
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
@@ -63,18 +65,22 @@ def test_the_kernels_agree_with_fp64_on_every_instruction_set(instructions, shap
     wide = [each.double() for each in tensors]
     for activation in (False, True):
         with torch.no_grad():
-            got = instance_norm(*tensors[:4], residual=tensors[4], activation=activation, impl="cpp")
-            want = instance_norm(*wide[:4], residual=wide[4], activation=activation, impl="reference")
+            got = instance_norm(*tensors[:4], activation=activation, impl="cpp")
+            want = instance_norm(*wide[:4], activation=activation, impl="reference")
         computing = UNIT[torch.float64 if dtype == torch.float64 else torch.float32]
-        terms = largest_terms(*wide[:5])
+        terms = largest_terms(*wide[:4])
         assert (got.double() - want).abs().le(10 * computing * terms + UNIT[dtype] * want.abs()).all()
         assert got.dtype == dtype
         assert got.stride() == tensors[0].stride()
+        added, total = add_instance_norm(tensors[0], tensors[4], *tensors[1:4], activation=activation, impl="cpp")
+        assert torch.equal(total, tensors[0] + tensors[4])
+        assert total.stride() == tensors[0].stride()
+        assert torch.equal(added, instance_norm(total, *tensors[1:4], activation=activation, impl="cpp"))
     found, wanted = gradients(tensors, "cpp"), gradients(wide, "reference")
-    mean = wide[0].mean((2, 3))
+    mean = (wide[0] + wide[4]).mean((2, 3))
     # m magnifies the roundings of the means, and stands in the gradients beside sums of so many random derivatives.
     magnified = (mean.abs().amax(1) / (mean.var(1) + 1e-5).sqrt()).max() * (shape[2] * shape[3]) ** 0.5
-    for got, want in zip(found[1:], wanted[1:], strict=True):
+    for got, want in zip(found[2:], wanted[2:], strict=True):
         # Gradients that partly cancel: of one pixel wholly, so that the derivative by the result sets the scale.
         scale = want.abs().max() + magnified + 400 * wide[5].abs().max() * (shape[2:] == (1, 1))
         assert (got.double() - want).abs().max() <= (40 * computing + UNIT[got.dtype]) * scale
@@ -144,16 +150,20 @@ def test_everything_is_written():
 def test_gradients_and_second_derivatives_are_right(activation, rows):
     x, *rest = [each.requires_grad_() for each in inputs((2, 3, 2, 3), torch.float64, rows=rows)[:5]]
 
-    def f(x, gamma, alpha, beta, residual):
-        return instance_norm(x, gamma, alpha, beta, residual=residual, activation=activation, impl="cpp")
+    def one(x, gamma, alpha, beta):
+        return instance_norm(x, gamma, alpha, beta, activation=activation, impl="cpp")
 
-    assert torch.autograd.gradcheck(f, (x, *rest))
-    assert torch.autograd.gradgradcheck(f, (x, *rest))
+    def of_sum(x, gamma, alpha, beta, residual):
+        return add_instance_norm(x, residual, gamma, alpha, beta, activation=activation, impl="cpp")
+
+    for function, arguments in ((one, (x, *rest[:3])), (of_sum, (x, *rest))):
+        assert torch.autograd.gradcheck(function, arguments)
+        assert torch.autograd.gradgradcheck(function, arguments)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_the_transforms_of_functions_go_through_plain_pytorch():
-    x, gamma, alpha, beta, residual, upstream = inputs((2, 3, 2, 3), torch.float64)
+    x, gamma, alpha, beta, residual, upstream, _ = inputs((2, 3, 2, 3), torch.float64)
 
     def f(x, impl="cpp"):
         return instance_norm(x, gamma, alpha, beta, activation=True, impl=impl)
@@ -171,9 +181,10 @@ def test_the_transforms_of_functions_go_through_plain_pytorch():
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 def test_the_operations_are_well_registered(last):
-    x, gamma, alpha, beta, residual, upstream = inputs((2, 5, 3, 4), last=last)
+    x, gamma, alpha, beta, residual, upstream, _ = inputs((2, 5, 3, 4), last=last)
     for impl in ("cpp", "reference"):
-        arguments = x, residual, gamma, alpha, beta, True, impl
+        arguments = x, gamma, alpha, beta, True, impl
+        torch.library.opcheck(torch.ops.fastlangevin.add_instance_norm, (x, residual, *arguments[1:]))
         torch.library.opcheck(torch.ops.fastlangevin.instance_norm, arguments)
         _, mean, rstd = torch.ops.fastlangevin.instance_norm(*arguments)
         torch.library.opcheck(
@@ -188,7 +199,8 @@ def test_it_compiles_whole_with_the_same_bits():
     leaves = [each.requires_grad_() for each in tensors[:5]]
 
     def f(x, gamma, alpha, beta, residual):
-        return instance_norm(x, gamma, alpha, beta, residual=residual, activation=True, impl="cpp")
+        out, total = add_instance_norm(x, residual, gamma, alpha, beta, activation=True, impl="cpp")
+        return instance_norm(out, gamma, alpha, beta, impl="cpp") + total
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     got, want = compiled(*leaves), f(*leaves)
@@ -207,17 +219,17 @@ def test_autocast_leaves_the_dtype_of_the_input(dtype):
         cast = gradients(tensors, "cpp")
     assert all(map(torch.equal, plain, cast))
     assert plain[0].dtype == plain[1].dtype == dtype
-    assert plain[2].dtype == torch.float32
+    assert plain[4].dtype == torch.float32
 
 
 def test_any_strides_and_an_empty_batch_are_taken():
-    x, gamma, alpha, beta, residual, _ = inputs((3, 6, 4, 6))
-    want = instance_norm(x, gamma, alpha, beta, residual=residual, impl="cpp")
+    x, gamma, alpha, beta, residual, *_ = inputs((3, 6, 4, 6))
+    want = add_instance_norm(x, residual, gamma, alpha, beta, impl="cpp")
     table = torch.cat([gamma, alpha, beta], 1).chunk(3, 1)
     odd = x.transpose(2, 3).contiguous().transpose(2, 3)
-    got = instance_norm(odd, *table, residual=residual.contiguous(memory_format=torch.channels_last), impl="cpp")
-    assert torch.equal(got, want)
-    assert got.is_contiguous()
+    got = add_instance_norm(odd, residual.contiguous(memory_format=torch.channels_last), *table, impl="cpp")
+    assert all(map(torch.equal, got, want))
+    assert got[0].is_contiguous()
     leaf = x[:0].clone().requires_grad_()
     out = instance_norm(leaf, gamma[0], alpha[0], beta[0], impl="cpp")
     assert out.shape == (0, 6, 4, 6)
@@ -227,11 +239,11 @@ def test_any_strides_and_an_empty_batch_are_taken():
 @pytest.mark.parametrize("differentiable", [False, True])
 @pytest.mark.parametrize("impl", ["cpp", "reference"])
 def test_labels_choose_the_rows_of_a_table(impl, differentiable):
-    x, *_, residual, _ = inputs((5, 6, 4, 6))
+    x, *_ = inputs((5, 6, 4, 6))
     table = fl.randn((7, 18), seed=3).requires_grad_(differentiable)
     labels = torch.tensor([6, 0, 3, 3, 1])
     rows = table[labels].chunk(3, 1)
-    options = {"residual": residual, "activation": True, "impl": impl}
+    options = {"activation": True, "impl": impl}
     got = instance_norm(x, *table.chunk(3, 1), labels=labels, **options)
     assert torch.equal(got, instance_norm(x, *rows, **options))
     odd = torch.stack([labels, labels], 1)[:, 0]
@@ -252,7 +264,6 @@ def test_labels_choose_the_rows_of_a_table(impl, differentiable):
         ({"gamma": torch.zeros(4)}, ValueError, r"gamma must be \(3,\) or \(2, 3\)"),
         ({"alpha": torch.zeros(3, 3)}, ValueError, r"alpha must be"),
         ({"beta": 1.0}, TypeError, "beta must be a torch.Tensor"),
-        ({"residual": torch.zeros(2, 3, 4, 5)}, ValueError, "residual must match x"),
         ({"labels": torch.zeros(2, dtype=torch.int64)}, ValueError, r"gamma must be a table \(L, 3\)"),
         ({"labels": torch.zeros(2), "gamma": torch.zeros(4, 3)}, TypeError, "labels must be an int64 tensor"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"shape \(2,\), got \(3,\)"),
@@ -264,3 +275,17 @@ def test_bad_arguments_are_named(change, error, message):
     good = {"x": torch.zeros(2, 3, 4, 4), **dict.fromkeys(("gamma", "alpha", "beta"), torch.zeros(3))}
     with pytest.raises(error, match=message):
         instance_norm(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("residual", "error", "message"),
+    [
+        (torch.zeros(2, 3, 4, 5), ValueError, "residual must match x"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.float64), ValueError, "residual must match x"),
+        (1.0, TypeError, "residual must be a torch.Tensor"),
+    ],
+    ids=str,
+)
+def test_a_residual_must_match(residual, error, message):
+    with pytest.raises(error, match=message):
+        add_instance_norm(torch.zeros(2, 3, 4, 4), residual, *[torch.zeros(3)] * 3)

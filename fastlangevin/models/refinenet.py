@@ -1,8 +1,10 @@
 """The blocks of the standard score networks: residual blocks, and the refine blocks of RefineNet (Lin et al. 2017).
 
-All take ``(B, C, H, W)`` and the level of each sample. A refine block adapts each of its inputs (residual convolution
-units), sums them at the finest resolution (multi-resolution fusion), and adds what wide windows see (chained residual
-pooling).
+All take ``(B, C, H, W)`` and the level of each sample. What is a sum passes from block to block as its terms: whichever
+norm or activation comes next adds them up in its own pass.
+
+A refine block adapts each of its inputs (residual convolution units), sums them at the finest resolution
+(multi-resolution fusion), and adds what wide windows see (chained residual pooling).
 Names and order of the parameters are those of the published checkpoints.
 """
 
@@ -15,9 +17,13 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Encoder", "Kind", "Norm", "Pool", "Refine", "Residual"]
+from fastlangevin.models.norm import of_sum
+from fastlangevin.ops.add_elu import add_elu
+
+__all__ = ["Encoder", "Kind", "Norm", "Pool", "Refine", "Residual", "Terms"]
 
 Norm = Callable[[int], nn.Module]
+Terms = tuple[Tensor, ...]
 Kind = Literal["same", "pool", "dilate"]
 Pool = Literal["average", "maximum"]
 
@@ -66,11 +72,11 @@ class Residual(nn.Module):
             self.shortcut = _conv(inputs, outputs, dilation=dilation)
         self.normalize1 = norm(inputs)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        hidden = self.conv1(self.normalize1(x, labels, activation=True))
-        hidden = self.conv2(self.normalize2(hidden, labels, activation=True))
-        out: Tensor = self.shortcut(x) + hidden
-        return out
+    def forward(self, terms: Terms, labels: Tensor) -> tuple[Terms, Tensor]:
+        """The terms of the output, and the input added up."""
+        hidden, x = of_sum(self.normalize1, terms, labels, activation=True)
+        hidden = self.normalize2(self.conv1(hidden), labels, activation=True)
+        return (self.shortcut(x), self.conv2(hidden)), x
 
 
 class Encoder(nn.ModuleList):
@@ -84,10 +90,11 @@ class Encoder(nn.ModuleList):
             ]
         )
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        for block in self:
-            x = block(x, labels)
-        return x
+    def forward(self, terms: Terms, labels: Tensor) -> tuple[Terms, Tensor]:
+        """The terms of the output, and the input added up."""
+        first, second = self
+        terms, x = first(terms, labels)
+        return second(terms, labels)[0], x
 
 
 class _Units(nn.ModuleDict):
@@ -101,17 +108,21 @@ class _Units(nn.ModuleDict):
                 self[f"{name}_norm"] = norm(width)
             self[f"{name}_conv"] = _conv(width, width, bias=False)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        for unit in self.names:
-            hidden = x
-            for name in unit:
-                if f"{name}_norm" in self:
-                    hidden = self[f"{name}_norm"](hidden, labels, activation=True)
-                else:
-                    hidden = F.elu(hidden)
-                hidden = self[f"{name}_conv"](hidden)
-            x = x + hidden
-        return x
+    def _activate(self, name: str, terms: Terms, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """ELU of the sum, of its norm where there is one, and the sum."""
+        if f"{name}_norm" in self:
+            return of_sum(self[f"{name}_norm"], terms, labels, activation=True)
+        kept, activated = add_elu(*terms)
+        assert kept is not None
+        return activated, kept
+
+    def forward(self, terms: Terms, labels: Tensor) -> Terms:
+        """The terms of the output."""
+        for first, second in self.names:
+            hidden, x = self._activate(first, terms, labels)
+            hidden, _ = self._activate(second, (self[f"{first}_conv"](hidden),), labels)
+            terms = x, self[f"{second}_conv"](hidden)
+        return terms
 
 
 class _Fusion(nn.Module):
@@ -122,18 +133,20 @@ class _Fusion(nn.Module):
         self.convs = nn.ModuleList(_conv(width, outputs) for width in inputs)
         self.norms = nn.ModuleList(norm(width) for width in inputs) if norm is not None else None
 
-    def forward(self, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:
-        size = inputs[0].shape[2:]
+    def forward(self, inputs: Sequence[Terms], labels: Tensor) -> Terms:
+        """The terms of the output."""
+        size = inputs[0][0].shape[2:]
         parts = []
         for index, conv in enumerate(self.convs):
-            hidden = inputs[index]
             if self.norms is not None:
-                hidden = self.norms[index](hidden, labels)
+                hidden = of_sum(self.norms[index], inputs[index], labels)[0]
+            else:
+                hidden = sum(inputs[index][1:], inputs[index][0])
             hidden = conv(hidden)
             if hidden.shape[2:] != size:
                 hidden = F.interpolate(hidden, size, mode="bilinear", align_corners=True)
             parts.append(hidden)
-        return sum(parts[1:], parts[0])
+        return tuple(parts)
 
 
 class _Pooling(nn.Module):
@@ -150,9 +163,10 @@ class _Pooling(nn.Module):
         self.norms = nn.ModuleList(norm(width) for _ in range(2)) if norm is not None else None
         self.pool = pool
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        x = F.elu(x)
-        path = x
+    def forward(self, terms: Terms, labels: Tensor) -> Terms:
+        """The terms of the output."""
+        path = add_elu(*terms, keep=False)[1]
+        outputs = [path]
         for index, conv in enumerate(self.convs):
             if self.norms is not None:
                 path = self.norms[index](path, labels)
@@ -162,8 +176,8 @@ class _Pooling(nn.Module):
             else:
                 path = F.max_pool2d(path, 5, 1, 2)
             path = conv(path)
-            x = x + path
-        return x
+            outputs.append(path)
+        return tuple(outputs)
 
 
 class Refine(nn.Module):
@@ -184,8 +198,9 @@ class Refine(nn.Module):
         self.msf = _Fusion(inputs, outputs, norm) if len(inputs) > 1 else None
         self.crp = _Pooling(outputs, norm, pool)
 
-    def forward(self, inputs: Sequence[Tensor], labels: Tensor) -> Tensor:
-        adapted = [adapt(x, labels) for adapt, x in zip(self.adapt_convs, inputs, strict=True)]
-        hidden = adapted[0] if self.msf is None else self.msf(adapted, labels)
-        out: Tensor = self.output_convs(self.crp(hidden, labels), labels)
+    def forward(self, inputs: Sequence[Terms], labels: Tensor) -> Terms:
+        """The terms of the output, from those of each input."""
+        adapted = [adapt(terms, labels) for adapt, terms in zip(self.adapt_convs, inputs, strict=True)]
+        fused = adapted[0] if self.msf is None else self.msf(adapted, labels)
+        out: Terms = self.output_convs(self.crp(fused, labels), labels)
         return out

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin.models.base import ScoreNet, check_config
-from fastlangevin.models.refinenet import Encoder, Kind, Norm, Pool, Refine
+from fastlangevin.models.norm import of_sum
+from fastlangevin.models.refinenet import Encoder, Kind, Norm, Pool, Refine, Terms
 from fastlangevin.schedules import Sigmas
 
 __all__ = ["Sizes", "Stage", "StandardNet"]
@@ -120,15 +121,18 @@ class StandardNet(ScoreNet):
         """All of the network up to the last convolution, included."""
         if x.shape[0] == 0:
             return torch.empty_like(x)
-        hidden = self.begin_conv(2 * x - 1 if self.config.rescale else x)
-        outputs = []
+        # 2x - 1 in one operation and with its bits, since 2x is exact.
+        terms: Terms = (self.begin_conv(torch.rsub(x, -1, alpha=-2) if self.config.rescale else x),)
+        outputs: list[Terms] = []
         for stage in self.STAGES:
-            hidden = getattr(self, stage.name)(hidden, labels)
-            outputs.append(hidden)
-        refined: list[Tensor] = []
+            terms, added = getattr(self, stage.name)(terms, labels)
+            if outputs:
+                outputs[-1] = (added,)
+            outputs.append(terms)
+        refined: list[Terms] = []
         for stage in reversed(self.STAGES):
             # Taken off the list, so that its memory is free once it has been used.
             refined = [getattr(self, stage.refine)([outputs.pop(), *refined], labels)]
-        out: Tensor = self.end_conv(self.normalizer(refined[0], labels, activation=True))
+        out: Tensor = self.end_conv(of_sum(self.normalizer, refined[0], labels, activation=True)[0])
         # In fp32 under autocast, and rows of pixels whatever layout the convolutions took.
         return out.to(x.dtype).contiguous()

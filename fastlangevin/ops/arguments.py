@@ -128,11 +128,9 @@ def check_labels(labels: Tensor, batch: int, levels: int, *, values: bool = True
     if labels.shape != (batch,):
         raise ValueError(f"labels must have one level for each sample, shape ({batch},), got {tuple(labels.shape)}")
     if values and labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
-        low, high = labels.aminmax()
+        low, high = (int(each) for each in labels.aminmax())
         if low < 0 or high >= levels:
-            raise ValueError(
-                f"labels must be from 0 (largest sigma) to {levels - 1}, got {int(low if low < 0 else high)}"
-            )
+            raise ValueError(f"labels must be from 0 (largest sigma) to {levels - 1}, got {low if low < 0 else high}")
 
 
 def elements_per_sample(shape: torch.Size | tuple[int, ...]) -> int:

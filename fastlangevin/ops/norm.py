@@ -1,4 +1,4 @@
-"""InstanceNorm++ with its ELU and a residual in one operation, and its gradient: ``instance_norm``."""
+"""InstanceNorm++ of a tensor or a sum, with its ELU in one operation, and its gradient."""
 
 from __future__ import annotations
 
@@ -12,15 +12,10 @@ from torch.autograd import forward_ad
 from fastlangevin import reference
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
+from fastlangevin.ops.layouts import layout_of
 from fastlangevin.runtime import choose
 
-__all__ = ["instance_norm"]
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
+__all__ = ["add_instance_norm", "instance_norm"]
 
 
 def _rows(parameter: Tensor, x: Tensor) -> Tensor:
@@ -32,7 +27,7 @@ def _rows(parameter: Tensor, x: Tensor) -> Tensor:
 def _empty(x: Tensor, count: int) -> list[Tensor]:
     """A tensor as ``x``, and ``count`` of shape ``(B, C)`` in the computing dtype."""
     per_channel = [x.new_empty(x.shape[:2], dtype=compute_dtype(x)) for _ in range(count)]
-    return [torch.empty_like(x, memory_format=_layout(x)), *per_channel]
+    return [torch.empty_like(x, memory_format=layout_of(x)), *per_channel]
 
 
 def _forward(
@@ -44,34 +39,51 @@ def _forward(
     activation: bool,
     impl: str,
     labels: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows."""
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """The result, the sum with the residual where there is one, and the statistics.
+
+    With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows.
+    """
     launchers = choose(impl, x.device)[1]
     out, mean, rstd = results = _empty(x, 2)
-    if x.numel() == 0:
-        return out, mean, rstd
-    if launchers is None or launchers.instance_norm is None:
-        found = reference.instance_norm(x, gamma, alpha, beta, residual=residual, activation=activation)
-        for to, value in zip(results, found, strict=True):
-            to.copy_(value)
-        return out, mean, rstd
-    layout = _layout(x)
+    layout = layout_of(x)
+    if x.numel() == 0 or launchers is None or launchers.instance_norm is None:
+        total = None if residual is None else (x + residual).contiguous(memory_format=layout)
+        if x.numel():
+            found = reference.instance_norm(x if total is None else total, gamma, alpha, beta, activation=activation)
+            for to, value in zip(results, found, strict=True):
+                to.copy_(value)
+        return out, total, mean, rstd
+    total = None if residual is None else torch.empty_like(out)
     launchers.instance_norm(
         out,
         x.contiguous(memory_format=layout),
         None if residual is None else residual.contiguous(memory_format=layout),
+        total,
         *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
         mean,
         rstd,
         activation=activation,
         labels=labels,
     )
+    return out, total, mean, rstd
+
+
+def _plain(
+    x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    out, _, mean, rstd = _forward(x, None, gamma, alpha, beta, activation, impl)
     return out, mean, rstd
 
 
-def _fake_forward(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_plain(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
     out, mean, rstd = _empty(x, 2)
     return out, mean, rstd
+
+
+def _fake_added(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out, mean, rstd = _empty(x, 2)
+    return out, torch.empty_like(out), mean, rstd
 
 
 def _backward(
@@ -94,7 +106,7 @@ def _backward(
         for to, value in zip(results, found, strict=True):
             to.copy_(value)
         return by_x, by_gamma, by_alpha, by_beta
-    layout = _layout(x)
+    layout = layout_of(x)
     launchers.instance_norm_backward(
         *results,
         grad_out.contiguous(memory_format=layout),
@@ -115,10 +127,16 @@ def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, 
 
 
 register(
-    "instance_norm(Tensor x, Tensor? residual, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
+    "instance_norm(Tensor x, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
     "-> (Tensor, Tensor, Tensor)",
+    _plain,
+    _fake_plain,
+)
+register(
+    "add_instance_norm(Tensor x, Tensor residual, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _forward,
-    _fake_forward,
+    _fake_added,
 )
 register(
     "instance_norm_backward(Tensor grad_out, Tensor x, Tensor gamma, Tensor alpha, Tensor beta, Tensor mean, "
@@ -147,20 +165,30 @@ class _Norm(torch.autograd.Function):
     """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, *rest: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, *rest: Any) -> Any:
         gamma, alpha, beta, activation, impl = rest
-        operation = torch.ops.fastlangevin.instance_norm if torch.compiler.is_compiling() else _forward
-        out: Tensor
-        out, mean, rstd = operation(x, residual, gamma, alpha, beta, activation, impl)
+        total: Tensor | None = None
+        if not torch.compiler.is_compiling():
+            out, total, mean, rstd = _forward(x, residual, gamma, alpha, beta, activation, impl)
+        elif residual is None:
+            out, mean, rstd = torch.ops.fastlangevin.instance_norm(x, gamma, alpha, beta, activation, impl)
+        else:
+            out, total, mean, rstd = torch.ops.fastlangevin.add_instance_norm(
+                x, residual, gamma, alpha, beta, activation, impl
+            )
         ctx.options = activation, impl
-        ctx.save_for_backward(x, gamma, alpha, beta, mean, rstd)
-        return out
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x if total is None else total, gamma, alpha, beta, mean, rstd)
+        return out if total is None else (out, total)
 
     @staticmethod
-    def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_out,) = derivatives
+    def backward(ctx: Any, *derivatives: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_out, by_total = (*derivatives, None)[:2]
         x, gamma, alpha, beta, mean, rstd = ctx.saved_tensors
         activation, impl = ctx.options
+        wanted = ctx.needs_input_grad
+        if grad_out is None:
+            return by_total if wanted[0] else None, by_total if wanted[1] else None, *[None] * 5
         compiling = torch.compiler.is_compiling()
         if not compiling and (torch.is_grad_enabled() or _transforms() or not _has_memory(grad_out)):
             # The statistics again, this time as functions of x.
@@ -171,8 +199,8 @@ class _Norm(torch.autograd.Function):
         else:
             operation = torch.ops.fastlangevin.instance_norm_backward if compiling else _backward
             results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
-        wanted = ctx.needs_input_grad
-        gradients: list[Tensor | None] = [results[0] if wanted[0] else None, grad_out if wanted[1] else None]
+        by_x = results[0] if by_total is None else results[0] + by_total
+        gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
         for parameter, gradient, needed in zip((gamma, alpha, beta), results[1:], wanted[2:5], strict=True):
             gradients.append((gradient.sum(0) if parameter.ndim == 1 else gradient) if needed else None)
         return *gradients, None, None
@@ -185,11 +213,10 @@ def instance_norm(
     beta: Tensor,
     *,
     labels: Tensor | None = None,
-    residual: Tensor | None = None,
     activation: bool = False,
     impl: str = "auto",
 ) -> Tensor:
-    """InstanceNorm++ (Song and Ermon 2019, appendix A), ELU behind it where that is wanted, and a residual added.
+    """InstanceNorm++ (Song and Ermon 2019, appendix A), and ELU behind it where that is wanted.
 
     Computed in fp32 (fp64 for an fp64 input) as :mod:`fastlangevin.reference.norm` writes it, and rounded once. The
     result of a sample depends on no other, and is the same bits for any batch and number of threads. Differentiable in
@@ -203,7 +230,6 @@ def instance_norm(
         labels: level of each sample, int64 ``(B,)``; ``gamma``, ``alpha`` and ``beta`` are then tables ``(L, C)`` with
             a row for each level, which the kernel looks up where no gradient is wanted. On a device labels are not
             range-checked: there a sample with one out of range is NaN.
-        residual: added to the result, shape and dtype of ``x``.
         activation: whether ELU follows the norm: out where out > 0, exp(out) - 1 otherwise.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
 
@@ -214,6 +240,52 @@ def instance_norm(
         TypeError, ValueError: an argument is of the wrong kind, shape or device.
         RuntimeError: ``impl`` cannot run here.
     """
+    return _norm(x, None, gamma, alpha, beta, labels, activation, impl)[0]
+
+
+def add_instance_norm(
+    x: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    labels: Tensor | None = None,
+    activation: bool = False,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """:func:`instance_norm` of ``x + residual``, which is added in the same pass and returned, too.
+
+    Args:
+        x, gamma, alpha, beta, labels, activation, impl: as there.
+        residual: shape and dtype of ``x``.
+
+    Returns:
+        The norm of the sum, and the sum itself, both of shape and dtype of ``x``.
+    """
+    floating("x", x)
+    floating("residual", residual)
+    same_place("residual", residual, x)
+    if residual.shape != x.shape or residual.dtype != x.dtype:
+        raise ValueError(
+            f"residual must match x, {tuple(x.shape)} and {x.dtype}, got {tuple(residual.shape)} and {residual.dtype}"
+        )
+    out, total = _norm(x, residual, gamma, alpha, beta, labels, activation, impl)
+    assert total is not None
+    return out, total
+
+
+def _norm(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    labels: Tensor | None,
+    activation: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor | None]:
+    """The norm, and the sum with the residual where there is one."""
     floating("x", x)
     if x.ndim != 4 or x.shape[1] < 2 or x.shape[2] * x.shape[3] < 1:
         raise ValueError(
@@ -237,14 +309,6 @@ def instance_norm(
         if parameter.shape not in shapes:
             raise ValueError(f"{name} must be {wanted} for x of shape {tuple(x.shape)}, got {tuple(parameter.shape)}")
         parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
-    if residual is not None:
-        floating("residual", residual)
-        same_place("residual", residual, x)
-        if residual.shape != x.shape or residual.dtype != x.dtype:
-            raise ValueError(
-                f"residual must match x, {tuple(x.shape)} and {x.dtype}, got {tuple(residual.shape)} and "
-                f"{residual.dtype}"
-            )
     plain = False
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
@@ -256,12 +320,14 @@ def instance_norm(
             if labels is not None:
                 labels = labels.contiguous()
                 parameters = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
-            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl, labels)[0]
+            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl, labels)[:2]
     if labels is not None:
         check_labels(labels, batch, levels)
         parameters = [F.embedding(labels, each) for each in parameters]
     if plain:
-        out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
-        return out.contiguous(memory_format=_layout(x))
-    result: Tensor = _Norm.apply(x, residual, *parameters, activation, impl)
-    return result
+        total = x if residual is None else x + residual
+        out = reference.instance_norm(total, *parameters, activation=activation)[0]
+        layout = layout_of(x)
+        return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout)
+    result = _Norm.apply(x, residual, *parameters, activation, impl)
+    return (result, None) if residual is None else result

@@ -1,8 +1,9 @@
 """The operations in plain PyTorch: the specification of the kernels, on any device.
 
-They follow it bit for bit, but for the norm, where they differ by a few roundings.
+They follow it bit for bit, but for the norm and ELU, where they differ by a few roundings.
 """
 
+from fastlangevin.reference.add_elu import add_elu
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
@@ -18,6 +19,7 @@ from fastlangevin.reference.random import (
 from fastlangevin.reference.update import step
 
 __all__ = [
+    "add_elu",
     "cos_sin",
     "dsm",
     "instance_norm",

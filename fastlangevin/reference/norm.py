@@ -26,10 +26,9 @@ def instance_norm(
     alpha: Tensor,
     beta: Tensor,
     *,
-    residual: Tensor | None = None,
     activation: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm, ELU behind it where that is wanted, and a residual added to that.
+    """The norm, and ELU behind it where that is wanted.
 
     Args:
         x: ``(B, C, H, W)`` with C > 1. 16-bit input is normalised in fp32, since the difference of a pixel and the mean
@@ -37,7 +36,6 @@ def instance_norm(
         gamma: scale, ``(C,)`` or ``(B, C)``, of the computing dtype: fp64 for an fp64 input and fp32 otherwise.
         alpha: weight of the channels' means, likewise.
         beta: shift, likewise.
-        residual: as ``x``; None for none.
         activation: whether ELU follows: out where out > 0, exp(out) - 1 otherwise, by expm1.
 
     Returns:
@@ -51,7 +49,7 @@ def instance_norm(
     out = torch.addcmul(shift[:, :, None, None], wide - mean[:, :, None, None], scale[:, :, None, None])
     if activation:
         out = F.elu(out)
-    return (out if residual is None else residual + out).to(x.dtype), mean, rstd
+    return out.to(x.dtype), mean, rstd
 
 
 def instance_norm_backward(
@@ -68,7 +66,7 @@ def instance_norm_backward(
     """The gradients of :func:`instance_norm`, themselves differentiable where mean and factors depend on ``x``.
 
     Args:
-        grad_out: the derivative by the result, and so by the residual, ``(B, C, H, W)``.
+        grad_out: the derivative by the result, ``(B, C, H, W)``.
         x, gamma, alpha, beta, activation: as there.
         mean, rstd: what it returned.
 

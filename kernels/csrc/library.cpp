@@ -132,6 +132,17 @@ void run_norm(void* context, int64_t begin, int64_t end) {
     work.run(*work.request, work.pass, begin, end);
 }
 
+struct AddEluWork {
+    const AddEluRequest* request;
+    void (*run)(const AddEluRequest&, int64_t, int64_t);
+};
+
+void run_add_elu(void* context, int64_t begin, int64_t end) {
+    const AddEluWork& work = *static_cast<const AddEluWork*>(context);
+    const Environment environment;
+    work.run(*work.request, begin, end);
+}
+
 void set_operand(Plan& plan, int name, const Data& data) {
     plan.operand[name].data = static_cast<char*>(data.data);
     plan.operand[name].dtype = data.dtype;
@@ -210,6 +221,19 @@ FL_EXPORT int fl_norm(const NormRequest* request) {
         }
         work.pass = kSecondPass;
         parallel(threads, units, grain, run_norm, &work);
+    }
+    return 0;
+}
+
+FL_EXPORT int fl_add_elu(const AddEluRequest* request) {
+    const int64_t set = request->instruction_set, blocks = (request->count + 31) / 32;
+    if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    AddEluWork work{request, (set < 0 ? best() : *kSets[set]).add_elu};
+    if (request->threads < 2 || request->count < kSerialBelow) {
+        run_add_elu(&work, 0, blocks);
+    } else {
+        const int64_t grain = (blocks + 4 * request->threads - 1) / (4 * request->threads);
+        parallel(request->threads, blocks, grain > kGrain / 32 ? grain : kGrain / 32, run_add_elu, &work);
     }
     return 0;
 }

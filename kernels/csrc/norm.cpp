@@ -1,5 +1,5 @@
-// InstanceNorm++ with its ELU and a residual, group normalisation with its SiLU, and their gradients: compiled once for
-// each instruction set (FL_HEADER, FL_NORM). The formulas are in reference/norm.py and reference/group_norm.py.
+// InstanceNorm++ of a sum with its ELU, group normalisation with its SiLU, and their gradients: compiled once for each
+// instruction set (FL_HEADER, FL_NORM). The formulas are in reference/norm.py and reference/group_norm.py.
 //
 // Two passes, since a plane's scale or shift needs the statistics of other channels. A sample of the usual sizes stays in
 // the second-level cache between them: 8 bytes an fp32 element of memory forward, 12 backward. The order of all sums
@@ -18,10 +18,32 @@
 
 namespace {
 
+// What is normalised.
+template <class T>
+const T* source(const NormRequest& r) {
+    return static_cast<const T*>(r.total ? r.total : r.x);
+}
+
+// Rounded as a tensor of the sum would be.
+template <class C, class T, bool kLast>
+void add_up(const NormRequest& r, const Unit<C, kLast>& unit) {
+    const T *const x = static_cast<const T*>(r.x), *const other = static_cast<const T*>(r.other);
+    T* const total = static_cast<T*>(r.total);
+    alignas(64) C buffers[3][kBlock];
+    for (int64_t block = 0; block < unit.blocks; ++block) {
+        const int64_t at = unit.offset(block), count = unit.count(block);
+        const C* const a = read_block(x + at, count, (C)0, buffers[0]);
+        const C* const b = read_block(other + at, count, (C)0, buffers[1]);
+        C* const to = place_block(total + at, count, buffers[2]);
+        for (int j = 0; j < kVectors<C>; ++j) put_vector(to, j, vector_at(a, j) + vector_at(b, j));
+        write_block(total + at, count, to);
+    }
+}
+
 // By the planes of one sample: mean and 1 / sqrt(variance + epsilon), or variance where groups of planes are combined.
 template <class C, class T, bool kLast>
 void find_statistics(const NormRequest& r, const Unit<C, kLast>& unit) {
-    const T* const x = static_cast<const T*>(r.x);
+    const T* const x = source<T>(r);
     C* const mean = static_cast<C*>(r.groups ? r.plane_means : r.mean) + unit.at;
     C* const spread = static_cast<C*>(r.groups ? r.plane_variances : r.rstd) + unit.at;
     const double pixels = (double)r.pixels;
@@ -50,24 +72,23 @@ void find_statistics(const NormRequest& r, const Unit<C, kLast>& unit) {
 
 template <class C, class T, bool kLast, class Sample>
 void normalise(const NormRequest& r, const Unit<C, kLast>& unit, const Sample& sample) {
-    const T *const x = static_cast<const T*>(r.x), *const residual = static_cast<const T*>(r.other);
+    const T* const x = source<T>(r);
     T* const out = static_cast<T*>(r.out);
     const int64_t k = unit.channel;
     const auto mean = unit.spread([&](int64_t i) { return sample.mean_at(k + i); });
     const auto scale = unit.spread([&](int64_t i) { return sample.scale(k + i); });
     const auto shift = unit.spread([&](int64_t i) { return sample.shift(k + i); });
-    alignas(64) C buffers[3][kBlock];
+    alignas(64) C buffers[2][kBlock];
     for (int64_t block = 0; block < unit.blocks; ++block) {
         const int64_t at = unit.offset(block), count = unit.count(block);
         const C* const values = read_block(x + at, count, (C)0, buffers[0]);
-        const C* const more = residual ? read_block(residual + at, count, (C)0, buffers[1]) : nullptr;
-        C* const to = place_block(out + at, count, buffers[2]);
+        C* const to = place_block(out + at, count, buffers[1]);
 #pragma GCC unroll 2
         for (int j = 0; j < kVectors<C>; ++j) {
             // The mean first: folded into the shift, it would cancel digits where it is large beside the spread.
             Vector<C> y = (vector_at(values, j) - mean[j]) * scale[j] + shift[j];
             if (r.activation) y = Sample::activate(y);
-            put_vector(to, j, more ? vector_at(more, j) + y : y);
+            put_vector(to, j, y);
         }
         write_block(out + at, count, to);
     }
@@ -158,7 +179,11 @@ void run_units(const NormRequest& r, NormPass pass, int64_t first, int64_t last)
         return;
     }
     if (pass == kFirstPass && !r.backward) {
-        for (int64_t index = first; index < last; ++index) find_statistics<C, T>(r, Unit<C, kLast>(r, index));
+        for (int64_t index = first; index < last; ++index) {
+            const Unit<C, kLast> unit(r, index);
+            if (r.total) add_up<C, T>(r, unit);
+            find_statistics<C, T>(r, unit);
+        }
         return;
     }
     for (int64_t index = first; index < last;) {

@@ -1,4 +1,5 @@
-// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormRequest) and as the kernels read it
+// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormRequest,
+// AddEluRequest) and as the kernels read it
 // (Plan, NormRequest). No code here.
 #pragma once
 
@@ -82,7 +83,8 @@ struct NormRequest {
     int64_t groups;  // 0: InstanceNorm++
     double epsilon;
     void* out;              // backward: the gradient by x
-    const void *x, *other;  // other: the residual or null; backward: the gradient by out
+    const void *x, *other;  // other: what is added to x first, or null; backward: the gradient by out
+    void* total;            // forward: x + other, which is normalised; null where there is no other
     const void *gamma, *alpha, *beta;                 // in the computing dtype, like all below; groups have no alpha
     int64_t gamma_stride, alpha_stride, beta_stride;  // from row to row
     const int64_t* labels;                            // each sample's row, below `levels`; null: its number
@@ -94,6 +96,13 @@ struct NormRequest {
 // All passes over samples, or one over planes (blocks of channels in channels_last), which all threads end first; the one
 // between them is over samples.
 enum NormPass : int64_t { kWholeSamples, kFirstPass, kBetween, kSecondPass };
+
+// out = ELU of the sum of the terms, of `count` neighbours in memory each; the third term, then the second, may be null.
+struct AddEluRequest {
+    int64_t instruction_set, threads, dtype, count;
+    const void* terms[3];
+    void *total, *out;  // total: the sum, or null
+};
 
 struct Operand {
     char* data;
@@ -128,6 +137,7 @@ struct Kernels {
     void (*run)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
     void (*denoise)(const Plan& plan, int64_t first_chunk, int64_t last_chunk);
     void (*norm)(const NormRequest& request, NormPass pass, int64_t first, int64_t last);
+    void (*add_elu)(const AddEluRequest& request, int64_t first_block, int64_t last_block);
     void (*elu)(const float* y, int64_t count, float* values, float* slopes);
     void (*polar)(const uint32_t* words, int64_t count, float* radius, float* cosine, float* sine);
 };
