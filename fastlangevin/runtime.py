@@ -39,6 +39,8 @@ class Launchers(NamedTuple):
     rescale: Callable[..., None] | None
     instance_norm: Callable[..., None] | None
     instance_norm_backward: Callable[..., None] | None
+    group_norm: Callable[..., None] | None
+    group_norm_backward: Callable[..., None] | None
 
 
 class UnavailableError(RuntimeError):
@@ -67,6 +69,8 @@ def _cpp() -> Launchers:
         rescale=None,
         instance_norm=norm.instance_norm,
         instance_norm_backward=norm.instance_norm_backward,
+        group_norm=None,
+        group_norm_backward=None,
     )
 
 
@@ -80,6 +84,8 @@ def _triton(device_type: str) -> Launchers:
             "before the program starts to run the kernels in Triton's interpreter"
         )
     from fastlangevin.kernels.dsm import dsm
+    from fastlangevin.kernels.group_norm import group_norm
+    from fastlangevin.kernels.group_norm_backward import group_norm_backward
     from fastlangevin.kernels.instance_norm import instance_norm
     from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
     from fastlangevin.kernels.perturb import perturb
@@ -105,6 +111,8 @@ def _triton(device_type: str) -> Launchers:
         rescale=rescale,
         instance_norm=instance_norm,
         instance_norm_backward=instance_norm_backward,
+        group_norm=group_norm,
+        group_norm_backward=group_norm_backward,
     )
 
 

@@ -130,7 +130,7 @@ def apply_kernel(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
-    ALL: tl.constexpr,
+    MEMBERS: tl.constexpr,
 ):
     dtype: tl.constexpr = means_ptr.dtype.element_ty
     CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
@@ -144,7 +144,7 @@ def apply_kernel(
     first = tl.arange(0, SPLITS) * steps * PIXELS
     counts = tl.minimum(tl.maximum(pixels - first, 0), steps * PIXELS).to(dtype)[:, None]
     shares = counts / pixels.to(dtype)
-    every = tl.arange(0, ALL)
+    every = tl.arange(0, MEMBERS)
     all_means = split_sums(means_ptr, sample, every, every < channels, channels, splits, SPLITS)
     all_means = tl.sum(shares * all_means, axis=0)
     centre, sharpness = across(all_means, every < channels, channels)
@@ -191,12 +191,12 @@ def prepare(
     own = {"out_ptr": out, "residual_ptr": residual, "mean_ptr": mean, "rstd_ptr": rstd, "tiles": planes.tiles}
     for name, tensor in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         own |= {f"{name}_ptr": tensor, f"{name}_row": tensor.stride(0)}
-    tile = {name: value for name, value in planes.constants.items() if name not in ("SPLITS", "ALL")}
+    combined = {name: size for name, size in planes.combined().items() if name != "GROUPS"}
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | tile, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | planes.constants, planes.launch),
         Call(
             (x.shape[0] * planes.tiles, planes.blocks, 1),
-            shared | own | planes.constants | {"ACTIVATION": activation},
+            shared | own | planes.constants | combined | {"ACTIVATION": activation},
             planes.launch,
         ),
     )

@@ -5,9 +5,10 @@ graphs take them whole.
 """
 
 from fastlangevin.ops.dsm import dsm
+from fastlangevin.ops.group_norm import group_norm
 from fastlangevin.ops.norm import instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
 from fastlangevin.ops.step import step, step_
 
-__all__ = ["dsm", "instance_norm", "perturb", "rand", "randn", "step", "step_"]
+__all__ = ["dsm", "group_norm", "instance_norm", "perturb", "rand", "randn", "step", "step_"]

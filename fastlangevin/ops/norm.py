@@ -6,20 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
+from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward, transforms
 from fastlangevin.runtime import choose
 
 __all__ = ["instance_norm"]
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
 
 
 def _rows(parameter: Tensor, x: Tensor) -> Tensor:
@@ -30,8 +24,7 @@ def _rows(parameter: Tensor, x: Tensor) -> Tensor:
 
 def _empty(x: Tensor, count: int) -> list[Tensor]:
     """A tensor as ``x``, and ``count`` of shape ``(B, C)`` in the computing dtype."""
-    per_channel = [x.new_empty(x.shape[:2], dtype=compute_dtype(x)) for _ in range(count)]
-    return [torch.empty_like(x, memory_format=_layout(x)), *per_channel]
+    return empty_results(x, *[x.shape[:2]] * count)
 
 
 def _forward(
@@ -43,10 +36,9 @@ def _forward(
         return out, mean, rstd
     if launchers is None or launchers.instance_norm is None:
         found = reference.instance_norm(x, gamma, alpha, beta, residual=residual, activation=activation)
-        for to, value in zip(results, found, strict=True):
-            to.copy_(value)
+        fill(results, found)
         return out, mean, rstd
-    layout = _layout(x)
+    layout = layout_of(x)
     launchers.instance_norm(
         out,
         x.contiguous(memory_format=layout),
@@ -83,10 +75,9 @@ def _backward(
         return by_x, by_gamma, by_alpha, by_beta
     if launchers is None or launchers.instance_norm_backward is None:
         found = reference.instance_norm_backward(grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation)
-        for to, value in zip(results, found, strict=True):
-            to.copy_(value)
+        fill(results, found)
         return by_x, by_gamma, by_alpha, by_beta
-    layout = _layout(x)
+    layout = layout_of(x)
     launchers.instance_norm_backward(
         *results,
         grad_out.contiguous(memory_format=layout),
@@ -120,21 +111,6 @@ register(
 )
 
 
-def _transforms() -> bool:
-    """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
-    functorch: Any = torch._C._functorch
-    return functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    """False of the batches that ``torch.autograd.grad(..., is_grads_batched=True)`` passes for one tensor."""
-    try:
-        tensor.data_ptr()
-    except RuntimeError:
-        return False
-    return True
-
-
 class _Norm(torch.autograd.Function):
     """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
 
@@ -153,15 +129,14 @@ class _Norm(torch.autograd.Function):
         (grad_out,) = derivatives
         x, gamma, alpha, beta, mean, rstd = ctx.saved_tensors
         activation, impl = ctx.options
-        compiling = torch.compiler.is_compiling()
-        if not compiling and (torch.is_grad_enabled() or _transforms() or not _has_memory(grad_out)):
+        if needs_plain_backward(grad_out):
             # The statistics again, this time as functions of x.
             mean, rstd = reference.statistics(x)
             results = reference.instance_norm_backward(
                 grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation
             )
         else:
-            operation = torch.ops.fastlangevin.instance_norm_backward if compiling else _backward
+            operation = torch.ops.fastlangevin.instance_norm_backward if torch.compiler.is_compiling() else _backward
             results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
         wanted = ctx.needs_input_grad
         gradients: list[Tensor | None] = [results[0] if wanted[0] else None, grad_out if wanted[1] else None]
@@ -229,9 +204,9 @@ def instance_norm(
             )
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.instance_norm is None or _transforms():
+        if launchers is None or launchers.instance_norm is None or transforms():
             out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
-            return out.contiguous(memory_format=_layout(x))
+            return out.contiguous(memory_format=layout_of(x))
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, residual, *parameters) if t is not None)):
             return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl)[0]
     result: Tensor = _Norm.apply(x, residual, *parameters, activation, impl)

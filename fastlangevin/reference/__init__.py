@@ -1,9 +1,10 @@
 """The operations in plain PyTorch: the specification of the kernels, on any device.
 
-They follow it bit for bit, but for the norm, where they differ by a few roundings.
+They follow it bit for bit, but for the norms, where they differ by a few roundings.
 """
 
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
+from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
     cos_sin,
@@ -20,6 +21,9 @@ from fastlangevin.reference.update import step
 __all__ = [
     "cos_sin",
     "dsm",
+    "group_norm",
+    "group_norm_backward",
+    "group_statistics",
     "instance_norm",
     "instance_norm_backward",
     "level_of",
