@@ -35,7 +35,8 @@ REGISTER_BUDGET = {torch.float32: 120, torch.bfloat16: 120, torch.float64: 160}
 
 
 @triton.jit
-def _silu_slope(y):
+def silu_slope(y):
+    """s (1 + y (1 - s)), finite for every finite y."""
     small, large = logistic(y)
     # s (1 - s) is small large^2 on either side of 0: a difference from 1 would cancel, and y magnify what it loses.
     return tl.where(y > 0, large, small * large) + y * (small * large * large)
@@ -66,7 +67,9 @@ def sums_kernel(
     CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
     channel = tl.program_id(1).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     known = channel < channels
-    at = tl.program_id(0).to(tl.int64) // splits * groups + channel // members
+    # In 32 bits: of 64, the division of each channel's number is 4 instructions an element.
+    group = channel.to(tl.int32) // members.to(tl.int32)
+    at = tl.program_id(0).to(tl.int64) // splits * groups + group
     mean = tl.load(mean_ptr + at, mask=known, other=0)
     rstd = tl.load(rstd_ptr + at, mask=known, other=0)
     weight = mean
@@ -83,7 +86,7 @@ def sums_kernel(
         rstd,
         weight,
         bias,
-        _silu_slope,
+        silu_slope,
         channels,
         pixels,
         splits,
@@ -156,7 +159,7 @@ def gradient_kernel(
     weight = tl.load(weight_ptr + channel, mask=known, other=0)
     bias = tl.load(bias_ptr + channel, mask=known, other=0)
 
-    dy, n = differentiate(gradient, x, mean, rstd, weight, bias, _silu_slope, ACTIVATION, IS_LAST)
+    dy, n = differentiate(gradient, x, mean, rstd, weight, bias, silu_slope, ACTIVATION, IS_LAST)
     result = dy * along(weight, IS_LAST) - along(to_tile(constant, channel, group, members), IS_LAST)
     result = (result - n * along(to_tile(slope, channel, group, members), IS_LAST)) * along(rstd, IS_LAST)
     tl.store(grad_x_ptr + offset, round_to(result, grad_x_ptr.dtype.element_ty), mask=valid)

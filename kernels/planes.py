@@ -78,7 +78,8 @@ def planes_of(x: Tensor, groups: int = 1) -> Planes:
     steps = triton.cdiv(tiles, wanted)
     splits = triton.cdiv(tiles, steps)
     constants = {"IS_LAST": is_last, "ROWS": rows, "COLUMNS": columns, "WIDTH": width}
-    warps = max(1, min(WARPS, rows * columns // (tile // WARPS)))
+    # Few pixels of many channels: the block of split results is the larger one.
+    warps = max(1, min(WARPS, max(rows * columns, touched * members) // (tile // WARPS)))
     launch = Launch(width, rows * columns // width, warps)
     return Planes(is_last, channels, pixels, members, touched, blocks, tiles, splits, steps, launch, constants)
 

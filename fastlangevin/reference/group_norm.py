@@ -44,7 +44,7 @@ def group_norm(
         ``(B, G)`` of the computing dtype.
     """
     wide = _wide(x)
-    mean, rstd = group_statistics(x, groups, eps)
+    mean, rstd = group_statistics(wide, groups, eps)
     # The mean is taken from x first: folded into the shift, it would cancel digits where it is large beside the spread.
     away = wide - _meet(_spread(mean, x), x)
     out = torch.addcmul(_meet(bias[None], x), away, _meet(weight * _spread(rstd, x), x))
@@ -81,7 +81,7 @@ def group_norm_backward(
     by_bias, by_weight = _over_pixels(dy), _over_pixels(dy * n)
     share = groups / math.prod(x.shape[1:])
     constant, slope = (
-        _spread((weight * sums).unflatten(1, (groups, -1)).sum(2) * share, x) for sums in (by_bias, by_weight)
+        _spread(_grouped(weight * sums, groups).sum(2) * share, x) for sums in (by_bias, by_weight)
     )
     centred = dy * _meet(weight[None], x) - _meet(constant, x) - n * _meet(slope, x)
     return (centred * _meet(_spread(rstd, x), x)).to(x.dtype), by_weight, by_bias
@@ -89,7 +89,7 @@ def group_norm_backward(
 
 def group_statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """The means and the factors 1 / sqrt(v + eps) of the groups, ``(B, G)``, as a graph of ``x``."""
-    members = _wide(x).unflatten(1, (groups, -1))
+    members = _grouped(_wide(x), groups)
     over = tuple(range(2, members.ndim))
     mean = members.mean(over, keepdim=True)
     # torch.var_mean warns of an empty batch.
@@ -101,9 +101,14 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x
 
 
+def _grouped(values: Tensor, groups: int) -> Tensor:
+    """(B, C, ...) as (B, G, C/G, ...)."""
+    return values.reshape(values.shape[0], groups, values.shape[1] // groups, *values.shape[2:])
+
+
 def _spread(values: Tensor, x: Tensor) -> Tensor:
     """Numbers of the groups (B, G), each for all channels of its group, ``(B, C)``."""
-    return values.repeat_interleave(x.shape[1] // values.shape[1], 1)
+    return values[:, :, None].expand(-1, -1, x.shape[1] // values.shape[1]).reshape(x.shape[:2])
 
 
 def _meet(values: Tensor, x: Tensor) -> Tensor:
