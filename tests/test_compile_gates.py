@@ -30,9 +30,10 @@ STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 # The kernels of the objective: with the levels drawn or given; with what is wanted, or from the clean data.
 OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean")
 FAST = [f"{kind}-{name}" for kind in ("step", "randn", "rand", *OBJECTIVE) for name in STATES]
-# InstanceNorm++ in either memory format: its arithmetic is nobody's stream and may be contracted.
-NORM = ("statistics", "apply", "sums", "gradient")
-NORMS = [f"norm_{kind}{last}-{name}" for kind in NORM for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
+# InstanceNorm++ and GroupNorm, whose first kernel is the same, in either memory format: their arithmetic is nobody's
+# stream and may be contracted.
+NORM = ("norm_statistics", "norm_apply", "norm_sums", "norm_gradient", "group_apply", "group_sums", "group_gradient")
+NORMS = [f"{kind}{last}-{name}" for kind in NORM for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
 # Correct and free of spills, but without a budget: their cost hangs on what they are given.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
@@ -126,14 +127,17 @@ def objective_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
 
 def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
-    """As :func:`calls`, for the kernels of InstanceNorm++."""
-    from fastlangevin.kernels import instance_norm, instance_norm_backward
+    """As :func:`calls`, for the kernels of InstanceNorm++ and of GroupNorm in groups of 4."""
+    from fastlangevin.kernels import group_norm, group_norm_backward, instance_norm, instance_norm_backward
 
     kernels = (
         instance_norm.statistics_kernel,
         instance_norm.apply_kernel,
         instance_norm_backward.sums_kernel,
         instance_norm_backward.gradient_kernel,
+        group_norm.apply_kernel,
+        group_norm_backward.sums_kernel,
+        group_norm_backward.gradient_kernel,
     )
     made = {}
     for name in ("fp32", "bf16", "fp64"):
@@ -142,8 +146,12 @@ def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
             rows = torch.zeros(4, 128, dtype=torch.float64 if name == "fp64" else torch.float32)
             found = instance_norm.prepare(x, x, x, rows, rows, rows, rows, rows, activation=True)
             back = instance_norm_backward.prepare(x, *[rows] * 3, x, x, *[rows] * 5, activation=True)
-            for kind, kernel, call in zip(NORM, kernels, found + back, strict=True):
-                made[f"norm_{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
+            weight, statistics = rows[0], rows[:, :32].contiguous()
+            own = weight, weight, statistics, statistics
+            grouped = group_norm.prepare(x, x, *own, groups=32, eps=1e-5, activation=True)[1:]
+            grouped += group_norm_backward.prepare(x, rows, rows, x, x, *own, groups=32, activation=True)
+            for kind, kernel, call in zip(NORM, kernels, found + back + grouped, strict=True):
+                made[f"{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
     return made
 
 
@@ -279,10 +287,10 @@ def allowances(variant: str) -> dict[str, int]:
     exchanged once between the two warps, one number a thread. Four 16-bit elements make 8 bytes.
     """
     kind, name = variant.split("-")
-    if kind.startswith("norm"):
+    if kind.startswith(("norm", "group")):
         # The numbers of the channels, by tile and of the whole sample: measured, and fewer than the tile would bring
         # besides were it scattered. They change layout through shared memory, 16 KiB of it on sm_80.
-        own = {"statistics": 2, "apply": 13, "sums": 43, "gradient": 59}[kind.split("_")[1]]
+        own = {"statistics": 2, "apply": 26, "sums": 43, "gradient": 59}[kind.split("_")[1]]
         return {"narrow": own, "shared": 16384, "is_stream": False}
     if kind.startswith("perturb"):
         return {"narrow": 2}
@@ -293,15 +301,27 @@ def allowances(variant: str) -> dict[str, int]:
 
 def budget_of(variant: str) -> tuple[float, int]:
     """Instructions an element and registers a thread."""
-    from fastlangevin.kernels import dsm, instance_norm, instance_norm_backward, perturb, randn, step
+    from fastlangevin.kernels import (
+        dsm,
+        group_norm,
+        group_norm_backward,
+        instance_norm,
+        instance_norm_backward,
+        perturb,
+        randn,
+        step,
+    )
 
     kind, name = variant.split("-")
     if kind == "step":
         return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET
     family, _, wanted = kind.partition("_")
-    if family == "norm":
+    if family in ("norm", "group"):
         wanted = wanted.removesuffix("_last")
-        module = instance_norm if wanted in instance_norm.INSTRUCTION_BUDGET else instance_norm_backward
+        forward, backward = (
+            (instance_norm, instance_norm_backward) if family == "norm" else (group_norm, group_norm_backward)
+        )
+        module = forward if wanted in forward.INSTRUCTION_BUDGET else backward
         return module.INSTRUCTION_BUDGET[wanted][STATES[name]], module.REGISTER_BUDGET[STATES[name]]
     if family == "perturb":
         return perturb.INSTRUCTION_BUDGET[wanted][STATES[name]], perturb.REGISTER_BUDGET

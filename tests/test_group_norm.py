@@ -11,7 +11,14 @@ from fastlangevin import reference, runtime
 from fastlangevin.ops import group_norm
 
 # Groups of 2 to 2244 elements, of 1 to 10 channels, and in samples of 1 to 4 dimensions.
-SHAPES = [((2, 6), 3), ((3, 8, 5), 2), ((1, 40, 8, 8), 4), ((2, 32, 3, 3), 32), ((1, 4, 17, 33), 1), ((2, 6, 2, 3, 4), 3)]
+SHAPES = [
+    ((2, 6), 3),
+    ((3, 8, 5), 2),
+    ((1, 40, 8, 8), 4),
+    ((2, 32, 3, 3), 32),
+    ((1, 4, 17, 33), 1),
+    ((2, 6, 2, 3, 4), 3),
+]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
@@ -221,6 +228,6 @@ def test_statistics_do_not_cancel(impl):
     given.check(call(given, impl))
     _, _, rstd = torch.ops.fastlangevin.group_norm(given.x, given.weight, given.bias, 2, 1e-5, False, impl)
     exact = reference.group_statistics(given.x.double(), 2, 1e-5)[1]
-    # As the bounds have it, w (1 + r X) with w = 24 2^-24. Mean square minus square of the mean would lose 10^6 2^-24, a
-    # sixteenth, of the variance.
+    # As the bounds have it, w (1 + r X) with w = 24 2^-24. Mean square minus square of the mean would lose 10^6 2^-24,
+    # a sixteenth, of the variance.
     torch.testing.assert_close(rstd.double(), exact, rtol=2e-3, atol=0)

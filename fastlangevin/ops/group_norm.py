@@ -52,9 +52,7 @@ def _forward(
     return out, mean, rstd
 
 
-def _fake_forward(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
     out, mean, rstd = _empty_forward(x, groups)
     return out, mean, rstd
 
@@ -162,8 +160,8 @@ def group_norm(
     """GroupNorm (Wu and He 2018), and SiLU behind it where that is wanted, as the networks of Song et al. 2021 have it.
 
     Computed in fp32 (fp64 for an fp64 input) as :mod:`fastlangevin.reference.group_norm` writes it, and rounded once.
-    The result of a sample depends on no other, and the kernels give it the same bits in any batch. Differentiable in all
-    tensors; twice, by ``torch.func`` and in forward mode, too, where plain PyTorch computes it.
+    The result of a sample depends on no other, and the kernels give it the same bits in any batch. Differentiable in
+    all tensors; twice, by ``torch.func`` and in forward mode, too, where plain PyTorch computes it.
 
     Args:
         x: ``(B, C, ...)`` with at least one element in each group of a sample: float32, float16, bfloat16 or float64.
@@ -212,13 +210,13 @@ def group_norm(
 
 
 def _check_options(groups: Any, eps: Any, x: Tensor) -> None:
-    if isinstance(groups, bool) or not isinstance(groups, int | torch.SymInt):
+    if isinstance(groups, bool) or not isinstance(groups, int):
         raise TypeError(f"groups must be an integer, got {groups!r} ({type(groups).__name__})")
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(
-            f"groups must divide the channels of x into equal groups: it must be a divisor of {x.shape[1]}, got {groups}"
+            f"groups must divide the channels of x into equal groups: a positive divisor of {x.shape[1]}, got {groups}"
         )
-    if isinstance(eps, bool) or not isinstance(eps, int | float | torch.SymFloat):
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
         raise TypeError(f"eps must be a number, got {eps!r} ({type(eps).__name__})")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be finite and not negative, got {eps}; 1e-5 is usual")

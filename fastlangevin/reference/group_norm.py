@@ -5,8 +5,8 @@ channels and their pixels in one sample, for a channel k of the group j
 
     n = (x_k - mu_j) / sqrt(v_j + eps)     y = weight_k n + bias_k     out = y, or SiLU(y) = y / (1 + exp(-y))
 
-(Wu and He 2018; SiLU behind it in the networks of Ho et al. 2020 and Song et al. 2021). With g the derivative by out and
-mean_j the mean over all that mu_j is taken of,
+(Wu and He 2018; SiLU behind it in the networks of Ho et al. 2020 and Song et al. 2021). With g the derivative by out
+and mean_j the mean over all that mu_j is taken of,
 
     dy = g, or g s (1 + y (1 - s)), s = 1 / (1 + exp(-y))     dbias = sum dy     dweight = sum dy n
     dx = (weight dy - mean_j(weight dy) - n mean_j(weight dy n)) / sqrt(v_j + eps)
@@ -80,9 +80,7 @@ def group_norm_backward(
         dy = dy * torch.sigmoid(y) * (1 + y * torch.sigmoid(-y))
     by_bias, by_weight = _over_pixels(dy), _over_pixels(dy * n)
     share = groups / math.prod(x.shape[1:])
-    constant, slope = (
-        _spread(_grouped(weight * sums, groups).sum(2) * share, x) for sums in (by_bias, by_weight)
-    )
+    constant, slope = (_spread(_grouped(weight * sums, groups).sum(2) * share, x) for sums in (by_bias, by_weight))
     centred = dy * _meet(weight[None], x) - _meet(constant, x) - n * _meet(slope, x)
     return (centred * _meet(_spread(rstd, x), x)).to(x.dtype), by_weight, by_bias
 
