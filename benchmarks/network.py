@@ -9,13 +9,13 @@ Providers, all with the same weights:
     eager           each norm as reference/norm.py writes it, in as few operations as eager PyTorch allows
     eager 16 bit    the same under autocast
     torch.compile   the eager one compiled
-    fused           the network as it is built
+    fused           the network as it is built: norms with their ELU and the sum before them, sums with their ELU
     sampling        fl.models.for_sampling(net)
     sampling 16 bit fl.models.for_sampling(net, dtype=torch.bfloat16)
     sampling comp.  fl.models.for_sampling(net, compile=True)
 
-Operations are counted as PyTorch dispatches them, without views and allocations, a fused norm being one; on a GPU it
-launches two kernels. No time is printed for a provider whose output is wrong: fp32 must agree with fp64 to 1e-5 of the
+Operations are counted as PyTorch dispatches them, without views and allocations, and each fused one as one; on a GPU
+the fused norm launches two kernels. No time is printed for a provider whose output is wrong: fp32 must agree with fp64 to 1e-5 of the
 largest output, 16 bits to a tenth.
 """
 
@@ -39,6 +39,7 @@ import fastlangevin as fl
 from benchmarks.timing import interleaved, machine
 from fastlangevin import reference
 from fastlangevin.kernels import cpp
+from fastlangevin.models import refinenet
 from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
 
 NETWORKS = {"ncsn": fl.models.NCSN, "ncsnv2": fl.models.NCSNv2}
@@ -93,13 +94,13 @@ class Unfused(nn.Module):
 
 
 def unfused(net: nn.Module, function: Callable[..., Tensor]) -> nn.Module:
-    """A copy of a network whose norms are computed by a function."""
+    """A copy of a network without fused operations, whose norms are computed by a function."""
     net = copy.deepcopy(net)
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, (ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus)):
                 module.register_module(name, Unfused(child, function))
-    return net
+    return Published(net)
 
 
 class Operations(TorchDispatchMode):
@@ -127,12 +128,31 @@ def counted() -> Iterator[Operations]:
         operations.count += 1
         launch(request)
 
+    elu = refinenet.add_elu
+
+    def count_elu(*terms: Tensor, **options: Any) -> Any:
+        operations.count += 1
+        return elu(*terms, **options)
+
     cpp.norm = count
+    refinenet.add_elu = count_elu if elu is fl.ops.add_elu else elu
     try:
         with operations:
             yield operations
     finally:
         cpp.norm = launch
+        refinenet.add_elu = elu
+
+
+@contextlib.contextmanager
+def plain_activations() -> Iterator[None]:
+    """Sums and ELU between convolutions each an operation of PyTorch."""
+    fused = refinenet.add_elu
+    refinenet.add_elu = lambda *terms, keep=True: reference.add_elu(terms)
+    try:
+        yield
+    finally:
+        refinenet.add_elu = fused
 
 
 def operations_of(net: Callable[..., Tensor], x: Tensor, labels: Tensor) -> tuple[int, int]:
@@ -140,6 +160,19 @@ def operations_of(net: Callable[..., Tensor], x: Tensor, labels: Tensor) -> tupl
     with torch.no_grad(), counted() as operations:
         net(x, labels)
     return operations.count, operations.norms
+
+
+class Published(nn.Module):
+    """A network whose norms, sums and activations are operations of PyTorch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        with plain_activations():
+            out: Tensor = self.net(x, labels)
+            return out
 
 
 def providers(net: nn.Module, x: Tensor, labels: Tensor) -> dict[str, Call]:

@@ -39,6 +39,8 @@ class Launchers(NamedTuple):
     rescale: Callable[..., None] | None
     instance_norm: Callable[..., None] | None
     instance_norm_backward: Callable[..., None] | None
+    group_norm: Callable[..., None] | None
+    group_norm_backward: Callable[..., None] | None
     add_elu: Callable[..., None] | None
 
 
@@ -69,6 +71,8 @@ def _cpp() -> Launchers:
         rescale=None,
         instance_norm=norm.instance_norm,
         instance_norm_backward=norm.instance_norm_backward,
+        group_norm=norm.group_norm,
+        group_norm_backward=norm.group_norm_backward,
         add_elu=add_elu.add_elu,
     )
 
@@ -84,6 +88,8 @@ def _triton(device_type: str) -> Launchers:
         )
     from fastlangevin.kernels.add_elu import add_elu
     from fastlangevin.kernels.dsm import dsm
+    from fastlangevin.kernels.group_norm import group_norm
+    from fastlangevin.kernels.group_norm_backward import group_norm_backward
     from fastlangevin.kernels.instance_norm import instance_norm
     from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
     from fastlangevin.kernels.perturb import perturb
@@ -109,6 +115,8 @@ def _triton(device_type: str) -> Launchers:
         rescale=rescale,
         instance_norm=instance_norm,
         instance_norm_backward=instance_norm_backward,
+        group_norm=group_norm,
+        group_norm_backward=group_norm_backward,
         add_elu=add_elu,
     )
 

@@ -27,8 +27,8 @@ from .philox import load_as, round_to, widened
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, for planes of 32 x 32 in either memory
-# format, with ELU; "added" are the statistics of a sum. On sm_90 fp32 takes 44 and 53, channels-last 43 and 67; what precedes and
-# follows the tile is counted. By the rule there, an H200 hides 24 and 96 of them.
+# format, with ELU; "added" are the statistics of a sum. On sm_90 fp32 takes 44 and 50, channels-last 43 and 64; what
+# precedes and follows the tile is counted. By the rule there, an H200 hides 24 and 96 of them.
 INSTRUCTION_BUDGET = {
     "statistics": {torch.float32: 46, torch.bfloat16: 46, torch.float64: 95},
     "added": {torch.float32: 49, torch.bfloat16: 50, torch.float64: 103},
@@ -141,7 +141,7 @@ def apply_kernel(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
-    ALL: tl.constexpr,
+    MEMBERS: tl.constexpr,
 ):
     dtype: tl.constexpr = means_ptr.dtype.element_ty
     CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
@@ -155,7 +155,7 @@ def apply_kernel(
     first = tl.arange(0, SPLITS) * steps * PIXELS
     counts = tl.minimum(tl.maximum(pixels - first, 0), steps * PIXELS).to(dtype)[:, None]
     shares = counts / pixels.to(dtype)
-    every = tl.arange(0, ALL)
+    every = tl.arange(0, MEMBERS)
     all_means = split_sums(means_ptr, sample, every, every < channels, channels, splits, SPLITS)
     all_means = tl.sum(shares * all_means, axis=0)
     centre, sharpness = across(all_means, every < channels, channels)
@@ -216,12 +216,12 @@ def prepare(
     own |= {"labels_ptr": labels, "levels": gamma.shape[0]}
     for name, tensor in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         own |= {f"{name}_ptr": tensor, f"{name}_row": tensor.stride(0)}
-    tile = {name: value for name, value in planes.constants.items() if name not in ("SPLITS", "ALL")}
+    combined = {name: size for name, size in planes.combined().items() if name != "GROUPS"}
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | added | tile, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | added | planes.constants, planes.launch),
         Call(
             (x.shape[0] * planes.tiles, planes.blocks, 1),
-            shared | own | planes.constants | {"ACTIVATION": activation},
+            shared | own | planes.constants | combined | {"ACTIVATION": activation},
             planes.launch,
         ),
     )

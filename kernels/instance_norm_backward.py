@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .layout import Call, on_device
 from .philox import load_as, round_to
-from .planes import SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
+from .planes import SIZES, across, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
 
 # As in kernels/instance_norm.py. On sm_90 fp32 takes 55 and 50, channels-last 56 and 62, and an H200 hides 48 and 72.
 INSTRUCTION_BUDGET = {
@@ -40,14 +40,8 @@ def _at(ptr, sample, row, channel, valid):
 
 
 @triton.jit
-def _differentiate(gradient, x, mean, rstd, gamma, shift, ACTIVATION: tl.constexpr, IS_LAST: tl.constexpr):
-    """dy and n of a tile."""
-    away = x - along(mean, IS_LAST)
-    if ACTIVATION:
-        # As the forward pass rounds it, so that both are on the same side of 0.
-        y = away * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST)
-        gradient = tl.where(y > 0, gradient, gradient * tl.exp(y))
-    return gradient, away * along(rstd, IS_LAST)
+def _elu_slope(y):
+    return tl.where(y > 0, 1.0, tl.exp(y))
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -73,44 +67,44 @@ def sums_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
-    ALL: tl.constexpr,
+    MEMBERS: tl.constexpr,
 ):
-    dtype: tl.constexpr = mean_ptr.dtype.element_ty
     CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
-    PIXELS: tl.constexpr = ROWS if IS_LAST else COLUMNS
-    program = tl.program_id(0).to(tl.int64)
-    sample = program // splits
-    first_pixel = program % splits * steps * PIXELS
-    first_channel = tl.program_id(1).to(tl.int64) * CHANNELS
-    channel = first_channel + tl.arange(0, CHANNELS)
+    sample = tl.program_id(0).to(tl.int64) // splits
+    channel = tl.program_id(1).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     known = channel < channels
     mean = _at(mean_ptr, sample, channels, channel, known)
     rstd = _at(rstd_ptr, sample, channels, channel, known)
     gamma = mean
     shift = mean
     if ACTIVATION:
-        every = tl.arange(0, ALL)
+        every = tl.arange(0, MEMBERS)
         all_means = _at(mean_ptr, sample, channels, every, every < channels)
         centre, sharpness = across(all_means, every < channels, channels)
         gamma = _at(gamma_ptr, sample, gamma_row, channel, known)
         alpha = _at(alpha_ptr, sample, alpha_row, channel, known)
         shift = _at(beta_ptr, sample, beta_row, channel, known) + gamma * alpha * ((mean - centre) * sharpness)
 
-    first = tl.zeros((ROWS, COLUMNS), dtype)
-    second = tl.zeros((ROWS, COLUMNS), dtype)
-    for step in range(0, steps):
-        offset, valid = tile_of(
-            sample, first_channel, first_pixel + step * PIXELS, channels, pixels, IS_LAST, ROWS, COLUMNS, WIDTH
-        )
-        x = load_as(x_ptr + offset, valid, dtype)
-        gradient = load_as(grad_out_ptr + offset, valid, dtype)
-        dy, n = _differentiate(gradient, x, mean, rstd, gamma, shift, ACTIVATION, IS_LAST)
-        dy = tl.where(valid, dy, 0)
-        first += dy
-        second += tl.where(valid, dy * n, 0)
-    at = program * channels + channel
-    tl.store(first_sums_ptr + at, reduce_pixels(first, IS_LAST), mask=known)
-    tl.store(second_sums_ptr + at, reduce_pixels(second, IS_LAST), mask=known)
+    sum_derivatives(
+        first_sums_ptr,
+        second_sums_ptr,
+        grad_out_ptr,
+        x_ptr,
+        mean,
+        rstd,
+        gamma,
+        shift,
+        _elu_slope,
+        channels,
+        pixels,
+        splits,
+        steps,
+        ACTIVATION,
+        IS_LAST,
+        ROWS,
+        COLUMNS,
+        WIDTH,
+    )
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -141,7 +135,7 @@ def gradient_kernel(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
-    ALL: tl.constexpr,
+    MEMBERS: tl.constexpr,
 ):
     dtype: tl.constexpr = mean_ptr.dtype.element_ty
     CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
@@ -153,7 +147,7 @@ def gradient_kernel(
     x = load_as(x_ptr + offset, valid, dtype)
     gradient = load_as(grad_out_ptr + offset, valid, dtype)
 
-    every = tl.arange(0, ALL)
+    every = tl.arange(0, MEMBERS)
     exists = every < channels
     all_means = _at(mean_ptr, sample, channels, every, exists)
     centre, sharpness = across(all_means, exists, channels)
@@ -180,7 +174,7 @@ def gradient_kernel(
 
     share = 1.0 / pixels.to(dtype)
     of_mean = sharpness * (gamma * alpha * first - average - m * slope) * share
-    dy, n = _differentiate(gradient, x, mean, rstd, gamma, shift, ACTIVATION, IS_LAST)
+    dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, _elu_slope, ACTIVATION, IS_LAST)
     centred = dy - along(first * share, IS_LAST) - n * along(second * share, IS_LAST)
     result = centred * along(gamma * rstd, IS_LAST) + along(of_mean, IS_LAST)
     tl.store(grad_x_ptr + offset, round_to(result, grad_x_ptr.dtype.element_ty), mask=valid)
@@ -209,11 +203,12 @@ def prepare(
     shared.update(channels=planes.channels, pixels=planes.pixels, splits=planes.splits, **planes.constants)
     for name, tensor in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
         shared |= {f"{name}_ptr": tensor, f"{name}_row": tensor.stride(0)}
-    sums = {name: value for name, value in shared.items() if name != "SPLITS"}
-    results = {"grad_x_ptr": grad_x, "tiles": planes.tiles}
+    combined = planes.combined()
+    shared["MEMBERS"] = combined["MEMBERS"]
+    results = {"grad_x_ptr": grad_x, "tiles": planes.tiles, "SPLITS": combined["SPLITS"]}
     results.update(grad_gamma_ptr=grad_gamma, grad_alpha_ptr=grad_alpha, grad_beta_ptr=grad_beta)
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), sums | {"steps": planes.steps}, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | {"steps": planes.steps}, planes.launch),
         Call((x.shape[0] * planes.tiles, planes.blocks, 1), shared | results, planes.launch),
     )
 

@@ -1,4 +1,4 @@
-"""Samples as matrices of channels and pixels: their tiles, how they are split, and the statistics over the channels.
+"""Samples as matrices of channels and pixels: their tiles, how they are split, and sums over planes and channels.
 
 A contiguous sample (C, H, W) is a matrix of C rows of H*W neighbours, a channels-last one of H*W rows of C neighbours.
 A program has a tile of either, so that its accesses are of neighbours in both, and reduces it along the pixels. A long
@@ -18,11 +18,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Launch
+from .philox import load_as
 
 EPSILON = tl.constexpr(1e-5)
 
 # 16 elements a thread, 8 of fp64: with 16 the sums of the backward pass spill. Every program of the second kernel reads
-# the C*S results of its sample's splits: at 1024 of 4 bytes and 32 KiB of its own, an eighth more, from the cache.
+# the splits of all channels of the groups that its own are in: 1024 results of 4 bytes each way and 32 KiB of its own,
+# an eighth more, from the cache.
 TILE = 4096
 WARPS = 8
 PROGRAMS = 512
@@ -30,11 +32,16 @@ SPLIT_RESULTS = 1024
 
 
 class Planes(NamedTuple):
-    """How a sample is taken apart: ``blocks`` of channels times ``splits`` of ``steps`` tiles, or times ``tiles``."""
+    """How a sample is taken apart: ``blocks`` of channels times ``splits`` of ``steps`` tiles, or times ``tiles``.
+
+    The channels of a block are in at most ``touched`` groups of ``members``.
+    """
 
     is_last: bool
     channels: int
     pixels: int
+    members: int
+    touched: int
     blocks: int
     tiles: int
     splits: int
@@ -42,9 +49,17 @@ class Planes(NamedTuple):
     launch: Launch
     constants: dict[str, int | bool]
 
+    def combined(self) -> dict[str, int]:
+        """The sizes, powers of two, of the block of split results that a program of the second kernel reads."""
+        sizes = {"SPLITS": self.splits, "GROUPS": self.touched, "MEMBERS": self.members}
+        return {name: triton.next_power_of_2(size) for name, size in sizes.items()}
 
-def planes_of(x: Tensor) -> Planes:
-    """The geometry of ``x`` (B, C, H, W), contiguous or channels-last; one pixel is both, and taken as the latter."""
+
+def planes_of(x: Tensor, groups: int = 1) -> Planes:
+    """The geometry of ``x`` (B, C, H, W), contiguous or channels-last; one pixel is both, and taken as the latter.
+
+    ``groups``: into how many groups of neighbours the channels fall whose statistics are combined.
+    """
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     is_last = pixels == 1 or not x.is_contiguous()
     neighbours = channels if is_last else pixels
@@ -55,20 +70,18 @@ def planes_of(x: Tensor) -> Planes:
     rows = min(triton.next_power_of_2(pixels if is_last else channels), tile // columns)
     of_channels, of_pixels = (columns, rows) if is_last else (rows, columns)
     blocks, tiles = triton.cdiv(channels, of_channels), triton.cdiv(pixels, of_pixels)
-    wanted = max(1, min(tiles, PROGRAMS // blocks, SPLIT_RESULTS // channels))
+    members = channels // groups
+    # A block begins at a multiple of this in a group.
+    begin = math.gcd(of_channels, members)
+    touched = min(groups, (members - begin + of_channels - 1) // members + 1)
+    wanted = max(1, min(tiles, PROGRAMS // blocks, SPLIT_RESULTS // (touched * members)))
     steps = triton.cdiv(tiles, wanted)
     splits = triton.cdiv(tiles, steps)
-    constants = {
-        "IS_LAST": is_last,
-        "ROWS": rows,
-        "COLUMNS": columns,
-        "WIDTH": width,
-        "SPLITS": triton.next_power_of_2(splits),
-        "ALL": triton.next_power_of_2(channels),
-    }
-    warps = max(1, min(WARPS, rows * columns // (tile // WARPS)))
+    constants = {"IS_LAST": is_last, "ROWS": rows, "COLUMNS": columns, "WIDTH": width}
+    # Few pixels of many channels: the block of split results is the larger one.
+    warps = max(1, min(WARPS, max(rows * columns, touched * members) // (tile // WARPS)))
     launch = Launch(width, rows * columns // width, warps)
-    return Planes(is_last, channels, pixels, blocks, tiles, splits, steps, launch, constants)
+    return Planes(is_last, channels, pixels, members, touched, blocks, tiles, splits, steps, launch, constants)
 
 
 def partials(x: Tensor, planes: Planes) -> tuple[Tensor, Tensor]:
@@ -79,7 +92,19 @@ def partials(x: Tensor, planes: Planes) -> tuple[Tensor, Tensor]:
 
 
 # What may change from call to call and must never compile a kernel anew.
-SIZES = ("channels", "pixels", "splits", "steps", "levels", "gamma_row", "alpha_row", "beta_row")
+SIZES = (
+    "channels",
+    "pixels",
+    "groups",
+    "members",
+    "splits",
+    "steps",
+    "tiles",
+    "levels",
+    "gamma_row",
+    "alpha_row",
+    "beta_row",
+)
 
 
 @triton.jit
@@ -118,6 +143,72 @@ def along(values, IS_LAST: tl.constexpr):
 def reduce_pixels(values, IS_LAST: tl.constexpr):
     """Sums (channels,) of a tile."""
     return tl.sum(values, axis=0 if IS_LAST else 1)
+
+
+@triton.jit
+def differentiate(
+    gradient, x, mean, rstd, gamma, shift, slope: tl.constexpr, ACTIVATION: tl.constexpr, IS_LAST: tl.constexpr
+):
+    """dy and n of a tile; ``slope`` is the derivative of the activation, a function of its argument."""
+    away = x - along(mean, IS_LAST)
+    if ACTIVATION:
+        # As the forward pass rounds it, so that both are on the same side of 0.
+        gradient *= slope(away * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST))
+    return gradient, away * along(rstd, IS_LAST)
+
+
+@triton.jit
+def sum_derivatives(
+    first_sums_ptr,
+    second_sums_ptr,
+    grad_out_ptr,
+    x_ptr,
+    mean,
+    rstd,
+    gamma,
+    shift,
+    slope: tl.constexpr,
+    channels,
+    pixels,
+    splits,
+    steps,
+    ACTIVATION: tl.constexpr,
+    IS_LAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Store the sums of dy and of dy n over the program's split of its planes; the other numbers are its channels'."""
+    dtype: tl.constexpr = mean.dtype
+    CHANNELS: tl.constexpr = COLUMNS if IS_LAST else ROWS
+    PIXELS: tl.constexpr = ROWS if IS_LAST else COLUMNS
+    program = tl.program_id(0).to(tl.int64)
+    first_pixel = program % splits * steps * PIXELS
+    first_channel = tl.program_id(1).to(tl.int64) * CHANNELS
+    first = tl.zeros((ROWS, COLUMNS), dtype)
+    second = tl.zeros((ROWS, COLUMNS), dtype)
+    for step in range(0, steps):
+        offset, valid = tile_of(
+            program // splits,
+            first_channel,
+            first_pixel + step * PIXELS,
+            channels,
+            pixels,
+            IS_LAST,
+            ROWS,
+            COLUMNS,
+            WIDTH,
+        )
+        x = load_as(x_ptr + offset, valid, dtype)
+        gradient = load_as(grad_out_ptr + offset, valid, dtype)
+        dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, slope, ACTIVATION, IS_LAST)
+        dy = tl.where(valid, dy, 0)
+        first += dy
+        second += tl.where(valid, dy * n, 0)
+    channel = first_channel + tl.arange(0, CHANNELS)
+    at = program * channels + channel
+    tl.store(first_sums_ptr + at, reduce_pixels(first, IS_LAST), mask=channel < channels)
+    tl.store(second_sums_ptr + at, reduce_pixels(second, IS_LAST), mask=channel < channels)
 
 
 @triton.jit

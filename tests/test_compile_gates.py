@@ -30,9 +30,11 @@ STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 # The kernels of the objective: with the levels drawn or given; with what is wanted, or from the clean data.
 OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean")
 FAST = [f"{kind}-{name}" for kind in ("step", "randn", "rand", *OBJECTIVE) for name in STATES]
-# InstanceNorm++ in either memory format: its arithmetic is nobody's stream and may be contracted.
+# InstanceNorm++ ("added": of a sum) and GroupNorm, whose first kernel is the same, in either memory format: their
+# arithmetic is nobody's stream and may be contracted.
 NORM = ("statistics", "apply", "added", "sums", "gradient")
-NORMS = [f"norm_{kind}{last}-{name}" for kind in NORM for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
+KINDS = (*(f"norm_{kind}" for kind in NORM), "group_apply", "group_sums", "group_gradient")
+NORMS = [f"{kind}{last}-{name}" for kind in KINDS for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
 NORMS += [f"elu-{name}" for name in ("fp32", "bf16", "fp64")]
 # Correct and free of spills, but without a budget: their cost hangs on what they are given.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
@@ -127,8 +129,8 @@ def objective_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
 
 def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
-    """As :func:`calls`, for the kernels of InstanceNorm++."""
-    from fastlangevin.kernels import add_elu, instance_norm, instance_norm_backward
+    """As :func:`calls`, for the kernels of InstanceNorm++, of GroupNorm in groups of 4, and of ELU."""
+    from fastlangevin.kernels import add_elu, group_norm, group_norm_backward, instance_norm, instance_norm_backward
 
     kernels = (
         instance_norm.statistics_kernel,
@@ -136,6 +138,9 @@ def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
         instance_norm.statistics_kernel,
         instance_norm_backward.sums_kernel,
         instance_norm_backward.gradient_kernel,
+        group_norm.apply_kernel,
+        group_norm_backward.sums_kernel,
+        group_norm_backward.gradient_kernel,
     )
     made = {}
     for name in ("fp32", "bf16", "fp64"):
@@ -145,8 +150,12 @@ def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
             found = instance_norm.prepare(x, x, None, None, *[rows] * 5, activation=True)
             added = instance_norm.prepare(x, x, x, x, *[rows] * 5, activation=True)[:1]
             back = instance_norm_backward.prepare(x, *[rows] * 3, x, x, *[rows] * 5, activation=True)
-            for kind, kernel, call in zip(NORM, kernels, found + added + back, strict=True):
-                made[f"norm_{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
+            weight, statistics = rows[0], rows[:, :32].contiguous()
+            own = weight, weight, statistics, statistics
+            grouped = group_norm.prepare(x, x, *own, groups=32, eps=1e-5, activation=True)[1:]
+            grouped += group_norm_backward.prepare(x, rows, rows, x, x, *own, groups=32, activation=True)
+            for kind, kernel, call in zip(KINDS, kernels, found + added + back + grouped, strict=True):
+                made[f"{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
         made[f"elu-{name}"] = add_elu.add_elu_kernel, add_elu.prepare(x, x, [x, x]), {"enable_fp_fusion": True}
     return made
 
@@ -283,10 +292,10 @@ def allowances(variant: str) -> dict[str, int]:
     exchanged once between the two warps, one number a thread. Four 16-bit elements make 8 bytes.
     """
     kind, name = variant.split("-")
-    if kind.startswith("norm"):
+    if kind.startswith(("norm", "group")):
         # The numbers of the channels, by tile and of the whole sample: measured, and fewer than the tile would bring
         # besides were it scattered. They change layout through shared memory, 16 KiB of it on sm_80.
-        own = {"statistics": 2, "added": 2, "apply": 13, "sums": 43, "gradient": 59}[kind.split("_")[1]]
+        own = {"statistics": 2, "added": 2, "apply": 26, "sums": 43, "gradient": 59}[kind.split("_")[1]]
         return {"narrow": own, "shared": 16384, "is_stream": False}
     if kind == "elu":
         return {"is_stream": False}
@@ -299,7 +308,17 @@ def allowances(variant: str) -> dict[str, int]:
 
 def budget_of(variant: str) -> tuple[float, int]:
     """Instructions an element and registers a thread."""
-    from fastlangevin.kernels import add_elu, dsm, instance_norm, instance_norm_backward, perturb, randn, step
+    from fastlangevin.kernels import (
+        add_elu,
+        dsm,
+        group_norm,
+        group_norm_backward,
+        instance_norm,
+        instance_norm_backward,
+        perturb,
+        randn,
+        step,
+    )
 
     kind, name = variant.split("-")
     if kind == "step":
@@ -307,9 +326,12 @@ def budget_of(variant: str) -> tuple[float, int]:
     if kind == "elu":
         return add_elu.INSTRUCTION_BUDGET[STATES[name]], add_elu.REGISTER_BUDGET[STATES[name]]
     family, _, wanted = kind.partition("_")
-    if family == "norm":
+    if family in ("norm", "group"):
         wanted = wanted.removesuffix("_last")
-        module = instance_norm if wanted in instance_norm.INSTRUCTION_BUDGET else instance_norm_backward
+        forward, backward = (
+            (instance_norm, instance_norm_backward) if family == "norm" else (group_norm, group_norm_backward)
+        )
+        module = forward if wanted in forward.INSTRUCTION_BUDGET else backward
         registers = instance_norm.REGISTER_BUDGET_ADDED if wanted == "added" else module.REGISTER_BUDGET
         return module.INSTRUCTION_BUDGET[wanted][STATES[name]], registers[STATES[name]]
     if family == "perturb":

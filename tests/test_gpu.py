@@ -297,3 +297,58 @@ def test_instance_norm_and_its_gradient(shape, channels_last):
         torch.testing.assert_close(found.double().cpu(), correct.detach(), rtol=0, atol=1e-4 * scale)
     for _ in range(100):
         assert all(torch.equal(one, other) for one, other in zip(run(), first, strict=True))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [
+        ((16, 128, 32, 32), 32),
+        ((1, 3, 256, 256), 1),
+        ((5, 512, 4, 4), 32),
+        ((3, 30, 33, 17), 3),
+        ((2, 320, 16, 16), 32),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_group_norm_and_its_gradient(shape, groups, dtype, channels_last):
+    from group_norm_bounds import case
+
+    from fastlangevin.ops import group_norm
+
+    given = case(shape, groups, dtype, torch.channels_last if channels_last else torch.contiguous_format)
+    leaves = [each.cuda().requires_grad_() for each in (given.x, given.weight, given.bias)]
+    upstream = given.upstream.cuda()
+
+    def run(count):
+        x = leaves[0][:count]
+        out = group_norm(x, groups, *leaves[1:], eps=given.eps, activation=True, impl="triton")
+        return out.detach(), *torch.autograd.grad(out, (x, *leaves[1:]), upstream[:count])
+
+    first = run(shape[0])
+    given.check(first)
+    # Of the images: the order in which PyTorch sums the samples' gradients is its own.
+    for _ in range(20):
+        assert all(torch.equal(one, other) for one, other in zip(run(shape[0])[:2], first[:2], strict=True))
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(run(1)[:2], first[:2], strict=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_group_norm_compiles_whole_and_is_captured():
+    from fastlangevin.ops import group_norm
+
+    x, weight, bias = state((4, 32, 16, 16)).cuda(), state((32, 1)).cuda()[:, 0], state((32, 1), seed=1).cuda()[:, 0]
+
+    def f(x):
+        return group_norm(x, 8, weight, bias, activation=True)
+
+    want = f(x)
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(f, fullgraph=True)(x), want)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = f(x)
+    x.neg_()
+    graph.replay()
+    assert torch.equal(got, f(x))

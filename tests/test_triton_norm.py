@@ -263,12 +263,23 @@ def _reduce_all_but_little(values, IS_LAST: tl.constexpr):
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="a compiled kernel does not look its functions up again")
-@pytest.mark.parametrize("module", [forward, backward], ids=["forward", "backward"])
-@pytest.mark.parametrize("name", ["across", "reduce_pixels"])
-def test_kernels_of_another_formula_are_caught(name: str, module: object, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        (forward, "across", _across_biased),
+        (backward, "across", _across_biased),
+        (forward, "reduce_pixels", _reduce_all_but_little),
+        # Where the sums of the gradients are made.
+        (planes, "reduce_pixels", _reduce_all_but_little),
+    ],
+    ids=["forward-across", "backward-across", "forward-reduce_pixels", "backward-reduce_pixels"],
+)
+def test_kernels_of_another_formula_are_caught(
+    module: object, name: str, wrong: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = problem((2, 8, 8, 8))
     check(given)
-    monkeypatch.setattr(module, name, {"across": _across_biased, "reduce_pixels": _reduce_all_but_little}[name])
+    monkeypatch.setattr(module, name, wrong)
     with pytest.raises(AssertionError):
         check(given)
 

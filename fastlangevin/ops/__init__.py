@@ -6,9 +6,21 @@ graphs take them whole.
 
 from fastlangevin.ops.add_elu import add_elu
 from fastlangevin.ops.dsm import dsm
+from fastlangevin.ops.group_norm import group_norm
 from fastlangevin.ops.norm import add_instance_norm, instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
 from fastlangevin.ops.step import step, step_
 
-__all__ = ["add_elu", "add_instance_norm", "dsm", "instance_norm", "perturb", "rand", "randn", "step", "step_"]
+__all__ = [
+    "add_elu",
+    "add_instance_norm",
+    "dsm",
+    "group_norm",
+    "instance_norm",
+    "perturb",
+    "rand",
+    "randn",
+    "step",
+    "step_",
+]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.ops.arguments import floating, same_place
 from fastlangevin.ops.launch import register
-from fastlangevin.ops.layouts import layout_of
+from fastlangevin.ops.normalising import layout_of
 from fastlangevin.runtime import choose
 
 __all__ = ["add_elu"]

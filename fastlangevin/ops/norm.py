@@ -7,12 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
-from fastlangevin.ops.layouts import layout_of
+from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward, transforms
 from fastlangevin.runtime import choose
 
 __all__ = ["add_instance_norm", "instance_norm"]
@@ -26,8 +25,7 @@ def _rows(parameter: Tensor, x: Tensor) -> Tensor:
 
 def _empty(x: Tensor, count: int) -> list[Tensor]:
     """A tensor as ``x``, and ``count`` of shape ``(B, C)`` in the computing dtype."""
-    per_channel = [x.new_empty(x.shape[:2], dtype=compute_dtype(x)) for _ in range(count)]
-    return [torch.empty_like(x, memory_format=layout_of(x)), *per_channel]
+    return empty_results(x, *[x.shape[:2]] * count)
 
 
 def _forward(
@@ -50,9 +48,10 @@ def _forward(
     if x.numel() == 0 or launchers is None or launchers.instance_norm is None:
         total = None if residual is None else (x + residual).contiguous(memory_format=layout)
         if x.numel():
-            found = reference.instance_norm(x if total is None else total, gamma, alpha, beta, activation=activation)
-            for to, value in zip(results, found, strict=True):
-                to.copy_(value)
+            fill(
+                results,
+                reference.instance_norm(x if total is None else total, gamma, alpha, beta, activation=activation),
+            )
         return out, total, mean, rstd
     total = None if residual is None else torch.empty_like(out)
     launchers.instance_norm(
@@ -103,8 +102,7 @@ def _backward(
         return by_x, by_gamma, by_alpha, by_beta
     if launchers is None or launchers.instance_norm_backward is None:
         found = reference.instance_norm_backward(grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation)
-        for to, value in zip(results, found, strict=True):
-            to.copy_(value)
+        fill(results, found)
         return by_x, by_gamma, by_alpha, by_beta
     layout = layout_of(x)
     launchers.instance_norm_backward(
@@ -146,21 +144,6 @@ register(
 )
 
 
-def _transforms() -> bool:
-    """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
-    functorch: Any = torch._C._functorch
-    return functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    """False of the batches that ``torch.autograd.grad(..., is_grads_batched=True)`` passes for one tensor."""
-    try:
-        tensor.data_ptr()
-    except RuntimeError:
-        return False
-    return True
-
-
 class _Norm(torch.autograd.Function):
     """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
 
@@ -189,15 +172,14 @@ class _Norm(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         if grad_out is None:
             return by_total if wanted[0] else None, by_total if wanted[1] else None, *[None] * 5
-        compiling = torch.compiler.is_compiling()
-        if not compiling and (torch.is_grad_enabled() or _transforms() or not _has_memory(grad_out)):
+        if needs_plain_backward(grad_out):
             # The statistics again, this time as functions of x.
             mean, rstd = reference.statistics(x)
             results = reference.instance_norm_backward(
                 grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation
             )
         else:
-            operation = torch.ops.fastlangevin.instance_norm_backward if compiling else _backward
+            operation = torch.ops.fastlangevin.instance_norm_backward if torch.compiler.is_compiling() else _backward
             results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
         by_x = results[0] if by_total is None else results[0] + by_total
         gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
@@ -312,7 +294,7 @@ def _norm(
     plain = False
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        plain = launchers is None or launchers.instance_norm is None or _transforms()
+        plain = launchers is None or launchers.instance_norm is None or transforms()
         differentiable = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
         )

@@ -1,10 +1,11 @@
 """The operations in plain PyTorch: the specification of the kernels, on any device.
 
-They follow it bit for bit, but for the norm and ELU, where they differ by a few roundings.
+They follow it bit for bit, but for the norms and ELU, where they differ by a few roundings.
 """
 
 from fastlangevin.reference.add_elu import add_elu
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
+from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
     cos_sin,
@@ -22,6 +23,9 @@ __all__ = [
     "add_elu",
     "cos_sin",
     "dsm",
+    "group_norm",
+    "group_norm_backward",
+    "group_statistics",
     "instance_norm",
     "instance_norm_backward",
     "level_of",

@@ -4,12 +4,14 @@
 
 namespace {
 
-// sigma(y) = 1 / (1 + exp(-y)), through exp(-|y|), which is never large. Within 2 units of the last place.
+// sigma(y) = 1 / (1 + exp(-y)), through exp(-|y|), which is never large. Within 2 units of the last place above -87, and 0
+// below, so that a product with y vanishes there.
 FL_INLINE F sigmoid(F y) {
     const I negative = (I)y & (I{} + 0x80000000u);
+    const F below = (F)((I)y | (I{} + 0x80000000u));
     F power, p;
-    split((F)((I)y | (I{} + 0x80000000u)), power, p);
-    const F e = power * p + power;
+    split(below, power, p);
+    const F e = select((I)(below < F{} - 87.0f), F{}, power * p + power);
     return select(negative, e, F{} + 1.0f) / (1.0f + e);
 }
 FL_INLINE D sigmoid(D y) {

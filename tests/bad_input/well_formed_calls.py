@@ -23,6 +23,7 @@ from fastlangevin.losses.projections import projection_vectors
 from fastlangevin.losses.single import single_dsm_loss
 from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
 from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
+from fastlangevin.ops import group_norm
 from fastlangevin.published import load_published
 from fastlangevin.training import TrainConfig
 
@@ -79,6 +80,10 @@ def _dsm(folder: Path) -> Arguments:
 
 def _perturb(folder: Path) -> Arguments:
     return {"x": numbers(2, 3), "sigmas": torch.tensor(LADDER), "seed": 0}
+
+
+def _group_norm(folder: Path) -> Arguments:
+    return {"x": numbers(2, 4, 3), "groups": 2, "weight": numbers(4), "bias": numbers(4), "impl": "reference"}
 
 
 def _at_data(**options: Any) -> Callable[[Path], Arguments]:
@@ -168,6 +173,7 @@ def _chains_load(folder: Path) -> Arguments:
 CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "step": (fl.step, _step),
     "step_": (fl.step_, _step),
+    "group_norm": (group_norm, _group_norm),
     "randn": (fl.randn, _randn),
     "rand": (fl.rand, _randn),
     "annealed_langevin": (fl.annealed_langevin, annealed),

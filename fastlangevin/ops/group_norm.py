@@ -1,0 +1,222 @@
+"""GroupNorm with SiLU behind it in one operation, and its gradient: ``group_norm``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin import reference
+from fastlangevin.ops.arguments import compute_dtype, floating, same_place
+from fastlangevin.ops.launch import register
+from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward, transforms
+from fastlangevin.runtime import choose
+
+__all__ = ["group_norm"]
+
+
+def _image(x: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """As the launchers take it: ``(B, C, H, W)`` in one of the two layouts."""
+    x = x.contiguous(memory_format=layout)
+    return x if x.ndim == 4 else x.view(*x.shape[:2], -1, 1)
+
+
+def _empty_forward(x: Tensor, groups: int) -> list[Tensor]:
+    return empty_results(x, *[(x.shape[0], groups)] * 2)
+
+
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    launchers = choose(impl, x.device)[1]
+    out, mean, rstd = results = _empty_forward(x, groups)
+    if x.numel() == 0:
+        return out, mean, rstd
+    if launchers is None or launchers.group_norm is None:
+        fill(results, reference.group_norm(x, groups, weight, bias, eps=eps, activation=activation))
+        return out, mean, rstd
+    layout = layout_of(x)
+    launchers.group_norm(
+        _image(out, layout),
+        _image(x, layout),
+        weight.contiguous(),
+        bias.contiguous(),
+        mean,
+        rstd,
+        groups=groups,
+        eps=eps,
+        activation=activation,
+    )
+    return out, mean, rstd
+
+
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    out, mean, rstd = _empty_forward(x, groups)
+    return out, mean, rstd
+
+
+def _empty_backward(x: Tensor) -> list[Tensor]:
+    return empty_results(x, *[x.shape[:2]] * 2)
+
+
+def _backward(
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    activation: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    launchers = choose(impl, x.device)[1]
+    by_x, by_weight, by_bias = results = _empty_backward(x)
+    if x.numel() == 0:
+        return by_x, by_weight, by_bias
+    if launchers is None or launchers.group_norm_backward is None:
+        operands = grad_out, x, weight, bias, mean, rstd
+        fill(results, reference.group_norm_backward(*operands, groups=groups, activation=activation))
+        return by_x, by_weight, by_bias
+    layout = layout_of(x)
+    launchers.group_norm_backward(
+        _image(by_x, layout),
+        by_weight,
+        by_bias,
+        _image(grad_out, layout),
+        _image(x, layout),
+        weight.contiguous(),
+        bias.contiguous(),
+        mean.contiguous(),
+        rstd.contiguous(),
+        groups=groups,
+        activation=activation,
+    )
+    return by_x, by_weight, by_bias
+
+
+def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    by_x, by_weight, by_bias = _empty_backward(x)
+    return by_x, by_weight, by_bias
+
+
+register(
+    "group_norm(Tensor x, Tensor weight, Tensor bias, int groups, float eps, bool activation, str impl) "
+    "-> (Tensor, Tensor, Tensor)",
+    _forward,
+    _fake_forward,
+)
+register(
+    "group_norm_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, int groups, "
+    "bool activation, str impl) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)
+
+
+class _GroupNorm(torch.autograd.Function):
+    """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+        operation = torch.ops.fastlangevin.group_norm if torch.compiler.is_compiling() else _forward
+        out: Tensor
+        out, mean, rstd = operation(x, weight, bias, *rest)
+        ctx.options = rest
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_out,) = derivatives
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        groups, eps, activation, impl = ctx.options
+        if needs_plain_backward(grad_out):
+            # The statistics again, this time as functions of x.
+            mean, rstd = reference.group_statistics(x, groups, eps)
+            results = reference.group_norm_backward(
+                grad_out, x, weight, bias, mean, rstd, groups=groups, activation=activation
+            )
+        else:
+            operation = torch.ops.fastlangevin.group_norm_backward if torch.compiler.is_compiling() else _backward
+            results = operation(grad_out, x, weight, bias, mean, rstd, groups, activation, impl)
+        wanted = ctx.needs_input_grad
+        by_parameters = [by.sum(0) if need else None for by, need in zip(results[1:], wanted[1:3], strict=True)]
+        return results[0] if wanted[0] else None, *by_parameters, None, None, None, None
+
+
+def group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    eps: float = 1e-5,
+    activation: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """GroupNorm (Wu and He 2018), and SiLU behind it where that is wanted, as the networks of Song et al. 2021 have it.
+
+    Computed in fp32 (fp64 for an fp64 input) as :mod:`fastlangevin.reference.group_norm` writes it, and rounded once.
+    The result of a sample depends on no other, and the kernels give it the same bits in any batch. Differentiable in
+    all tensors; twice, by ``torch.func`` and in forward mode, too, where plain PyTorch computes it.
+
+    Args:
+        x: ``(B, C, ...)`` with at least one element in each group of a sample: float32, float16, bfloat16 or float64.
+        groups: into how many groups of neighbours the channels are taken, a divisor of C.
+        weight: scale of the channels, ``(C,)``, any float dtype; None for 1.
+        bias: shift of the channels, likewise; None for 0.
+        eps: added to the variance of a group, not negative.
+        activation: whether SiLU follows the norm: out = y / (1 + exp(-y)).
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+
+    Returns:
+        Same shape and dtype as ``x``, channels_last where a 4-dimensional ``x`` is and contiguous otherwise.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape or device.
+        RuntimeError: ``impl`` cannot run here.
+    """
+    floating("x", x)
+    if x.ndim < 2 or math.prod(x.shape[1:]) < 1:
+        raise ValueError(f"x must be (B, C, ...) with at least one channel and one element in it, got {tuple(x.shape)}")
+    _check_options(groups, eps, x)
+    channels, dtype = x.shape[1], compute_dtype(x)
+    parameters: list[Tensor] = []
+    for name, parameter, neutral in (("weight", weight, 1.0), ("bias", bias, 0.0)):
+        if parameter is None:
+            parameters.append(x.new_full((channels,), neutral, dtype=dtype))
+            continue
+        floating(name, parameter)
+        same_place(name, parameter, x)
+        if parameter.shape != (channels,):
+            raise ValueError(
+                f"{name} must be ({channels},), one number for each channel of x of shape {tuple(x.shape)}, got "
+                f"{tuple(parameter.shape)}"
+            )
+        parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
+    options = groups, eps, activation, impl
+    if not torch.compiler.is_compiling():
+        launchers = choose(impl, x.device)[1]
+        if launchers is None or launchers.group_norm is None or transforms():
+            out = reference.group_norm(x, groups, *parameters, eps=eps, activation=activation)[0]
+            return out.contiguous(memory_format=layout_of(x))
+        if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))):
+            return _forward(x, parameters[0], parameters[1], *options)[0]
+    result: Tensor = _GroupNorm.apply(x, *parameters, *options)
+    return result
+
+
+def _check_options(groups: Any, eps: Any, x: Tensor) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise TypeError(f"groups must be an integer, got {groups!r} ({type(groups).__name__})")
+    if groups < 1 or x.shape[1] % groups:
+        raise ValueError(
+            f"groups must divide the channels of x into equal groups: a positive divisor of {x.shape[1]}, got {groups}"
+        )
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise TypeError(f"eps must be a number, got {eps!r} ({type(eps).__name__})")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be finite and not negative, got {eps}; 1e-5 is usual")

@@ -1,0 +1,55 @@
+"""What the fused norms share: the layout of their results, and when plain PyTorch takes the place of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from fastlangevin.ops.arguments import compute_dtype
+
+__all__ = ["empty_results", "fill", "layout_of", "needs_plain_backward", "transforms"]
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """In which of the two layouts the kernels take ``x``, and leave the result."""
+    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty_results(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """A tensor as ``x``, and one of each shape in the computing dtype."""
+    others = [x.new_empty(shape, dtype=compute_dtype(x)) for shape in shapes]
+    return [torch.empty_like(x, memory_format=layout_of(x)), *others]
+
+
+def fill(results: Iterable[Tensor], found: Iterable[Tensor]) -> None:
+    """Write what the reference found."""
+    for to, value in zip(results, found, strict=True):
+        to.copy_(value)
+
+
+def transforms() -> bool:
+    """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
+    functorch: Any = torch._C._functorch
+    return functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
+def needs_plain_backward(grad_out: Tensor) -> bool:
+    """Whether the gradients are to be differentiated or batched, which plain PyTorch alone can do."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() or transforms() or not _has_memory(grad_out)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """False of the batches that ``torch.autograd.grad(..., is_grads_batched=True)`` passes for one tensor."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
