@@ -15,8 +15,8 @@ Providers, all with the same weights:
     sampling comp.  fl.models.for_sampling(net, compile=True)
 
 Operations are counted as PyTorch dispatches them, without views and allocations, and each fused one as one; on a GPU
-the fused norm launches two kernels. No time is printed for a provider whose output is wrong: fp32 must agree with fp64 to 1e-5 of the
-largest output, 16 bits to a tenth.
+the fused norm launches two kernels. No time is printed for a provider whose output is wrong: fp32 must agree with fp64
+to 1e-5 of the largest output, 16 bits to a tenth.
 """
 
 from __future__ import annotations
