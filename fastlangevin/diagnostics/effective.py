@@ -36,8 +36,8 @@ def ess(trajectory: Tensor, *, kind: Kind = "bulk", dims: Dims | None = None) ->
         dims: the dimensions of frame and chain where they are not (0, 1).
 
     Returns:
-        fp64 ``(...)``. NaN for an element that holds a NaN. S for a constant one, as ArviZ has it: ask R-hat, which is
-        NaN there, whether a chain moves at all.
+        fp64 ``(...)``. NaN for an element that holds a NaN. S for a constant one, as ArviZ has it, which
+        takes a range below 1e-15 for none: ask R-hat, NaN there, whether a chain moves at all.
 
     Raises:
         TypeError, ValueError: the trajectory is no float tensor, or has too few frames; the kind is unknown.
@@ -133,12 +133,12 @@ def _time(chains: Tensor) -> Tensor:
     within = covariances[:, :1] * (n / (n - 1))
     correlations = 1 - (within - covariances) / (covariances[:, :1] + variance(means)[:, None])
     correlations[:, 0] = 1
-    tau = _monotone_sum(correlations).clamp_min(1 / math.log10(chains[0].numel()))
+    tau = monotone_sum(correlations).clamp_min(1 / math.log10(chains[0].numel()))
     tau = tau.masked_fill(correlations.isnan().any(1), torch.nan)
     return tau.masked_fill(constant, 1.0)
 
 
-def _monotone_sum(correlations: Tensor) -> Tensor:
+def monotone_sum(correlations: Tensor) -> Tensor:
     """1 + 2 (sum of autocorrelations) over Geyer's initial monotone sequence, before any bound.
 
     Sums of neighbours are positive and fall for a reversible chain: the sequence ends before the first that is not

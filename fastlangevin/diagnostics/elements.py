@@ -99,7 +99,7 @@ def by_element(trajectory: Tensor, statistic: Callable[[Tensor], Tensor]) -> Ten
         parts.append(statistic(draws))
         del draws
     whole = torch.cat(parts, dim=-1)
-    return whole.reshape(*whole.shape[:-1], *state)
+    return whole.reshape((*whole.shape[:-1], *state))
 
 
 def picked(trajectory: Tensor, numbers: Tensor) -> Tensor:

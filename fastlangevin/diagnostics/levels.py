@@ -71,7 +71,7 @@ class LevelDiagnostics:
 
 
 def by_level(
-    chain: SamplingResult | Tensor,
+    trajectory: SamplingResult | Tensor,
     steps_per_level: int | None = None,
     *,
     every: int,
@@ -91,7 +91,7 @@ def by_level(
     forget them, so that whatever was wrong before is not mended here.
 
     Args:
-        chain: what :func:`fastlangevin.annealed_langevin` returned with ``full_output=True``, or its trajectory
+        trajectory: what :func:`fastlangevin.annealed_langevin` returned with ``full_output=True``, or its trajectory
             ``(F, B, ...)``.
         steps_per_level: T, updates for each level; a result knows its own.
         every: the ``trajectory=`` that it was kept with: updates between two frames.
@@ -108,28 +108,28 @@ def by_level(
     every = integer("every", every, 1, 2**31)
     steps = None if steps_per_level is None else integer("steps_per_level", steps_per_level, 1, 2**32)
     ladder = None if sigmas is None else check_sigmas(sigmas)
-    trajectory = check_trajectory(chain.trajectory if isinstance(chain, SamplingResult) else chain)
-    if isinstance(chain, SamplingResult):
-        kept = chain.state.step // every + 1
-        if trajectory.shape[0] != kept:
+    states = check_trajectory(trajectory.trajectory if isinstance(trajectory, SamplingResult) else trajectory)
+    if isinstance(trajectory, SamplingResult):
+        kept = trajectory.state.step // every + 1
+        if states.shape[0] != kept:
             raise ValueError(
-                f"every={every} does not fit the result: {chain.state.step} updates make {kept} frames, and it has "
-                f"{trajectory.shape[0]}; give the trajectory= that it was sampled with"
+                f"every={every} does not fit the result: {trajectory.state.step} updates make {kept} frames, and it "
+                f"has {states.shape[0]}; give the trajectory= that it was sampled with"
             )
-        steps, ladder = _recorded(chain.state.record, steps, ladder)
+        steps, ladder = _recorded(trajectory.state.record, steps, ladder)
     if steps is None:
         raise ValueError("steps_per_level must be given with a trajectory; only a SamplingResult knows its own")
-    frames = level_frames(trajectory.shape[0], steps, every, _share("warmup", warmup))
+    frames = level_frames(states.shape[0], steps, every, _share("warmup", warmup))
     if ladder is not None and len(ladder) < len(frames):
         raise ValueError(
-            f"sigmas has {len(ladder)} levels but the trajectory of {trajectory.shape[0]} frames goes through "
+            f"sigmas has {len(ladder)} levels but the trajectory of {states.shape[0]} frames goes through "
             f"{len(frames)}, at steps_per_level={steps} and every={every}"
         )
-    parts = [trajectory[each.start : each.stop] for each in frames]
+    parts = [states[each.start : each.stop] for each in frames]
     return LevelDiagnostics(
         frames=tuple(frames),
         every=every,
-        chains=trajectory.shape[1],
+        chains=states.shape[1],
         sigmas=None if ladder is None else tuple(ladder[: len(frames)]),
         rhat=torch.stack([split_rhat(part) for part in parts]),
         ess_bulk=torch.stack([ess(part) for part in parts]),
