@@ -422,7 +422,8 @@ def test_levels_without_frames_are_refused():
     with pytest.raises(ValueError, match="level 0 has 3 frames after its warm-up and needs 4"):
         levels.level_frames(31, 11, 3, 0.0)
     with pytest.raises(ValueError, match="level 1 has 3 frames after its warm-up and needs 4"):
-        levels.level_frames(31, 13, 3, 0.15)
+        levels.level_frames(9, 13, 3, 0.15)
+    assert levels.level_frames(8, 13, 3, 0.15) == [range(1, 5)]  # stopped within level 1, as far as can be told
 
 
 def test_the_picture(tmp_path):
