@@ -128,6 +128,7 @@ TEST = [
     "scikit-learn",
     "matplotlib",
     "scipy",
+    "arviz",
     "setuptools>=77",
     "ninja",
 ]

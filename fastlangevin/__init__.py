@@ -4,7 +4,7 @@ Every random number has an address, (seed, sample, draw, element, purpose), so t
 device, in any batch and after any resume. See README.md for what is here and :mod:`fastlangevin.noise` for the address.
 """
 
-from fastlangevin import losses, models, rules
+from fastlangevin import diagnostics, losses, models, rules
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
@@ -24,6 +24,7 @@ __all__ = [
     "__version__",
     "adapt",
     "annealed_langevin",
+    "diagnostics",
     "dsm_loss",
     "geometric_sigmas",
     "langevin",

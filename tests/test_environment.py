@@ -145,7 +145,7 @@ def test_import_is_silent_with_warnings_as_errors(imported: dict[str, Any]) -> N
 
 
 def test_import_loads_nothing_that_only_some_calls_need(imported: dict[str, Any]) -> None:
-    heavy = {"triton", "sklearn", "scipy", "matplotlib", "PIL", "torchvision", "pandas", "IPython"}
+    heavy = {"triton", "sklearn", "scipy", "matplotlib", "PIL", "torchvision", "pandas", "IPython", "arviz", "xarray"}
     assert heavy & set(imported["loaded"]) == set()
     assert imported["kernels"] == []
     assert not imported["after"]["cuda"]

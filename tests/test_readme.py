@@ -40,6 +40,9 @@ def test_every_name_exists():
     objectives = set(re.findall(r"`losses\.([a-z_]+)[`(]", README))
     assert len(objectives) >= 6
     assert objectives <= set(fl.losses.__all__)
+    diagnostics = set(re.findall(r"`(?:fl\.)?diagnostics\.([a-z_]+)[`(]", README))
+    assert len(diagnostics) >= 6
+    assert diagnostics <= set(fl.diagnostics.__all__)
 
 
 def test_pictures_are_there():

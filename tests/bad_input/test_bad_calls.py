@@ -12,6 +12,7 @@ import pytest
 from bad_call_row import Row
 from bad_container_rows import CONTAINERS
 from bad_data_rows import DATA
+from bad_diagnostics_rows import DIAGNOSTICS
 from bad_file_rows import FILES
 from bad_ladder_rows import LADDERS
 from bad_network_rows import NETWORKS
@@ -25,7 +26,7 @@ from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *PUBLISHED, *OBJECTIVES]
+ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED, *OBJECTIVES]
 ROWS += [*FILES, *CONTAINERS, *DATA]
 
 

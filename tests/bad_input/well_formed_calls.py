@@ -14,7 +14,7 @@ from data_calls import DATA_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, container, models
+from fastlangevin import chains, checkpoint, container, diagnostics, models
 from fastlangevin.generations import Generations
 from fastlangevin.losses.controlled import controlled_dsm_loss
 from fastlangevin.losses.explicit import esm_loss
@@ -64,6 +64,23 @@ def _langevin(folder: Path) -> Arguments:
         "seed": 0,
         "impl": "reference",
     }
+
+
+def frames(*shape: int) -> Tensor:
+    """A trajectory that moves, without drawing a number."""
+    return torch.sin(torch.arange(torch.Size(shape).numel()) ** 1.5).reshape(shape)
+
+
+def _trajectory(folder: Path) -> Arguments:
+    return {"trajectory": frames(8, 2, 3)}
+
+
+def _levels(folder: Path) -> Arguments:
+    return {"trajectory": frames(13, 2, 3), "steps_per_level": 6, "every": 1, "warmup": 0.0}
+
+
+def _picture(folder: Path) -> Arguments:
+    return {"path": folder / "chains.png", "trajectory": frames(8, 2, 3), "elements": (0,)}
 
 
 def _adapt(folder: Path) -> Arguments:
@@ -178,6 +195,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "rand": (fl.rand, _randn),
     "annealed_langevin": (fl.annealed_langevin, annealed),
     "langevin": (fl.langevin, _langevin),
+    "split_rhat": (diagnostics.split_rhat, _trajectory),
+    "ess": (diagnostics.ess, _trajectory),
+    "mcse": (diagnostics.mcse, _trajectory),
+    "autocorrelation": (diagnostics.autocorrelation, _trajectory),
+    "integrated_autocorrelation_time": (diagnostics.integrated_autocorrelation_time, _trajectory),
+    "by_level": (diagnostics.by_level, _levels),
+    "to_arviz": (diagnostics.to_arviz, _trajectory),
+    "picture": (diagnostics.picture, _picture),
     "adapt": (fl.adapt, _adapt),
     "adapted score": (lambda **arguments: fl.adapt(**arguments)(numbers(2, 3), torch.tensor([0, 1])), _adapt),
     "geometric_sigmas": (fl.geometric_sigmas, _geometric),
