@@ -26,7 +26,7 @@ def not_negative(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number, zero or above, got {value!r} ({type(value).__name__})")
     number = float(value)
     if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{name} must be finite and not negative, got {number}")
+        raise ValueError(f"{name} must be finite and must not be negative, got {number}")
     return number
 
 

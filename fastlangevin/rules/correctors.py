@@ -53,6 +53,11 @@ def signal_to_noise(snr: float, ratio: float, alpha: float = 1.0) -> Coefficient
     Raises:
         TypeError, ValueError: a number is not finite and above zero, or ``alpha`` is above 1.
     """
+    if getattr(ratio, "ndim", 0):
+        raise TypeError(
+            f"ratio must be one number, got {type(ratio).__name__}; for a ratio of each sample take the coefficients at "
+            "ratio=1 and multiply, a by ratio^2 and b by ratio"
+        )
     snr, ratio = positive("snr", snr), positive("ratio", ratio)
     a = 2 * _factor_of_alpha(alpha) * (snr * ratio) ** 2
     return Coefficients(1.0, a, math.sqrt(2 * a))

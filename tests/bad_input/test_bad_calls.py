@@ -18,13 +18,27 @@ from bad_network_rows import NETWORKS
 from bad_objective_rows import OBJECTIVES
 from bad_published_rows import PUBLISHED
 from bad_random_rows import RANDOM
+from bad_rule_rows import RULES
 from bad_sampler_rows import SAMPLERS
 from bad_step_rows import STEP
 from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*TRAINING, *STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *PUBLISHED, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS = [
+    *TRAINING,
+    *STEP,
+    *RANDOM,
+    *LADDERS,
+    *SAMPLERS,
+    *NETWORKS,
+    *PUBLISHED,
+    *OBJECTIVES,
+    *FILES,
+    *CONTAINERS,
+    *DATA,
+    *RULES,
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
