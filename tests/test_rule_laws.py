@@ -402,12 +402,12 @@ def test_golden_width_of_consistent_annealed_sampling():
     assert chain(plain, ladder, 50.0**2)[:-1] != pytest.approx([sigma**2 for sigma in sigmas[1:]], rel=1e-3)
 
 
-def test_consistent_sampling_at_the_ends_of_its_range():
+@pytest.mark.parametrize("ladder", [[1.0, 0.5], [1.0, 0.5, 0.25]])
+def test_consistent_sampling_at_the_ends_of_its_range(ladder):
     """eta = 1 - gamma needs no noise; a little less is refused, as is a little more than 1 + gamma."""
-    ladder = [1.0, 0.5, 0.25]
-    unit = 2 * 0.25**2
+    unit = 2 * ladder[-1] ** 2
     for eta in (0.5, 1.5):
-        assert [rule.b for rule in rules.consistent(ladder, eta * unit)] == [None] * 3
+        assert [rule.b for rule in rules.consistent(ladder, eta * unit)] == [None] * len(ladder)
     for eta in (0.499, 1.501):
         with pytest.raises(ValueError, match="gamma"):
             rules.consistent(ladder, eta * unit)
@@ -459,6 +459,7 @@ def test_ladders_and_schedules_of_any_kind_are_taken():
     assert rules.euler_ancestral(torch.cat([tensor, tensor.new_zeros(1)])) == rules.euler_ancestral(iter(LADDER))
     assert rules.ddpm_ancestral(iter(BETAS)) == rules.ddpm_ancestral(BETAS)
     assert rules.ddpm_ancestral(torch.tensor(BETAS, dtype=torch.float64)) == rules.ddpm_ancestral(tuple(BETAS))
+    assert len(rules.ve_euler_maruyama([1.0, 0.5])) == 2
     # fp32 as well, whose rounding a geometric ladder survives.
     single = rules.ve_euler_maruyama(fl.geometric_sigmas(1348.0, 0.01, 2000).float())
     assert single[7].a == pytest.approx(rules.ve_euler_maruyama(fl.geometric_sigmas(1348.0, 0.01, 2000))[7].a, rel=1e-6)

@@ -163,7 +163,7 @@ def k_diffusion(eta, s_noise):
 
 
 def consistent(ladder):
-    eta = 0.7
+    eta = 0.7 if ladder is UNEVEN else 0.056
     epsilon = 2 * eta * ladder[-1] ** 2
 
     def published(ascending):

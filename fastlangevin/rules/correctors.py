@@ -55,7 +55,7 @@ def signal_to_noise(snr: float, ratio: float, alpha: float = 1.0) -> Coefficient
     """
     if getattr(ratio, "ndim", 0):
         raise TypeError(
-            f"ratio must be one number, got {type(ratio).__name__}; for a ratio of each sample take the coefficients at "
+            f"ratio must be one number, got {type(ratio).__name__}; for one of each sample take the coefficients at "
             "ratio=1 and multiply, a by ratio^2 and b by ratio"
         )
     snr, ratio = positive("snr", snr), positive("ratio", ratio)
