@@ -27,11 +27,12 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
-def check_sigmas(sigmas: Sigmas) -> list[float]:
+def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
     """A ladder as Python floats, or an error that says what is wrong with it.
 
     Args:
         sigmas: one-dimensional tensor, array or sequence of noise standard deviations, strictly decreasing.
+        name: what errors call it.
 
     Raises:
         TypeError: it is not a sequence of numbers.
@@ -40,17 +41,17 @@ def check_sigmas(sigmas: Sigmas) -> list[float]:
     if hasattr(sigmas, "tolist"):
         sigmas = sigmas.tolist()  # one transfer for a device tensor, where iterating would make one for each level
     if isinstance(sigmas, str) or not isinstance(sigmas, Iterable):
-        raise TypeError(f"sigmas must be a ladder such as geometric_sigmas(1.0, 0.01, 10), got {sigmas!r}")
+        raise TypeError(f"{name} must be a ladder such as geometric_sigmas(1.0, 0.01, 10), got {sigmas!r}")
     values = list(sigmas)
     if not values:
-        raise ValueError("sigmas must have at least one noise level, got none")
+        raise ValueError(f"{name} must have at least one noise level, got none")
     if any(isinstance(value, list) for value in values):
-        raise ValueError("sigmas must be one-dimensional, got nested values; use sigmas.flatten()")
-    ladder = [positive(f"sigmas[{index}]", value) for index, value in enumerate(values)]
+        raise ValueError(f"{name} must be one-dimensional, got nested values; use {name}.flatten()")
+    ladder = [positive(f"{name}[{index}]", value) for index, value in enumerate(values)]
     for index, (high, low) in enumerate(pairwise(ladder)):
         if high <= low:
-            hint = "; this ladder ascends: give it largest first, sigmas.flip(0)" if ladder == sorted(ladder) else ""
-            raise ValueError(f"sigmas must decrease strictly, but sigmas[{index}] = {high} is followed by {low}{hint}")
+            hint = f"; this ladder ascends: give it largest first, {name}.flip(0)" if ladder == sorted(ladder) else ""
+            raise ValueError(f"{name} must decrease strictly, but {name}[{index}] = {high} is followed by {low}{hint}")
     return ladder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from data_calls import DATA_CALLS
+from rule_calls import RULE_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
@@ -246,6 +247,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "chains.load": (chains.load, _chains_load),
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
     **DATA_CALLS,
+    **RULE_CALLS,
 }
 
 
