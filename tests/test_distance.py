@@ -153,13 +153,16 @@ def test_the_guess_alone_and_distances_within_batches_fall_short(monkeypatch: py
     expected = all_pairs(x)
     assert max(all_pairs(part) for part in x.split(20)) < 0.999 * expected
     monkeypatch.setattr(distance._Search, "_compare", lambda *_: None)
-    short = [largest_distance(normal(400, 10, seed=seed)) < 0.999 * all_pairs(normal(400, 10, seed=seed)) for seed in range(8)]
+    short = [
+        largest_distance(normal(400, 10, seed=seed)) < 0.999 * all_pairs(normal(400, 10, seed=seed))
+        for seed in range(8)
+    ]
     assert any(short)
 
 
 @pytest.mark.parametrize("kind", ["tensor", "files"])
 def test_the_memory_given_is_kept_to(kind: str) -> None:
-    count, size = 90, 32
+    count, size = 70, 32
     x = normal(count, size).float()
     expected = all_pairs(x)
     least = least_memory(x)

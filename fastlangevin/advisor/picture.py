@@ -66,7 +66,9 @@ def _draw_overlap(axes: Any, gamma: float, D: int) -> None:
     axes.axvspan(low, high, color="tab:orange", alpha=0.1, label="its mean and 3 deviations")
     axes.plot(r, lower, color="tab:blue", label="level i + 1")
     axes.fill_between(r, lower, where=inside, color="tab:blue", alpha=0.3)
-    axes.set(title=f"overlap C = {overlap(gamma, D):.3f}", xlabel="distance from the data / sigma of level i + 1")
+    axes.set(
+        title=f"overlap C = {overlap(gamma, D):.3f} (blue area)", xlabel="distance from the data / sigma of level i + 1"
+    )
     axes.set(ylabel="density", ylim=(0, 0.9))  # the peak of level i + 1 is 0.56, and the legend stands above it
     axes.legend(loc="upper right")
 

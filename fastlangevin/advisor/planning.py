@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,15 @@ from fastlangevin.schedules import ends, geometric_sigmas, positive
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from fastlangevin.data.source import Source
+
 __all__ = ["SamplingPlan", "plan"]
 
 # Below this the score of a level has hardly seen where the level before leaves its samples.
 SMALL_OVERLAP = 0.1
 # Samples of point data 12 % too wide before the denoise step. The published plans have 5.8 to 9.7 %.
 WIDE = 1.25
+NOTHING = "give the data, or sigma_1= and shape=, such as sigma_1=50.0 and shape=(3, 32, 32)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,34 +157,26 @@ def plan(
             what does.
     """
     allowed = integer("budget", budget, 1, MAX_STEPS)
-    if dataset is not None:
-        from fastlangevin.data.source import (
-            as_source,
-        )  # with fastlangevin.data comes Pillow, which an import must not load
-
-        dataset = as_source(dataset)
-    D = _elements(dataset, shape)
+    source = _source(dataset)
+    D = _elements(source, shape)
     low = positive("sigma_L", sigma_L)
-    if levels is None:
-        spacing.ratio_for_overlap(D, overlap)  # refuses a bad overlap before the long work
+    # Before the long work, which a bad argument is not to wait for.
+    levels_of = _levels_of(levels, overlap, D)
     notes = []
     if sigma_1 is not None:
-        high = positive("sigma_1", sigma_1)
-    elif dataset is None:
-        raise ValueError("give the data, or sigma_1= and shape=, such as sigma_1=50.0 and shape=(3, 32, 32)")
+        high, low = ends("sigma_1", sigma_1, "sigma_L", low)
+    elif source is None:
+        raise ValueError(NOTHING)
     else:
-        high = largest_distance(
-            dataset, subsample=subsample, seed=seed, memory=memory, device=device, progress=progress
-        )
+        high = largest_distance(source, subsample=subsample, seed=seed, memory=memory, device=device, progress=progress)
         if high <= low:
             raise ValueError(
                 f"the largest distance of two samples, {high:g}, must be above sigma_L = {low:g}; give a smaller "
                 "sigma_L=, or sigma_1= of your own"
             )
-        if subsample is not None and subsample < len(dataset):
-            notes.append(f"sigma_1 is the largest distance among {subsample} of {len(dataset)} samples, a lower bound")
-    ends("sigma_1", high, "sigma_L", low)
-    count = spacing.levels_for(high, low, D, overlap) if levels is None else integer("levels", levels, 2, 10**6)
+        if subsample is not None and subsample < len(source):
+            notes.append(f"sigma_1 is the largest distance among {subsample} of {len(source)} samples, a lower bound")
+    count = levels_of(high / low)
     steps = (allowed - bool(denoise)) // count
     if steps < 1:
         raise ValueError(_too_small(allowed, count, bool(denoise), high / low, D))
@@ -210,18 +205,35 @@ def plan(
     )
 
 
-def _elements(dataset: Any, shape: Any) -> int:
+def _source(dataset: Any) -> Source | None:
+    if dataset is None:
+        return None
+    from fastlangevin.data.source import as_source  # with fastlangevin.data comes Pillow, which an import must not load
+
+    return as_source(dataset)
+
+
+def _elements(source: Source | None, shape: Any) -> int:
     """D, from the data or the shape of a sample."""
-    if dataset is not None:
+    if source is not None:
         if shape is not None:
             raise ValueError(f"shape is for a plan without data; leave shape={shape!r} out")
-        return math.prod(dataset.shape)
+        return math.prod(source.shape)
     if shape is None:
-        raise ValueError("give the data, or sigma_1= and shape=, such as sigma_1=50.0 and shape=(3, 32, 32)")
+        raise ValueError(NOTHING)
     D = elements_per_sample((1, *sizes(shape)))
     if not D:
         raise ValueError(f"shape must be of a sample with at least one element, got {tuple(shape)}")
     return D
+
+
+def _levels_of(levels: Any, overlap: Any, D: int) -> Callable[[float], int]:
+    """How many levels a ladder takes, as a function of sigma_1 / sigma_L."""
+    if levels is not None:
+        count = integer("levels", levels, 2, 10**6)
+        return lambda span: count
+    excess = spacing.excess_for(D, overlap, "overlap")
+    return lambda span: spacing.nearest_levels(span, excess)
 
 
 def _ratio(span: float, levels: int) -> float:
@@ -245,7 +257,7 @@ def _too_small(budget: int, levels: int, denoise: bool, span: float, D: int) -> 
 def _warnings(C: float, final: float, span: float, D: int) -> list[str]:
     warnings = []
     if C < SMALL_OVERLAP:
-        usual = 1 + round(math.log(span) / math.log(spacing.ratio_for_overlap(D)))
+        usual = spacing.nearest_levels(span, spacing.excess_for(D, 0.5))
         warnings.append(f"neighbouring levels hardly overlap, and chains may lose their way; {usual} have C = 0.5")
     if final > WIDE:
         warnings.append("samples come out much too wide; a larger budget, or corrector='ou', mends that")

@@ -75,14 +75,15 @@ def ratio_for_overlap(D: int, C: float = 0.5) -> float:
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    return 1 + _excess(dimension(D), C)
+    return 1 + excess_for(dimension(D), C)
 
 
-def _excess(D: int, C: Any) -> float:
-    target = positive("C", C)
+def excess_for(D: int, C: Any, name: str = "C") -> float:
+    """gamma - 1 for an overlap, which errors call ``name``."""
+    target = positive(name, C)
     if D < SMALLEST_D:
         raise ValueError(
-            f"for D = {D} no ratio has overlap C = {target}: with fewer than {SMALLEST_D} elements, noise levels "
+            f"for D = {D} no ratio has {name} = {target}: with fewer than {SMALLEST_D} elements, noise levels "
             "overlap by 0.997 and more, however far apart they are; choose the number of levels, levels=, yourself"
         )
     k = math.sqrt(2 * D)
@@ -90,7 +91,7 @@ def _excess(D: int, C: Any) -> float:
     rise = math.log((k + 3) / (k - 3)) / (6 * k)
     low = 2 * rise / (1 + math.sqrt(1 + 4 * rise))
     if target >= _overlap(low, D):
-        raise ValueError(f"C must be an overlap above 0 and below {_overlap(low, D):.6g}, got {target}; 0.5 is usual")
+        raise ValueError(f"{name} must be above 0 and below {_overlap(low, D):.6g}, got {target}; 0.5 is usual")
     high = 2 * low
     while _overlap(high, D) > target:
         low, high = high, 2 * high
@@ -116,4 +117,9 @@ def levels_for(sigma_1: float, sigma_L: float, D: int, C: float = 0.5) -> int:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     high, low = ends("sigma_1", sigma_1, "sigma_L", sigma_L)
-    return 1 + max(1, round(math.log(high / low) / math.log1p(_excess(dimension(D), C))))
+    return nearest_levels(high / low, excess_for(dimension(D), C))
+
+
+def nearest_levels(span: float, excess: float) -> int:
+    """L for sigma_1 / sigma_L and gamma - 1."""
+    return 1 + max(1, round(math.log(span) / math.log1p(excess)))

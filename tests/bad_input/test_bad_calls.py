@@ -16,6 +16,7 @@ from bad_file_rows import FILES
 from bad_ladder_rows import LADDERS
 from bad_network_rows import NETWORKS
 from bad_objective_rows import OBJECTIVES
+from bad_plan_rows import PLANS
 from bad_published_rows import PUBLISHED
 from bad_random_rows import RANDOM
 from bad_sampler_rows import SAMPLERS
@@ -24,7 +25,20 @@ from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*TRAINING, *STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *PUBLISHED, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS = [
+    *TRAINING,
+    *STEP,
+    *RANDOM,
+    *LADDERS,
+    *SAMPLERS,
+    *NETWORKS,
+    *PUBLISHED,
+    *OBJECTIVES,
+    *FILES,
+    *CONTAINERS,
+    *DATA,
+    *PLANS,
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
