@@ -166,6 +166,7 @@ def test_equal_levels_overlap_by_three_deviations(D: int) -> None:
         assert three < overlap(top, D)
         assert overlap(top, D) >= max(overlap(1 + (top - 1) * factor, D) for factor in (0.5, 0.9, 1.1, 2.0))
         assert overlap(1e4, D) < 1e-6
+        assert top < ratio_for_overlap(D, overlap(top, D) * (1 - 1e-12)) < 1.01 * top
     else:
         assert three < overlap(1.1, D) <= overlap(2.0, D) <= overlap(1e4, D) <= 1
 

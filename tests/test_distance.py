@@ -38,6 +38,7 @@ class Files(Source):
     """Samples that are not in memory, with a count of how often they are read."""
 
     name, greys = "files", None
+    images = ("a.png", "b.png")  # a source of one's own may call what it likes so
 
     def __init__(self, values: Tensor) -> None:
         self.values, self.shape, self.read = values, tuple(values.shape[1:]), 0
@@ -131,6 +132,7 @@ def test_duplicates_and_clusters_take_no_comparison(monkeypatch: pytest.MonkeyPa
     )
     one, other = normal(1, 20, seed=1), normal(1, 20, seed=2)
     assert largest_distance(one.expand(500, 20)) == 0.0
+    assert largest_distance(torch.full((497, 20), 0.1, dtype=torch.float64)) == 0.0
     assert compared == []
     clusters = torch.cat([one.expand(250, 20), other.expand(250, 20)])
     assert largest_distance(clusters) == pytest.approx((one - other).norm().item(), rel=1e-14)
@@ -158,6 +160,16 @@ def test_the_guess_alone_and_distances_within_batches_fall_short(monkeypatch: py
         for seed in range(8)
     ]
     assert any(short)
+
+
+def test_a_pair_that_just_reaches_beyond_the_guess_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The guess goes up and down and ends at 1.91; left and right are as far apart as their distances from the mean add
+    # up to, so that a bound that is 5 % too strict leaves them out.
+    x = torch.zeros(10004, 2)
+    x[:4] = torch.tensor([[0.0, 1.01], [0.0, -0.9], [-1.0, 0.0], [1.0, 0.0]])
+    assert largest_distance(x) == 2.0
+    monkeypatch.setattr(distance._Search, "_compare", lambda *_: None)
+    assert largest_distance(x) == pytest.approx(1.91, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["tensor", "files"])

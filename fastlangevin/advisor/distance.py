@@ -23,6 +23,8 @@ from fastlangevin.noise import MAX_DRAW, MAX_SAMPLE_ID, MAX_SEED, integer
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from fastlangevin.data.source import Source
+
 __all__ = ["MEMORY", "largest_distance"]
 
 MEMORY = 2**30
@@ -74,7 +76,7 @@ def largest_distance(
     from fastlangevin.data.order import (
         permutation,
     )  # with fastlangevin.data comes Pillow, which an import must not load
-    from fastlangevin.data.source import as_source
+    from fastlangevin.data.source import Images, as_source
 
     wanted = MAX_SAMPLE_ID if subsample is None else integer("subsample", subsample, 2, MAX_SAMPLE_ID)
     seed = integer("seed", seed, 0, MAX_SEED)
@@ -86,7 +88,9 @@ def largest_distance(
     chosen = None
     if wanted < total:
         chosen = permutation(total, seed=seed, draw=SUBSAMPLE_DRAW)[:wanted].sort().values
-    rows = _Rows(source, chosen, memory, device)
+    # Without fp32 on the way: what a tensor in fp64 has beyond it may be all that its samples differ by.
+    values = source.images if isinstance(source, Images) else None
+    rows = _Rows(source, values, chosen, memory, device)
     with torch.no_grad():
         return _Search(rows, progress).largest()
 
@@ -94,13 +98,19 @@ def largest_distance(
 class _Rows:
     """The chosen samples of a source as rows of fp64, in blocks that keep within the memory given."""
 
-    def __init__(self, source: Any, chosen: Tensor | None, memory: int, device: torch.device | str | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        values: Tensor | None,
+        chosen: Tensor | None,
+        memory: int,
+        device: torch.device | str | None,
+    ) -> None:
         self.source, self.chosen = source, chosen
         self.count = len(source) if chosen is None else len(chosen)
         self.size = math.prod(source.shape)
         self.device = source.device if device is None else torch.empty(0, dtype=torch.float64, device=device).device
-        # Without fp32 on the way: what a tensor in fp64 has beyond it may be all that its samples differ by.
-        self.values: Tensor | None = getattr(source, "images", None)
+        self.values = values
         # What is left for blocks, beside the mean, a sum and two samples that are compared.
         fixed = ORDERING * len(source) + 4 * READING * self.size
         self.memory = memory - fixed
@@ -131,8 +141,7 @@ class _Rows:
         """Samples by their places among the chosen, fp64 ``(m, D)`` in memory of their own."""
         indices = places if self.kept else self.indices(places)
         if self.values is None:
-            read: Tensor = self.source.take(indices)
-            return read.flatten(1).to(self.device, torch.float64)
+            return self.source.take(indices).flatten(1).to(self.device, torch.float64)
         values = self.values[indices.to(self.values.device)].flatten(1)
         rows = values.to(self.device, torch.float64)
         return rows.div_(255) if values.dtype == torch.uint8 else rows
