@@ -4,12 +4,13 @@ Every random number has an address, (seed, sample, draw, element, purpose), so t
 device, in any batch and after any resume. See README.md for what is here and :mod:`fastlangevin.noise` for the address.
 """
 
-from fastlangevin import diagnostics, losses, models, rules
+from fastlangevin import advisor, diagnostics, losses, models, rules
+from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
 from fastlangevin.samplers import ChainState, SamplingResult, StepInfo, annealed_langevin, langevin
-from fastlangevin.schedules import geometric_sigmas
+from fastlangevin.schedules import continuous_ve_sigmas, geometric_sigmas, karras_sigmas, linear_sigmas
 from fastlangevin.scores import adapt
 
 __version__ = "0.1.0"
@@ -19,18 +20,24 @@ __all__ = [
     "ChainState",
     "DenoisingScoreMatching",
     "Purpose",
+    "SamplingPlan",
     "SamplingResult",
     "StepInfo",
     "__version__",
     "adapt",
+    "advisor",
     "annealed_langevin",
+    "continuous_ve_sigmas",
     "diagnostics",
     "dsm_loss",
     "geometric_sigmas",
+    "karras_sigmas",
     "langevin",
+    "linear_sigmas",
     "losses",
     "models",
     "perturb",
+    "plan",
     "rand",
     "randn",
     "rules",

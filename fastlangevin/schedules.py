@@ -12,7 +12,14 @@ from torch import Tensor
 
 from fastlangevin.noise import integer
 
-__all__ = ["Sigmas", "check_sigmas", "geometric_sigmas"]
+__all__ = [
+    "Sigmas",
+    "check_sigmas",
+    "continuous_ve_sigmas",
+    "geometric_sigmas",
+    "karras_sigmas",
+    "linear_sigmas",
+]
 
 Sigmas = Tensor | Iterable[float]
 
@@ -55,8 +62,27 @@ def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
     return ladder
 
 
+def ends(high: str, sigma_high: Any, low: str, sigma_low: Any) -> tuple[float, float]:
+    """The two ends of a ladder, named ``high`` and ``low`` in errors, of which the first must be the larger."""
+    top, bottom = positive(high, sigma_high), positive(low, sigma_low)
+    if top <= bottom:
+        hint = ": a ladder descends, so give the larger first" if top < bottom else ""
+        raise ValueError(f"{high} must be larger than {low}, got {top} and {bottom}{hint}")
+    return top, bottom
+
+
+def _ends_and_levels(sigma_1: Any, sigma_L: Any, levels: Any) -> tuple[float, float, int]:
+    count = integer("levels", levels, 1, 10**6)
+    if count > 1:
+        return *ends("sigma_1", sigma_1, "sigma_L", sigma_L), count
+    top, bottom = positive("sigma_1", sigma_1), positive("sigma_L", sigma_L)
+    if top != bottom:
+        raise ValueError(f"levels=1 has one noise level: sigma_1 and sigma_L must be equal, got {top} and {bottom}")
+    return top, bottom, count
+
+
 def geometric_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
-    """The geometric ladder of Song and Ermon (2019): sigma_i / sigma_{i+1} is constant.
+    """The geometric ladder of Song and Ermon (2019): sigma_i / sigma_{i+1} is constant. Also known as exponential.
 
     Args:
         sigma_1: the largest noise level, in units of the data.
@@ -65,12 +91,76 @@ def geometric_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
 
     Returns:
         fp64 tensor ``(levels,)``, largest first.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    high, low = positive("sigma_1", sigma_1), positive("sigma_L", sigma_L)
-    count = integer("levels", levels, 1, 10**6)
-    if count == 1:
-        if high != low:
-            raise ValueError(f"levels=1 has one noise level: sigma_1 and sigma_L must be equal, got {high} and {low}")
-    elif high <= low:
-        raise ValueError(f"sigma_1 must be larger than sigma_L, got {high} and {low}")
+    high, low, count = _ends_and_levels(sigma_1, sigma_L, levels)
     return torch.exp(torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64))
+
+
+def linear_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
+    """The linear ladder: sigma_i - sigma_{i+1} is constant (``uniform`` in NCSNv2's configurations).
+
+    Args:
+        sigma_1: the largest noise level, in units of the data.
+        sigma_L: the smallest.
+        levels: how many, L.
+
+    Returns:
+        fp64 tensor ``(levels,)``, largest first.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+    """
+    return torch.linspace(*_ends_and_levels(sigma_1, sigma_L, levels), dtype=torch.float64)
+
+
+def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0) -> Tensor:
+    """The ladder of Karras et al. (2022), equation 5: sigma_i^(1/rho) falls linearly.
+
+    Args:
+        sigma_1: the largest noise level, in units of the data.
+        sigma_L: the smallest.
+        levels: how many, L.
+        rho: above zero; 1 gives the linear ladder, a large one nearly the geometric.
+
+    Returns:
+        fp64 tensor ``(levels,)``, largest first; both ends are exact.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+    """
+    high, low, count = _ends_and_levels(sigma_1, sigma_L, levels)
+    rho = positive("rho", rho)
+    # sigma_1 (1 - t (1 - w))^rho with w = (sigma_L / sigma_1)^(1/rho), which cannot overflow as sigma^(1/rho) does.
+    fall = -math.expm1(math.log(low / high) / rho)
+    sigmas = high * torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64)))
+    sigmas[-1] = low
+    return sigmas
+
+
+def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end: float = 1e-5) -> Tensor:
+    """The noise levels sigma_min (sigma_max / sigma_min)^t of the continuous VE SDE at t = linspace(1, t_end, levels).
+
+    As the samplers of Song et al. (2021) have them. They end a little above sigma_min, by 8.5e-5 of it for 50 and 0.01;
+    ``t_end=0`` gives the geometric ladder.
+
+    Args:
+        sigma_min: the noise level at t = 0, in units of the data.
+        sigma_max: the noise level at t = 1.
+        levels: how many, N.
+        t_end: the last time, from 0 to below 1.
+
+    Returns:
+        fp64 tensor ``(levels,)``, largest first.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+    """
+    high, low = ends("sigma_max", sigma_max, "sigma_min", sigma_min)
+    count = integer("levels", levels, 1, 10**6)
+    last = 0.0 if t_end == 0 else positive("t_end", t_end)
+    if last >= 1:
+        raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
+    return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64)

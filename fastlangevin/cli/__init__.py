@@ -1,4 +1,4 @@
-"""The command line: ``fastlangevin sample``, ``fastlangevin train`` and ``fastlangevin convert``."""
+"""The command line: ``fastlangevin sample``, ``train``, ``convert`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    from fastlangevin.cli import convert, sample, train
+    from fastlangevin.cli import convert, plan, sample, train
 
     top = argparse.ArgumentParser(
         prog="fastlangevin",
-        description="Sample from score-based generative models, train them, convert published ones.",
+        description="Plan, train and sample score-based generative models, convert published ones.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     for name, module, summary in (
         ("sample", sample, "draw samples from a network and write them as a picture"),
         ("train", train, "train a score network by denoising score matching"),
         ("convert", convert, "make a checkpoint of this package from a published one"),
+        ("plan", plan, "choose a ladder, updates a level and a step size"),
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Help)
         module.add_arguments(command)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
+from fastlangevin.cli.devices import usable_device
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             "fastlangevin.annealed_langevin"
         )
     settings = _settings(options, loaded.metadata)
-    device = _device(options.device)
+    device = usable_device(options.device)
     identity = {"weights": _fingerprint(loaded.net), "sample_offset": options.sample_offset}
     net = loaded.net.to(device)
     name = choose(options.impl, device)[0]
@@ -159,15 +160,6 @@ def run(options: argparse.Namespace) -> int:
         f"implementation {name} on {device}: {options.out}"
     )
     return 0
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
-    return device
 
 
 def _fingerprint(net: torch.nn.Module) -> str:

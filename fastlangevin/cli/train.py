@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from fastlangevin.data import Augment, Source, open_source
+from fastlangevin.cli import sources
+from fastlangevin.data import Augment, Source
 from fastlangevin.files import check_writable
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
@@ -37,15 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = TrainConfig()
     network = ConvConfig()
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        default="digits",
-        help="digits (scikit-learn's 8x8 ones); mnist, cifar10, celeba (where torchvision is installed); or a folder",
-    )
-    data.add_argument("--root", type=Path, default=Path("data"), help="where torchvision keeps its files")
-    data.add_argument("--download", action="store_true", help="let torchvision download what is not in --root")
-    data.add_argument("--channels", type=int, choices=[1, 3], default=None, help="of a folder's images; as they are")
-    data.add_argument("--size", type=int, default=None, help="side of a folder's or CelebA's images")
+    sources.add_arguments(data, default="digits")
     data.add_argument("--flip", action="store_true", help="mirror every second image, at random")
     data.add_argument("--logit", type=float, default=None, metavar="ALPHA", help="train on logits; 1e-6 is usual")
     data.add_argument("--workers", type=int, default=0, help="processes that read files")
@@ -149,12 +142,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 
 def _source(options: argparse.Namespace) -> Source:
-    try:
-        source = open_source(
-            options.data, root=options.root, download=options.download, channels=options.channels, size=options.size
-        )
-    except ImportError as error:
-        raise RuntimeError(str(error)) from error
+    source = sources.open_named(options)
     if len(source.shape) != 3:
         raise ValueError(f"--data must be images (C, H, W), got samples of shape {source.shape}")
     return source

@@ -103,7 +103,7 @@ class Images(Source):
         x = _fp32(self.images[torch.as_tensor(indices, device=self.images.device)])
         if x.device.type == "cpu" and not bool(x.isfinite().all()):
             row = int(x.flatten(1).isfinite().all(1).logical_not().nonzero()[0])
-            _check_finite(int(indices[row]), x[row], self.name)
+            check_finite(int(indices[row]), x[row], self.name)
         return x
 
 
@@ -143,7 +143,7 @@ class _Wrapped(Source):
                 f"item {index} of {self.name} is {item.dtype} of shape {tuple(item.shape)}, but item 0 is {self.dtype} "
                 f"of shape {self.shape}; bring all items to one shape and type"
             )
-        _check_finite(index, item, self.name)
+        check_finite(index, item, self.name)
         if self.greys is not None and item.is_floating_point():
             _check_grid(item[None], self.greys, index)
         return _fp32(item)
@@ -198,7 +198,7 @@ def _greys(greys: int | None, like: Tensor) -> int | None:
 
 
 def _check_grid(images: Tensor, greys: int, first: int = 0) -> None:
-    """Raises where a value is off the grid by more than rounding; NaN is for :func:`_check_finite`."""
+    """Raises where a value is off the grid by more than rounding; NaN is for :func:`check_finite`."""
     scaled = images.float() * (greys - 1)
     slack = max(1e-3, torch.finfo(images.dtype).eps * greys)
     off = ((scaled - scaled.round()).abs() > slack) | (scaled < -slack) | (scaled > greys - 1 + slack)
@@ -210,7 +210,7 @@ def _check_grid(images: Tensor, greys: int, first: int = 0) -> None:
         )
 
 
-def _check_finite(index: int, item: Tensor, name: str) -> None:
+def check_finite(index: int, item: Tensor, name: str) -> None:
     if not bool(item.isfinite().all()):
         count = int(item.isfinite().logical_not().sum())
         raise SampleError(

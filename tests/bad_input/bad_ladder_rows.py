@@ -10,11 +10,8 @@ from bad_call_row import INF, NAN, Row
 
 def _sigmas(name: str, value: Any, error: type[Exception], *says: str) -> list[Row]:
     """A bad ladder is refused alike by everything that takes one."""
-    calls = {"annealed_langevin": "sigmas", "adapt": "sigmas", "dsm_loss": "sigmas", "MLP": "sigmas"}
-    return [
-        Row(f"{name} ladder", call, lambda k, key=key: {key: value}, error, ("sigmas", *says))
-        for call, key in calls.items()
-    ]
+    calls = ("annealed_langevin", "adapt", "dsm_loss", "MLP", "final_variance_ratio")
+    return [Row(f"{name} ladder", call, lambda k: {"sigmas": value}, error, ("sigmas", *says)) for call in calls]
 
 
 LADDERS = [

@@ -1,4 +1,4 @@
-"""Bad calls of what makes a score, trains one or is one: adapt, geometric_sigmas, dsm_loss, the networks."""
+"""Bad calls of what makes a score, trains one or is one: adapt, dsm_loss, the networks."""
 
 from __future__ import annotations
 
@@ -33,26 +33,6 @@ NETWORKS = [
         TypeError,
         ("net", "NoneType"),
         lambda k: {"net": lambda x, labels: x, "output": "noise"},
-    ),
-    Row("sigma_1 zero", "geometric_sigmas", lambda k: {"sigma_1": 0}, ValueError, ("sigma_1", "above zero")),
-    Row("sigma_L NaN", "geometric_sigmas", lambda k: {"sigma_L": NAN}, ValueError, ("sigma_L", "finite", "nan")),
-    Row("sigma_1 text", "geometric_sigmas", lambda k: {"sigma_1": "1"}, TypeError, ("sigma_1", "number", "'1'")),
-    Row("no levels", "geometric_sigmas", lambda k: {"levels": 0}, ValueError, ("levels", "0", "from 1")),
-    Row("levels float", "geometric_sigmas", lambda k: {"levels": 3.0}, TypeError, ("levels", "3.0", "integer")),
-    Row(
-        "one level of two sigmas",
-        "geometric_sigmas",
-        lambda k: {"levels": 1},
-        ValueError,
-        ("levels=1", "equal", "1.0 and 0.1"),
-        lambda k: {"levels": 1, "sigma_L": 1.0},
-    ),
-    Row(
-        "ascending sigmas",
-        "geometric_sigmas",
-        lambda k: {"sigma_1": 0.1, "sigma_L": 1.0},
-        ValueError,
-        ("sigma_1 must be larger", "0.1 and 1.0"),
     ),
     Row("net is None", "dsm_loss", lambda k: {"net": None}, TypeError, ("net must be callable", "NoneType")),
     Row("x int", "dsm_loss", lambda k: {"x": k["x"].int()}, TypeError, ("x must be", "torch.int32", ".to(torch.")),

@@ -18,6 +18,7 @@ from bad_ladder_rows import LADDERS
 from bad_network_rows import NETWORKS
 from bad_norm_rows import NORMS
 from bad_objective_rows import OBJECTIVES
+from bad_plan_rows import PLANS
 from bad_published_rows import PUBLISHED
 from bad_random_rows import RANDOM
 from bad_rule_rows import RULES
@@ -27,7 +28,7 @@ from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
+ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
 ROWS += [*OBJECTIVES, *FILES, *CONTAINERS, *DATA]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from data_calls import DATA_CALLS
+from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
 from torch import Tensor
 
@@ -86,10 +87,6 @@ def _picture(folder: Path) -> Arguments:
 
 def _adapt(folder: Path) -> Arguments:
     return {"net": lambda x, labels: x, "sigmas": LADDER}
-
-
-def _geometric(folder: Path) -> Arguments:
-    return {"sigma_1": 1.0, "sigma_L": 0.1, "levels": 3}
 
 
 def _dsm(folder: Path) -> Arguments:
@@ -206,7 +203,6 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "picture": (diagnostics.picture, _picture),
     "adapt": (fl.adapt, _adapt),
     "adapted score": (lambda **arguments: fl.adapt(**arguments)(numbers(2, 3), torch.tensor([0, 1])), _adapt),
-    "geometric_sigmas": (fl.geometric_sigmas, _geometric),
     "perturb": (fl.perturb, _perturb),
     "objective": (fl.DenoisingScoreMatching, lambda folder: {"sigmas": LADDER}),
     "config": (TrainConfig, lambda folder: {"steps": 4, "batch": 8}),
@@ -247,6 +243,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "chains.load": (chains.load, _chains_load),
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
     **DATA_CALLS,
+    **PLAN_CALLS,
     **RULE_CALLS,
 }
 
