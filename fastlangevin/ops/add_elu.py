@@ -45,10 +45,11 @@ register("add_elu(Tensor[] terms, str impl) -> (Tensor, Tensor)", _both, _fake)
 
 class _AddElu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, impl: str, *terms: Tensor) -> Any:
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, c: Tensor | None, impl: str) -> Any:
+        # By name, since PyTorch 2.13 traces no function of any number of tensors.
+        terms = [term for term in (a, b, c) if term is not None]
         operation = torch.ops.fastlangevin.add_elu if torch.compiler.is_compiling() else _both
-        total, out = operation(list(terms), impl)
-        ctx.count = len(terms)
+        total, out = operation(terms, impl)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(total)
         return total, out
@@ -63,7 +64,7 @@ class _AddElu(torch.autograd.Function):
             slope = torch.where(wide > 0, 1.0, wide.clamp(max=0).exp())
             by_sum = (by_out * slope).to(by_out.dtype)
             by_total = by_sum if by_total is None else by_sum + by_total
-        return None, *[by_total if wanted else None for wanted in ctx.needs_input_grad[1:]]
+        return *[by_total if wanted else None for wanted in ctx.needs_input_grad[:3]], None
 
 
 def add_elu(*terms: Tensor, keep: bool = True, impl: str = "auto") -> tuple[Tensor | None, Tensor]:
@@ -94,6 +95,7 @@ def add_elu(*terms: Tensor, keep: bool = True, impl: str = "auto") -> tuple[Tens
                 f"{tuple(term.shape)} and {term.dtype}"
             )
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(term.requires_grad for term in terms)):
-        total, out = _AddElu.apply(impl, *terms)
+        a, b, c = (*terms, None, None)[:3]
+        total, out = _AddElu.apply(a, b, c, impl)
         return total, out
     return _forward(list(terms), keep, impl)
