@@ -4,16 +4,15 @@ import shutil
 
 import pytest
 import torch
+from instance_norm_bounds import NAMES, Case
 
 import fastlangevin as fl
-from fastlangevin import reference, runtime
+from fastlangevin import runtime
 from fastlangevin.kernels import cpp
 from fastlangevin.ops import instance_norm
 
 SHAPES = [(2, 2, 1, 1), (3, 5, 4, 6), (2, 33, 7, 9), (1, 40, 8, 8), (2, 3, 33, 17)]
-# Of the values, relative to the largest term: half a unit of the result, and of each of the mean, the deviation, scale,
-# shift and their sum; ten in fp32, whose sums of 16 are carried on in fp64.
-UNIT = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float64: 2.0**-52}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
 @pytest.fixture(params=["avx512", "avx2", "sse2", "neon", "portable"])
@@ -44,40 +43,70 @@ def gradients(tensors, impl, activation=True):
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
 
-def largest_terms(x, gamma, alpha, beta, residual):
-    """The sum of the magnitudes that the result is made of."""
-    mean, rstd = reference.statistics(x)
-    m = (mean - mean.mean(1, keepdim=True)) / (mean.var(1, keepdim=True) + 1e-5).sqrt()
-    n = (x.abs() + mean.abs()[..., None, None]) * rstd[..., None, None]
-    shift = (gamma * alpha * m).abs() + gamma.abs() * alpha.abs() * mean.abs().amax(1, keepdim=True) / (
-        mean.var(1, keepdim=True) + 1e-5
-    ).sqrt()
-    return gamma.abs()[..., None, None] * n + (shift + beta.abs())[..., None, None] + residual.abs() + 1
+def check(found, tensors, activation=True):
+    """Compare what :func:`gradients` returns, without the residual's, with fp64."""
+    x, *parameters, residual, upstream = tensors
+    Case(x, upstream, residual, *parameters, activation).check(found[:5])
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
-@pytest.mark.parametrize("dtype", UNIT, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_kernels_agree_with_fp64_on_every_instruction_set(instructions, shape, dtype, last):
     tensors = inputs(shape, dtype, last=last)
-    wide = [each.double() for each in tensors]
     for activation in (False, True):
-        with torch.no_grad():
-            got = instance_norm(*tensors[:4], residual=tensors[4], activation=activation, impl="cpp")
-            want = instance_norm(*wide[:4], residual=wide[4], activation=activation, impl="reference")
-        computing = UNIT[torch.float64 if dtype == torch.float64 else torch.float32]
-        terms = largest_terms(*wide[:5])
-        assert (got.double() - want).abs().le(10 * computing * terms + UNIT[dtype] * want.abs()).all()
-        assert got.dtype == dtype
-        assert got.stride() == tensors[0].stride()
-    found, wanted = gradients(tensors, "cpp"), gradients(wide, "reference")
-    mean = wide[0].mean((2, 3))
-    # m magnifies the roundings of the means, and stands in the gradients beside sums of so many random derivatives.
-    magnified = (mean.abs().amax(1) / (mean.var(1) + 1e-5).sqrt()).max() * (shape[2] * shape[3]) ** 0.5
-    for got, want in zip(found[1:], wanted[1:], strict=True):
-        # Gradients that partly cancel: of one pixel wholly, so that the derivative by the result sets the scale.
-        scale = want.abs().max() + magnified + 400 * wide[5].abs().max() * (shape[2:] == (1, 1))
-        assert (got.double() - want).abs().max() <= (40 * computing + UNIT[got.dtype]) * scale
+        found = gradients(tensors, "cpp", activation)
+        check(found, tensors, activation)
+        assert found[0].dtype == dtype
+        assert found[0].stride() == found[1].stride() == tensors[0].stride()
+        assert torch.equal(found[5], tensors[5])
+
+
+def exchanged(x, gamma, alpha, beta, *rest):
+    return x, gamma, beta, alpha, *rest
+
+
+def unbiased_over_pixels(x, gamma, alpha, beta, *rest):
+    """With these gamma and alpha the kernel gives what the variance of n - 1 pixels would."""
+    pixels = x.shape[2] * x.shape[3]
+    factor = (1 - 1 / pixels) ** 0.5
+    return x, gamma * factor, alpha / factor, beta, *rest
+
+
+def biased_over_channels(x, gamma, alpha, *rest):
+    return x, gamma, alpha / (1 - 1 / x.shape[1]) ** 0.5, *rest
+
+
+def without_residual(*tensors):
+    return *tensors[:4], torch.zeros_like(tensors[4]), tensors[5]
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 3, 33, 17)], ids=str)
+@pytest.mark.parametrize(
+    "change", [exchanged, unbiased_over_pixels, biased_over_channels, without_residual], ids=lambda each: each.__name__
+)
+def test_values_of_another_formula_are_caught(change, shape):
+    tensors = inputs(shape)
+    check(gradients(tensors, "cpp"), tensors)
+    with pytest.raises(AssertionError, match="out"):
+        check(gradients(change(*tensors), "cpp"), tensors)
+
+
+@pytest.mark.parametrize("wrong", NAMES[1:])
+def test_gradients_that_are_off_are_caught(wrong, monkeypatch):
+    launchers = runtime.choose("cpp", torch.device("cpu"))[1]
+
+    def backward(*operands, activation):
+        launchers.instance_norm_backward(*operands, activation=activation)
+        operands[NAMES.index(wrong) - 1].mul_(1.0003)
+
+    def chosen(impl, device):
+        return impl, launchers._replace(instance_norm_backward=backward)
+
+    tensors = inputs((3, 5, 4, 6))
+    monkeypatch.setattr("fastlangevin.ops.norm.choose", chosen)
+    with pytest.raises(AssertionError, match=wrong):
+        check(gradients(tensors, "cpp"), tensors)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -131,7 +160,7 @@ def test_everything_is_written():
         torch.utils.deterministic.fill_uninitialized_memory = True
         assert torch.empty(3).isnan().all()
         for shape in SHAPES:
-            for dtype in UNIT:
+            for dtype in DTYPES:
                 for last in (False, True):
                     assert all(each.isfinite().all() for each in gradients(inputs(shape, dtype, last=last), "cpp"))
     finally:
@@ -197,10 +226,8 @@ def test_it_compiles_whole_with_the_same_bits():
     assert all(map(torch.equal, *pairs))
 
 
-@pytest.mark.parametrize("dtype", UNIT, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 def test_autocast_leaves_the_dtype_of_the_input(dtype):
-    if dtype == torch.float64:
-        return
     tensors = inputs((2, 5, 4, 4), dtype)
     plain = gradients(tensors, "cpp")
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -218,10 +245,11 @@ def test_any_strides_and_an_empty_batch_are_taken():
     got = instance_norm(odd, *table, residual=residual.contiguous(memory_format=torch.channels_last), impl="cpp")
     assert torch.equal(got, want)
     assert got.is_contiguous()
-    leaf = x[:0].clone().requires_grad_()
-    out = instance_norm(leaf, gamma[0], alpha[0], beta[0], impl="cpp")
-    assert out.shape == (0, 6, 4, 6)
-    out.sum().backward()
+    for impl in ("cpp", "reference"):
+        leaf = x[:0].clone().requires_grad_()
+        out = instance_norm(leaf, gamma[0], alpha[0], beta[0], impl=impl)
+        assert out.shape == (0, 6, 4, 6)
+        out.sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,8 @@ def instance_norm(
             )
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.instance_norm is None or transforms():
+        # An empty batch, of whose statistics PyTorch warns, is the operation's.
+        if (x.numel() and (launchers is None or launchers.instance_norm is None)) or transforms():
             out = reference.instance_norm(x, *parameters, residual=residual, activation=activation)[0]
             return out.contiguous(memory_format=layout_of(x))
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, residual, *parameters) if t is not None)):
