@@ -128,6 +128,7 @@ TEST = [
     "scikit-learn",
     "matplotlib",
     "scipy",
+    "diffusers",
     "setuptools>=77",
     "ninja",
 ]

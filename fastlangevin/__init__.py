@@ -5,6 +5,7 @@ device, in any batch and after any resume. See README.md for what is here and :m
 """
 
 from fastlangevin import losses, models, rules
+from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
@@ -18,6 +19,7 @@ __all__ = [
     "STREAM_VERSION",
     "ChainState",
     "DenoisingScoreMatching",
+    "FusionReport",
     "Purpose",
     "SamplingResult",
     "StepInfo",
@@ -25,6 +27,7 @@ __all__ = [
     "adapt",
     "annealed_langevin",
     "dsm_loss",
+    "fuse",
     "geometric_sigmas",
     "langevin",
     "losses",

@@ -13,6 +13,7 @@ from bad_call_row import Row
 from bad_container_rows import CONTAINERS
 from bad_data_rows import DATA
 from bad_file_rows import FILES
+from bad_fusion_rows import FUSION
 from bad_ladder_rows import LADDERS
 from bad_network_rows import NETWORKS
 from bad_objective_rows import OBJECTIVES
@@ -24,7 +25,20 @@ from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
-ROWS = [*TRAINING, *STEP, *RANDOM, *LADDERS, *SAMPLERS, *NETWORKS, *PUBLISHED, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS = [
+    *TRAINING,
+    *STEP,
+    *RANDOM,
+    *LADDERS,
+    *SAMPLERS,
+    *NETWORKS,
+    *FUSION,
+    *PUBLISHED,
+    *OBJECTIVES,
+    *FILES,
+    *CONTAINERS,
+    *DATA,
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
