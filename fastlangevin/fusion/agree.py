@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def agreed(readings: Sequence[Formula], module: nn.Module, inputs: tuple[Tensor,
     planted = randn(sizes, seed=0, dtype=dtype, device=x.device)
     planted += randn((*sizes[:2], *[1] * (x.ndim - 2)), seed=1, dtype=dtype, device=x.device)
     trial = (SMALL * planted, *rest)
-    twin = _twin(module, dtype, x.device, planted=True)
+    twin = _twin(module, lambda place, value: 0.5 + rand(value.shape, seed=2, draw=place, dtype=dtype, device=x.device))
     found = []
     with generators_kept([x.device]):
         for training in (False, True):
@@ -85,9 +85,9 @@ def deviation(formula: Formula, module: nn.Module, inputs: tuple[Tensor, ...], o
     """
     x = inputs[0]
     wide = (x if x.dtype == torch.float64 else x.float(), *inputs[1:])
-    exact = _twin(module, wide[0].dtype, x.device, planted=False)
+    exact = _twin(module, lambda place, value: value.to(wide[0].dtype))
     try:
-        fused = formula.apply(module, *inputs, activation=False, impl=impl)
+        fused = formula.apply(_twin(module, lambda place, value: value), *inputs, activation=False, impl=impl)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DisagreementError(f"the fused operation does not take its input: {error}") from error
     for result, whose in ((out, "it"), (fused, "the fused operation")):
@@ -123,22 +123,22 @@ def _excess(formula: Formula, module: nn.Module, inputs: tuple[Tensor, ...], out
     return largest if math.isfinite(largest) else math.inf
 
 
-def _twin(module: nn.Module, dtype: torch.dtype, device: torch.device, *, planted: bool) -> nn.Module:
-    """A copy without hooks whose parameters are of the dtype: the same numbers, or planted ones from 0.5 to 1.5."""
+def _twin(module: nn.Module, numbers: Callable[[int, Tensor], Tensor]) -> nn.Module:
+    """A copy without hooks.
+
+    Args:
+        module: what is copied.
+        numbers: gives each parameter's numbers in the copy, from its place among the module's and those it has.
+    """
     twin = copy.copy(module)
     state = twin.__dict__
     hooks = [name for name, value in state.items() if name.endswith("_hooks") and isinstance(value, dict)]
     state.update({name: OrderedDict() for name in hooks})
-    parameters: dict[str, nn.Parameter | None] = {}
-    for number, (name, value) in enumerate(module._parameters.items()):
-        if value is None:
-            parameters[name] = None
-        else:
-            draw = rand(value.shape, seed=2, draw=number, dtype=dtype, device=device) if planted else value.detach()
-            parameters[name] = nn.Parameter(draw + 0.5 if planted else draw.to(dtype), requires_grad=False)
-    state["_parameters"] = parameters
+    state["_parameters"] = {
+        name: None if value is None else nn.Parameter(numbers(place, value.detach()), requires_grad=False)
+        for place, (name, value) in enumerate(module._parameters.items())
+    }
     state["_modules"] = {
-        name: child if child is None else _twin(child, dtype, device, planted=planted)
-        for name, child in module._modules.items()
+        name: None if child is None else _twin(child, numbers) for name, child in module._modules.items()
     }
     return twin

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,33 +28,10 @@ __all__ = ["Call", "Norm", "Reference", "Result", "has_hooks", "listen"]
 
 ACTIVATIONS = (nn.ELU, nn.SiLU)
 # Of a tensor these read no number, or give it back as it is where there is nothing to convert.
-HARMLESS = {
-    *(
-        "shape",
-        "dtype",
-        "device",
-        "layout",
-        "ndim",
-        "names",
-        "requires_grad",
-        "size",
-        "dim",
-        "stride",
-        "numel",
-        "nelement",
-    ),
-    *(
-        "ndimension",
-        "element_size",
-        "get_device",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "is_cuda",
-        "is_cpu",
-    ),
-    *("is_leaf", "is_sparse", "is_nested", "__len__", "to", "type", "type_as", "float", "contiguous"),
-}
+SHAPES = {"shape", "ndim", "size", "dim", "ndimension", "stride", "numel", "nelement", "__len__", "is_contiguous"}
+KINDS = {"dtype", "device", "layout", "requires_grad", "is_cuda", "is_cpu", "get_device", "is_floating_point"}
+CONVERSIONS = {"to", "type", "type_as", "float", "contiguous"}
+HARMLESS = SHAPES | KINDS | CONVERSIONS
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -125,6 +103,7 @@ def listen(probe: Probe, norms: list[Norm], impl: str) -> tuple[list[Reference],
             handles.append(norm.module.register_forward_pre_hook(listener.entering, with_kwargs=True))
             behind = listener.returned(norm)
             handles.append(norm.module.register_forward_hook(behind, with_kwargs=True, prepend=True))
+        handles.append(register_module_forward_hook(listener.passed))
         for reference in references:
             reference.parent._modules[reference.attribute] = listener.ear(reference)
         with _Below(listener), _Above(listener):
@@ -218,6 +197,11 @@ class _Listener:
         result = Result(norm, weakref.ref(out))
         norm.results.append(result)
         self.results[id(out)] = result
+
+    def passed(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        """A module that gives back what it was given may do something to it in training."""
+        if type(module) is not nn.Identity and any(each is out for each in args):
+            self.used(type(module).__name__, [out])
 
     def ear(self, reference: Reference) -> nn.Module:
         """The activation's copy that notes what it is called with: of its type, and with its hooks."""

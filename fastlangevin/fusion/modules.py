@@ -8,6 +8,7 @@ of its own. So the keys and order of ``state_dict``, optimizers, and whoever els
 from __future__ import annotations
 
 import copyreg
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,20 +48,32 @@ class Fused(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Pickle and copy find classes by their names, and the class of both has none.
         made = super().__reduce_ex__(protocol)
-        if isinstance(made, tuple) and made[0] is copyreg.__newobj__:  # type: ignore[attr-defined]
-            return _blank, (own_class(self),), *made[2:]
+        first, *rest = type(self).__bases__
+        if first is Fused and isinstance(made, tuple) and made[0] is copyreg.__newobj__:  # type: ignore[attr-defined]
+            return _blank, tuple(rest), *made[2:]
         return made
 
 
 def own_class(module: nn.Module) -> Any:
-    """The user's class of a fused module."""
-    return type(module).__bases__[1]
+    """The user's class of a fused module.
+
+    Raises:
+        RuntimeError: the module has got another class since.
+    """
+    first, *rest = type(module).__bases__
+    if first is not Fused:
+        raise RuntimeError(
+            f"a fused norm has got another class since, {type(module).__name__}, so that its own cannot be given back; "
+            "undo what was done to the network after fuse first"
+        )
+    return rest[0]
 
 
 def fused_class(own: type[nn.Module]) -> type[Fused]:
     """The class of the fused modules whose class was ``own``."""
     if own not in _classes:
-        _classes[own] = type(f"Fused{own.__name__}", (Fused, own), {"__module__": __name__, "__doc__": own.__doc__})
+        described = {"__module__": __name__, "__doc__": own.__doc__}
+        _classes[own] = types.new_class(f"Fused{own.__name__}", (Fused, own), exec_body=lambda to: to.update(described))
     return _classes[own]
 
 
@@ -103,6 +116,7 @@ def passing(activation: nn.Module, dimensions: tuple[int, ...]) -> Passing:
     """Takes the place of an activation: nn.ELU or nn.SiLU."""
     kind = PassingELU if type(activation) is nn.ELU else PassingSiLU
     made = kind.__new__(kind)
+    # The tables of hooks, too: what is hooked to the one is hooked to the other.
     made.__dict__.update(activation.__dict__)
     made.dimensions = dimensions
     return made

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastlangevin.fusion.decide import decide
 from fastlangevin.fusion.listen import Norm, listen
+from fastlangevin.fusion.modules import fused_class
 from fastlangevin.fusion.probe import Probe, changes, magnitudes
 from fastlangevin.fusion.recognise import is_fused, readings
 from fastlangevin.fusion.replace import Replacement, replacements
@@ -52,7 +53,7 @@ def fuse(net: nn.Module, /, *inputs: Any, impl: str = "auto", **kwargs: Any) -> 
     _check(net, inputs, kwargs)
     inner = net.module if isinstance(net, nn.DataParallel | nn.parallel.DistributedDataParallel) else net
     probe = Probe(inner, inputs, kwargs)
-    for device in probe.devices:
+    for device in {parameter.device for parameter in net.parameters()} or probe.devices:
         choose(impl, device)
     before = probe.run()
     report = FusionReport(already=[name for name, module in net.named_modules() if is_fused(module)])
@@ -106,7 +107,16 @@ def _unusual(module: nn.Module) -> str:
         return "its forward is replaced on the instance"
     if hasattr(module, "parametrizations"):
         return "it is parametrized, which changes its class, too: fuse after removing the parametrizations"
-    return "it has buffers" if any(True for _ in module.buffers()) else ""
+    if any(True for _ in module.buffers()):
+        return "it has buffers"
+    own = type(module)
+    try:
+        module.__class__ = fused_class(own)
+    except TypeError as error:
+        return f"its class cannot be changed: {error}"
+    finally:
+        module.__class__ = own
+    return ""
 
 
 def _verify(

@@ -40,12 +40,11 @@ class Replacement:
             place.parent._modules[place.attribute] = passing(place.activation, place.dimensions)
 
     def undo(self) -> None:
-        """Does nothing where it was undone before, or where others have put something else in the place."""
-        for module, _ in self.norms:
-            if isinstance(module, Fused):
-                own = own_class(module)
-                del module.__dict__["_fastlangevin"]
-                module.__class__ = own
+        """Does nothing where it was undone before, or where others have put something else in an activation's place."""
+        own_classes = [(module, own_class(module)) for module, _ in self.norms if isinstance(module, Fused)]
+        for module, own in own_classes:
+            del module.__dict__["_fastlangevin"]
+            module.__class__ = own
         for place in self.places:
             stand_in = place.parent._modules.get(place.attribute)
             if isinstance(stand_in, Passing):

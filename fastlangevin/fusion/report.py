@@ -58,7 +58,11 @@ class FusionReport:
     _replacements: Sequence[Replacement] = field(default=(), repr=False)
 
     def undo(self) -> None:
-        """Gives the network its own norms and activations back, bit by bit; does nothing the second time."""
+        """Gives the network its own norms and activations back, bit by bit; does nothing the second time.
+
+        Raises:
+            RuntimeError: a norm has got another class since, as by a parametrization.
+        """
         for replacement in self._replacements:
             replacement.undo()
         self._replacements = ()
