@@ -6,6 +6,7 @@ device, in any batch and after any resume. See README.md for what is here and :m
 
 from fastlangevin import advisor, diagnostics, losses, models, rules
 from fastlangevin.advisor import SamplingPlan, plan
+from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
@@ -29,6 +30,7 @@ __all__ = [
     "STREAM_VERSION",
     "ChainState",
     "DenoisingScoreMatching",
+    "FusionReport",
     "Inpainting",
     "Purpose",
     "SamplingPlan",
@@ -42,6 +44,7 @@ __all__ = [
     "continuous_ve_sigmas",
     "diagnostics",
     "dsm_loss",
+    "fuse",
     "geometric_sigmas",
     "interpolation",
     "karras_sigmas",

@@ -38,6 +38,12 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.linspace(-1.0, 1.0, max(1, torch.Size(shape).numel()), dtype=dtype).reshape(shape)
 
 
+def images() -> torch.nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4), torch.nn.SiLU())
+
+
 def _step(folder: Path) -> Arguments:
     return {"x": numbers(2, 3), "score": numbers(2, 3), "a": 0.1, "b": 0.2, "seed": 0, "impl": "reference"}
 
@@ -229,6 +235,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "NCSNv2.forward": _standard("NCSNv2", 4),
     "NCSNv2Deeper.forward": _standard("NCSNv2Deeper", 8),
     "NCSNv2Deepest.forward": _standard("NCSNv2Deepest", 16),
+    "fuse": (
+        lambda net, inputs, **options: fl.fuse(net, *inputs, **options),
+        lambda folder: {"net": images(), "inputs": [numbers(2, 3, 6, 6)]},
+    ),
     "load_published": (load_published, published),
     "checkpoint.save": (checkpoint.save, _save),
     "checkpoint.load": (checkpoint.load, _load),
