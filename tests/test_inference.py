@@ -1,0 +1,148 @@
+"""Networks made ready for sampling, and how many operations the fused ones are."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import fastlangevin as fl
+from benchmarks import network
+from fastlangevin.models import NCSN, NCSNConfig, NCSNv2, NCSNv2Config, for_sampling, packing
+
+LADDER = fl.geometric_sigmas(1.0, 0.01, 10)
+X, LABELS = fl.rand((2, 3, 16, 16), seed=0), torch.tensor([2, 9])
+
+
+def small(kind=NCSN):
+    torch.manual_seed(0)
+    return kind(LADDER, kind.CONFIG(width=8))
+
+
+def error(got, want):
+    dims = (1, 2, 3)
+    return float(((got - want).abs().amax(dims) / want.abs().amax(dims)).max())
+
+
+def test_the_copy_agrees_and_the_network_stays_as_it_is():
+    net = small().train()
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        want = net(X, LABELS)
+    ready = for_sampling(net)
+    # Two orders of fp32 sums, in some hundred layers: as in test_ncsn.py.
+    assert error(ready(X, LABELS), want) < 1e-5
+    assert not any(parameter.requires_grad for parameter in ready.parameters())
+    assert ready(X, LABELS).grad_fn is None
+    assert not ready.net.training
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    convolutions = [
+        module for module in ready.modules() if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
+    ]
+    assert all(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convolutions)
+
+
+@pytest.mark.parametrize("kind", [NCSN, NCSNv2])
+def test_bfloat16_is_that_of_autocast_with_the_weights_converted_once(kind):
+    net = small(kind)
+    ready = for_sampling(net, dtype=torch.bfloat16)
+    got = ready(X, LABELS)
+    assert got.dtype == torch.float32
+    with torch.no_grad():
+        want = net(X, LABELS)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = net.to(memory_format=torch.channels_last)(X, LABELS)
+    assert torch.equal(got, cast)
+    # Roundings of 2^-9 in some twenty layers, one behind the other.
+    assert 1e-4 < error(got, want) < 0.1
+    assert {module.weight.dtype for module in ready.modules() if isinstance(module, nn.Conv2d)} == {torch.bfloat16}
+    if kind is NCSN:
+        assert ready.net.normalizer.embed.weight.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("kind", [NCSN, NCSNv2])
+def test_it_compiles(kind, monkeypatch):
+    compile_whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile_whole(net, backend="aot_eager", fullgraph=True))
+    net = small(kind)
+    got = for_sampling(net, compile=True)(X, LABELS)
+    with torch.no_grad():
+        assert error(got, net(X, LABELS)) < 1e-5
+
+
+def test_a_sampler_takes_it_and_other_networks_are_welcome():
+    options = {"shape": (2, 3, 16, 16), "epsilon": 1e-5, "steps_per_level": 1, "seed": 0}
+    net = small()
+    want = fl.annealed_langevin(net, LADDER, **options)
+    got = fl.annealed_langevin(for_sampling(net), LADDER, **options)
+    assert (got - want).abs().max() < 1e-3
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
+    assert for_sampling(other, dtype=torch.bfloat16, channels_last=False)(X).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "raised", "message"),
+    [
+        ({"net": lambda x: x}, TypeError, "net must be a torch.nn.Module, got function"),
+        ({"dtype": torch.float64}, ValueError, "dtype must be torch.bfloat16, torch.float16 or None"),
+        ({"dtype": "bf16"}, ValueError, "got bf16"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_named(options, raised, message):
+    with pytest.raises(raised, match=message):
+        for_sampling(**{"net": nn.Identity(), **options})
+
+
+def test_the_operations_of_a_forward_pass():
+    found = network.counts()
+    for name, least, most in (("ncsn", 1000, 260), ("ncsnv2", 380, 160)):
+        assert found[name]["published"] > least
+        assert found[name]["fused"] <= most
+    # On a GPU a norm is two launches, and the five operations that check labels on the host are not made.
+    assert found["ncsn"]["fused"] + found["ncsn"]["fused norms"] <= 260
+
+
+@pytest.mark.parametrize("name", ["ncsn", "ncsnv2"])
+def test_the_networks_that_are_compared_are_one(name):
+    """The benchmark's unfused networks compute what the fused ones do."""
+    kind, config = {"ncsn": (NCSN, NCSNConfig), "ncsnv2": (NCSNv2, NCSNv2Config)}[name]
+    net = kind(LADDER, config(width=8))
+    with torch.no_grad():
+        want = net(X, LABELS)
+        for function in (network.published_norm, network.eager_norm):
+            assert error(network.unfused(net, function)(X, LABELS), want) < 1e-5
+
+
+def test_convolutions_are_packed_and_where_they_cannot_be_they_stay():
+    ready = for_sampling(small())
+    packed = [module for module in ready.modules() if isinstance(module, packing.PackedConv2d)]
+    assert len(packed) == 75
+    want = ready(X, LABELS)
+    assert all(module.packed is not None for module in packed)
+    # Another shape, and then the first again: the blocks are made for each.
+    assert ready(X[:1, :, :8], LABELS[:1]).shape == (1, 3, 8, 16)
+    assert torch.equal(ready(X, LABELS), want)
+    assert error(copy.deepcopy(ready)(X, LABELS), want) < 1e-5
+    with torch.enable_grad():
+        conv = packed[0]
+        assert conv(torch.zeros(1, 3, 8, 8, requires_grad=True)).requires_grad
+    for other in (nn.Linear(2, 2), nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, padding_mode="circular")):
+        assert not packing.can_pack(other)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "another result"])
+def test_an_operation_that_does_not_do_what_it_did_is_not_used(wrong, monkeypatch):
+    def convolve(x, packed, conv):
+        if wrong == "missing":
+            raise AttributeError("no such operation")
+        return right(x, packed, conv) * 1.01
+
+    right = packing._convolve
+    assert packing.can_pack(nn.Conv2d(8, 8, 3))
+    monkeypatch.setattr(packing, "_convolve", convolve)
+    assert not packing.can_pack(nn.Conv2d(8, 8, 3))
