@@ -460,6 +460,11 @@ def test_ladders_and_schedules_of_any_kind_are_taken():
     assert rules.ddpm_ancestral(iter(BETAS)) == rules.ddpm_ancestral(BETAS)
     assert rules.ddpm_ancestral(torch.tensor(BETAS, dtype=torch.float64)) == rules.ddpm_ancestral(tuple(BETAS))
     assert len(rules.ve_euler_maruyama([1.0, 0.5])) == 2
+    # Only a schedule that descends all the way is upside down.
+    for betas in ([0.1], [0.1, 0.1], [0.3, 0.1, 0.2]):
+        assert [rule.a for rule in rules.vp_reverse_diffusion(betas)] == betas[::-1]
+    with pytest.raises(ValueError, match="beta_1"):
+        rules.vp_reverse_diffusion([0.2, 0.1])
     # fp32 as well, whose rounding a geometric ladder survives.
     single = rules.ve_euler_maruyama(fl.geometric_sigmas(1348.0, 0.01, 2000).float())
     assert single[7].a == pytest.approx(rules.ve_euler_maruyama(fl.geometric_sigmas(1348.0, 0.01, 2000))[7].a, rel=1e-6)

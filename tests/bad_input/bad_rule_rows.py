@@ -91,6 +91,7 @@ RULES = [
     _one("LinearBeta", "beta_max", 0.05, ValueError, "beta_min", "0.05", good=0.1),
     _one("LinearBeta", "beta_max", 1000.0, ValueError, "beta_max/steps", "below 1", "more steps", good=999.0),
     _one("LinearBeta", "steps", 1, ValueError, "from 2", good=21),
+    _one("LinearBeta", "steps", 10**6 + 1, ValueError, "to 1000000", good=10**6),
     _one("LinearBeta", "steps", 20, ValueError, "beta_max/steps", "20.0/20", good=21),
     _one("LinearBeta", "steps", 100.0, TypeError, "integer", good=100),
     _one("LinearBeta", "t_end", 0.0, ValueError, "above zero", good=1e-5),
