@@ -37,11 +37,11 @@ REGISTER_BUDGET = {torch.float32: 128, torch.bfloat16: 128, torch.float64: 192}
 
 
 @triton.jit
-def silu_slope(y):
-    """s (1 + y (1 - s)), finite for every finite y."""
+def through_silu(gradient, y):
+    """g s (1 + y (1 - s)), finite for all that is finite."""
     small, large = logistic(y)
     # s (1 - s) is small large^2 on either side of 0: a difference from 1 would cancel, and y magnify what it loses.
-    return tl.where(y > 0, large, small * large) + y * (small * large * large)
+    return gradient * (tl.where(y > 0, large, small * large) + y * (small * large * large))
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -88,7 +88,7 @@ def sums_kernel(
         rstd,
         weight,
         bias,
-        silu_slope,
+        through_silu,
         channels,
         pixels,
         splits,
@@ -161,7 +161,7 @@ def gradient_kernel(
     weight = tl.load(weight_ptr + channel, mask=known, other=0)
     bias = tl.load(bias_ptr + channel, mask=known, other=0)
 
-    dy, n = differentiate(gradient, x, mean, rstd, weight, bias, silu_slope, ACTIVATION, IS_LAST)
+    dy, n = differentiate(gradient, x, mean, rstd, weight, bias, through_silu, ACTIVATION, IS_LAST)
     result = dy * along(weight, IS_LAST) - along(to_tile(constant, channel, group, members), IS_LAST)
     result = (result - n * along(to_tile(slope, channel, group, members), IS_LAST)) * along(rstd, IS_LAST)
     tl.store(grad_x_ptr + offset, round_to(result, grad_x_ptr.dtype.element_ty), mask=valid)

@@ -40,8 +40,8 @@ def _at(ptr, sample, row, channel, valid):
 
 
 @triton.jit
-def _elu_slope(y):
-    return tl.where(y > 0, 1.0, tl.exp(y))
+def _through_elu(gradient, y):
+    return tl.where(y > 0, gradient, gradient * tl.exp(y))
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -94,7 +94,7 @@ def sums_kernel(
         rstd,
         gamma,
         shift,
-        _elu_slope,
+        _through_elu,
         channels,
         pixels,
         splits,
@@ -174,7 +174,7 @@ def gradient_kernel(
 
     share = 1.0 / pixels.to(dtype)
     of_mean = sharpness * (gamma * alpha * first - average - m * slope) * share
-    dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, _elu_slope, ACTIVATION, IS_LAST)
+    dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, _through_elu, ACTIVATION, IS_LAST)
     centred = dy - along(first * share, IS_LAST) - n * along(second * share, IS_LAST)
     result = centred * along(gamma * rstd, IS_LAST) + along(of_mean, IS_LAST)
     tl.store(grad_x_ptr + offset, round_to(result, grad_x_ptr.dtype.element_ty), mask=valid)

@@ -147,13 +147,13 @@ def reduce_pixels(values, IS_LAST: tl.constexpr):
 
 @triton.jit
 def differentiate(
-    gradient, x, mean, rstd, gamma, shift, slope: tl.constexpr, ACTIVATION: tl.constexpr, IS_LAST: tl.constexpr
+    gradient, x, mean, rstd, gamma, shift, through: tl.constexpr, ACTIVATION: tl.constexpr, IS_LAST: tl.constexpr
 ):
-    """dy and n of a tile; ``slope`` is the derivative of the activation, a function of its argument."""
+    """dy and n of a tile; ``through`` makes, of the gradient and y, that before the activation."""
     away = x - along(mean, IS_LAST)
     if ACTIVATION:
         # As the forward pass rounds it, so that both are on the same side of 0.
-        gradient *= slope(away * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST))
+        gradient = through(gradient, away * along(gamma * rstd, IS_LAST) + along(shift, IS_LAST))
     return gradient, away * along(rstd, IS_LAST)
 
 
@@ -167,7 +167,7 @@ def sum_derivatives(
     rstd,
     gamma,
     shift,
-    slope: tl.constexpr,
+    through: tl.constexpr,
     channels,
     pixels,
     splits,
@@ -201,7 +201,7 @@ def sum_derivatives(
         )
         x = load_as(x_ptr + offset, valid, dtype)
         gradient = load_as(grad_out_ptr + offset, valid, dtype)
-        dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, slope, ACTIVATION, IS_LAST)
+        dy, n = differentiate(gradient, x, mean, rstd, gamma, shift, through, ACTIVATION, IS_LAST)
         dy = tl.where(valid, dy, 0)
         first += dy
         second += tl.where(valid, dy * n, 0)

@@ -113,7 +113,7 @@ def test_one_sample_of_few_groups_fills_a_device() -> None:
 def _activation_kernel(out_ptr, slope_ptr, y_ptr, COUNT: tl.constexpr):
     at = tl.arange(0, COUNT)
     tl.store(out_ptr + at, forward.silu(tl.load(y_ptr + at)))
-    tl.store(slope_ptr + at, backward.silu_slope(tl.load(y_ptr + at)))
+    tl.store(slope_ptr + at, backward.through_silu(1.0, tl.load(y_ptr + at)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -164,9 +164,9 @@ def _silu_of_an_approximation(y):
 
 
 @triton.jit
-def _slope_without_its_second_term(y):
+def _through_the_gate_alone(gradient, y):
     small, large = forward.logistic(y)
-    return tl.where(y > 0, large, small * large)
+    return gradient * tl.where(y > 0, large, small * large)
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="a compiled kernel does not look its functions up again")
@@ -178,7 +178,7 @@ def _slope_without_its_second_term(y):
         (forward, "silu", _silu_of_an_approximation, "out"),
         (backward, "members_of", _interleaved, "by_x"),
         (backward, "by_group", _sums_of_all_but_little, "by_x"),
-        (backward, "silu_slope", _slope_without_its_second_term, "by_x"),
+        (backward, "through_silu", _through_the_gate_alone, "by_x"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
