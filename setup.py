@@ -129,6 +129,7 @@ TEST = [
     "matplotlib",
     "scipy",
     "arviz",
+    "diffusers",
     "setuptools>=77",
     "ninja",
 ]
