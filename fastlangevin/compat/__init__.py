@@ -1,4 +1,11 @@
-"""Other code bases' signatures on this package's kernels, each in a module that is imported by its name.
+"""Other code bases' names and signatures, over this package's kernels and addressed noise.
 
-Nothing here is imported by ``import fastlangevin``, and a module that stands in for a library needs that library.
+======================  ====================================================================================
+module                  stands in for
+======================  ====================================================================================
+``compat.diffusers``    diffusers: schedulers for annealed Langevin dynamics and the variance exploding SDE
+======================  ====================================================================================
+
+Each module is imported by its name and says in its docstring where it deviates from what it stands in for; one that
+needs another library is the only part of the package that imports it.
 """

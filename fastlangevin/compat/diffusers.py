@@ -326,7 +326,8 @@ class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # di
     - the noise: by address instead of ``torch.randn``'s, drawn on the samples' device (the original makes the
       corrector's on the CPU and refuses CUDA generators); ``seed=`` and ``sample_ids=``; see the module;
     - ``norm``: ``"sample"`` and ``"sqrt_d"`` uncouple a sample from its batch, ``"batch"`` is the original;
-    - coefficients come in fp64 of ``discrete_sigmas``, where the original squares and subtracts in fp32;
+    - coefficients: in fp64 from ``discrete_sigmas`` (the original squares and subtracts in fp32), and not rounded to
+      fp32 where the state is fp64 (the original's corrector does);
     - results keep the dtype of ``sample`` (the original returns fp32 for half precision), of any number of dimensions;
     - ``set_timesteps`` and ``set_sigmas`` of different lengths, levels out of range and the like raise.
 
