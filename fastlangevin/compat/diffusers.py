@@ -103,7 +103,7 @@ def _levels_at(table: Tensor, timesteps: Tensor, zero: str) -> Tensor:
     return table.to(timesteps.device)[timesteps]
 
 
-class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffusers has no types
+class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # Any to mypy
     """Annealed Langevin dynamics (Song and Ermon 2019, Algorithm 1; NCSNv2, 2020) for a diffusers pipeline.
 
     The loop is that of every pipeline::
@@ -316,7 +316,7 @@ def _for_output(rule: Coefficients, sigma: float, output: Output) -> Coefficient
     return Coefficients(c, a * {"score": 1.0, "scaled": 1 / sigma, "noise": -1 / sigma}[output], b)
 
 
-class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # diffusers has no types
+class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # Any to mypy
     """diffusers' ``ScoreSdeVeScheduler`` on the fused kernel: a drop-in for it and for its configurations.
 
     Predictor and corrector of the variance exploding SDE (Song et al. 2021): ``step_pred`` is

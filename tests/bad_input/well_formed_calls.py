@@ -17,6 +17,7 @@ from torch import Tensor
 
 import fastlangevin as fl
 from fastlangevin import chains, checkpoint, container, diagnostics, models
+from fastlangevin.correctors import signal_to_noise_step
 from fastlangevin.generations import Generations
 from fastlangevin.losses.controlled import controlled_dsm_loss
 from fastlangevin.losses.explicit import esm_loss
@@ -39,6 +40,10 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def _step(folder: Path) -> Arguments:
     return {"x": numbers(2, 3), "score": numbers(2, 3), "a": 0.1, "b": 0.2, "seed": 0, "impl": "reference"}
+
+
+def _correct(folder: Path) -> Arguments:
+    return {"x": numbers(2, 3), "score": numbers(2, 3), "snr": 0.16, "seed": 0, "impl": "reference"}
 
 
 def _randn(folder: Path) -> Arguments:
@@ -188,6 +193,7 @@ def _chains_load(folder: Path) -> Arguments:
 CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "step": (fl.step, _step),
     "step_": (fl.step_, _step),
+    "signal_to_noise_step": (signal_to_noise_step, _correct),
     "group_norm": (group_norm, _group_norm),
     "randn": (fl.randn, _randn),
     "rand": (fl.rand, _randn),
