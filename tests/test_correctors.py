@@ -111,3 +111,19 @@ def test_every_implementation_has_the_same_bits(norm, impl):
         )
         assert torch.equal(found, expected)
         assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("norm", get_args(rules.SignalNorm))
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)], ids=str)
+def test_an_empty_batch_stays_empty(norm, shape, impl):
+    x = torch.zeros(shape)
+    assert signal_to_noise_step(x, x, snr=SNR, norm=norm, seed=0, impl=impl).shape == shape
+
+
+def test_the_ratio_is_a_constant_to_gradients():
+    x, score = (fl.randn((4, D), seed=each).double().requires_grad_() for each in (1, 2))
+    signal_to_noise_step(x, score, snr=SNR, seed=5).sum().backward()
+    a, _ = scaled(ratio("sample", fl.randn((4, D), seed=5, purpose=Purpose.LANGEVIN), score.detach()))
+    assert torch.equal(x.grad, torch.ones_like(x))
+    # A ratio of sums of 16 squares, squared: some 20 roundings.
+    torch.testing.assert_close(score.grad, a.expand(4, D), rtol=20 * 2.0**-53, atol=0)

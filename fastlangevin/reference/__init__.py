@@ -4,7 +4,7 @@ They follow it bit for bit, but for the norms and ELU, where they differ by a fe
 """
 
 from fastlangevin.reference.add_elu import add_elu
-from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements, sum_of_squares
+from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
@@ -39,6 +39,5 @@ __all__ = [
     "signed64",
     "statistics",
     "step",
-    "sum_of_squares",
     "words",
 ]
