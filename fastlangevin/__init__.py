@@ -6,10 +6,21 @@ device, in any batch and after any resume. See README.md for what is here and :m
 
 from fastlangevin import advisor, diagnostics, losses, models, rules
 from fastlangevin.advisor import SamplingPlan, plan
+from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
-from fastlangevin.samplers import ChainState, SamplingResult, StepInfo, annealed_langevin, langevin
+from fastlangevin.samplers import (
+    ChainState,
+    Inpainting,
+    SamplingResult,
+    StepInfo,
+    annealed_langevin,
+    consistent_annealed,
+    interpolation,
+    langevin,
+    predictor_corrector,
+)
 from fastlangevin.schedules import continuous_ve_sigmas, geometric_sigmas, karras_sigmas, linear_sigmas
 from fastlangevin.scores import adapt
 
@@ -19,6 +30,8 @@ __all__ = [
     "STREAM_VERSION",
     "ChainState",
     "DenoisingScoreMatching",
+    "FusionReport",
+    "Inpainting",
     "Purpose",
     "SamplingPlan",
     "SamplingResult",
@@ -27,10 +40,13 @@ __all__ = [
     "adapt",
     "advisor",
     "annealed_langevin",
+    "consistent_annealed",
     "continuous_ve_sigmas",
     "diagnostics",
     "dsm_loss",
+    "fuse",
     "geometric_sigmas",
+    "interpolation",
     "karras_sigmas",
     "langevin",
     "linear_sigmas",
@@ -38,6 +54,7 @@ __all__ = [
     "models",
     "perturb",
     "plan",
+    "predictor_corrector",
     "rand",
     "randn",
     "rules",

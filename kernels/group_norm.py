@@ -29,8 +29,8 @@ from .philox import load_as, round_to
 from .planes import SIZES, along, partials, planes_of, split_sums, tile_of
 
 # Instructions an element and registers a thread of the second kernel, counted as in kernels/instance_norm.py, for
-# planes of 32 x 32 in groups of 4 channels, with SiLU. On sm_90 fp32 takes 44, and 51 channels-last, where what
-# precedes the tile is for 8 groups and not for one. By the rule there, an H200 hides 48, and 24 in 16 bits.
+# planes of 32 x 32 in groups of 4 channels, with SiLU. On sm_90 fp32 takes 44, and 51 channels-last, with 8 groups to a
+# program and not one. By the rule there, an H200 hides 48, and 24 in 16 bits.
 INSTRUCTION_BUDGET = {"apply": {torch.float32: 53, torch.bfloat16: 72, torch.float64: 181}}
 REGISTER_BUDGET = {torch.float32: 72, torch.bfloat16: 72, torch.float64: 96}
 
@@ -129,11 +129,10 @@ def prepare(
     means, deviations = partials(x, planes)
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x, **planes.constants}
     shared.update(channels=planes.channels, pixels=planes.pixels, splits=planes.splits, steps=planes.steps)
-    added = {"residual_ptr": None, "total_ptr": None}
     own: dict[str, Any] = {"out_ptr": out, "weight_ptr": weight, "bias_ptr": bias, "mean_ptr": mean, "rstd_ptr": rstd}
     own.update(groups=groups, members=planes.members, tiles=planes.tiles, EPSILON=float(eps), ACTIVATION=activation)
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | added, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared, planes.launch),
         Call((x.shape[0] * planes.tiles, planes.blocks, 1), shared | own | planes.combined(), planes.launch),
     )
 

@@ -16,7 +16,6 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import rules
-from fastlangevin.correctors import signal_to_noise_step
 from fastlangevin.noise import Purpose
 
 SNR, SIGMA, MU, D = 0.3, 0.7, 0.5, 16
@@ -39,7 +38,10 @@ def scaled(ratios, snr=SNR, alpha=1.0):
 
 
 def one_step(norm, x, **options):
-    return signal_to_noise_step(x, (MU - x) / SIGMA**2, norm=norm, seed=5, **{"snr": SNR, **options})
+    score = (MU - x) / SIGMA**2
+    z = fl.randn(x.shape, seed=5, purpose=Purpose.LANGEVIN)
+    a, b = scaled(ratio(norm, z, score), **options)
+    return fl.step(x, score, a=a.float(), b=b.float(), seed=5)
 
 
 def law(norm):
@@ -76,7 +78,7 @@ def test_one_step_has_the_law_of_its_norm(norm):
 def test_it_is_the_published_formula(norm, alpha):
     """step = (snr ||z||/||g||)^2 2 alpha; x + step g + sqrt(2 step) z, in fp64."""
     x = torch.randn(8, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    g, z = (MU - x) / SIGMA**2, fl.randn(x.shape, seed=5, purpose=Purpose.LANGEVIN)
+    g, z = (MU - x) / SIGMA**2, fl.randn(x.shape, seed=5)
     taken = ratio(norm, z, g)
     step_size = (SNR * taken) ** 2 * 2 * alpha
     theirs = x + step_size * g + torch.sqrt(step_size * 2) * z.double()
@@ -88,8 +90,6 @@ def test_it_is_the_published_formula(norm, alpha):
     for each in ((a, b), multiplied):
         ours = fl.step(x, g, a=each[0], b=each[1], noise=z)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
-    taken = signal_to_noise_step(x, g, snr=SNR, norm=norm, alpha=alpha, seed=5)
-    torch.testing.assert_close(taken, theirs, rtol=0, atol=tolerance)
     wrong = fl.step(x, g, a=a / 2, b=b, noise=z)
     assert not torch.allclose(wrong, theirs, rtol=0, atol=1e9 * tolerance)
 
@@ -99,31 +99,3 @@ def test_only_the_norms_of_the_batch_couple_samples(norm):
     x = fl.randn((6, D), seed=7)
     alone, together = one_step(norm, x[:3]), one_step(norm, x)[:3]
     assert torch.equal(alone, together) is (norm != "batch")
-
-
-@pytest.mark.parametrize("norm", get_args(rules.SignalNorm))
-def test_every_implementation_has_the_same_bits(norm, impl):
-    for dtype in (torch.float32, torch.float16, torch.float64):
-        x = fl.randn((5, 3, 7), seed=7).to(dtype)
-        found, expected = (
-            signal_to_noise_step(x, 2 - x, snr=SNR, norm=norm, seed=5, draw=3, sample_ids=[4, 0, 2, 1, 9], impl=each)
-            for each in (impl, "reference")
-        )
-        assert torch.equal(found, expected)
-        assert found.dtype == dtype
-
-
-@pytest.mark.parametrize("norm", get_args(rules.SignalNorm))
-@pytest.mark.parametrize("shape", [(0, 3), (2, 0)], ids=str)
-def test_an_empty_batch_stays_empty(norm, shape, impl):
-    x = torch.zeros(shape)
-    assert signal_to_noise_step(x, x, snr=SNR, norm=norm, seed=0, impl=impl).shape == shape
-
-
-def test_the_ratio_is_a_constant_to_gradients():
-    x, score = (fl.randn((4, D), seed=each).double().requires_grad_() for each in (1, 2))
-    signal_to_noise_step(x, score, snr=SNR, seed=5).sum().backward()
-    a, _ = scaled(ratio("sample", fl.randn((4, D), seed=5, purpose=Purpose.LANGEVIN), score.detach()))
-    assert torch.equal(x.grad, torch.ones_like(x))
-    # A ratio of sums of 16 squares, squared: some 20 roundings.
-    torch.testing.assert_close(score.grad, a.expand(4, D), rtol=20 * 2.0**-53, atol=0)

@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 import fastlangevin as fl
-from fastlangevin import ops, rules, samplers
+from fastlangevin import ops, rules
+from fastlangevin.samplers import engine
 
 MU, S = 0.5, 0.3
 LADDER = fl.geometric_sigmas(1.0, 0.01, 10)
@@ -82,12 +83,12 @@ def test_a_uniform_start_is_bounded_as_claimed():
 
 def mutate(monkeypatch, change):
     """Make every update go through ``change(x, score, options)``, which returns what to do instead."""
-    real = samplers.step_
+    real = engine.step_
 
     def mutant(x, value, **options):
         return real(x, *change(x, value, options), **options)
 
-    monkeypatch.setattr(samplers, "step_", mutant)
+    monkeypatch.setattr(engine, "step_", mutant)
 
 
 def same_noise_every_step(x, value, options):
@@ -180,7 +181,7 @@ def test_a_level_off_by_one_breaks_the_law():
 def test_a_wrong_rule_breaks_the_law(monkeypatch, mistake):
     right = rules.annealed
 
-    def wrong(ladder, epsilon, corrector):
+    def wrong(ladder, epsilon, corrector, temperature):
         if mistake == "step linear in sigma":
             return [rules.langevin(epsilon * sigma / ladder[-1]) for sigma in ladder]
         if mistake == "ladder reversed":
@@ -188,7 +189,7 @@ def test_a_wrong_rule_breaks_the_law(monkeypatch, mistake):
         return right(ladder, 2 * epsilon, corrector)
 
     law = exact_law(2e-5)
-    monkeypatch.setattr(samplers.rules, "annealed", wrong)
+    monkeypatch.setattr(rules, "annealed", wrong)
     monkeypatch.setitem(globals(), "exact_law", lambda *_: law)
     assert max(worst_scores()) > LIMIT
 
@@ -328,7 +329,7 @@ def test_noise_used_again_is_found(monkeypatch):
 
     def largest_correlation():
         seen = []
-        real = samplers.step_
+        real = engine.step_
 
         def record(x, value, **options):
             before = x.clone()
@@ -338,7 +339,7 @@ def test_noise_used_again_is_found(monkeypatch):
             return x
 
         with monkeypatch.context() as patch:
-            patch.setattr(samplers, "step_", record)
+            patch.setattr(engine, "step_", record)
             fl.annealed_langevin(score, LADDER[:1], shape=(2000, 100), epsilon=1e-2, steps_per_level=2, seed=4)
         one, two = (each.double() for each in seen)
         return max(abs(float((one.roll(shift, 1) * two).mean()) * math.sqrt(one.numel())) for shift in range(-50, 50))

@@ -8,10 +8,8 @@ import math
 
 import pytest
 import torch
+from instance_norm_bounds import EPSILON, Case
 from torch import Tensor
-
-from fastlangevin import reference
-from fastlangevin.reference.norm import EPSILON
 
 pytest.importorskip("triton")
 
@@ -28,17 +26,8 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 SIZES = [(1, 1), (1, 2), (2, 2), (3, 5), (8, 8), (7, 16), (33, 17), (32, 32)]
 
 
-@dataclasses.dataclass
-class Problem:
+class Problem(Case):
     """Operands of both launchers, and what they write."""
-
-    x: Tensor
-    grad_out: Tensor
-    residual: Tensor | None
-    gamma: Tensor
-    alpha: Tensor
-    beta: Tensor
-    activation: bool = True
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         out = torch.full_like(self.x, math.nan)
@@ -51,22 +40,11 @@ class Problem:
             assert torch.equal(total, self.total())
         return out, mean, rstd
 
-    def total(self) -> Tensor:
-        """What is normalised."""
-        return self.x if self.residual is None else self.x + self.residual
-
     def backward(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
         results = [torch.full_like(self.x, math.nan), *(torch.full_like(mean, math.nan) for _ in range(3))]
-        operands = self.grad_out, self.total(), self.gamma, self.alpha, self.beta, mean, rstd
+        operands = self.upstream, self.total(), self.gamma, self.alpha, self.beta, mean, rstd
         backward.instance_norm_backward(*results, *operands, activation=self.activation)
         return tuple(results)
-
-    def wanted(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The result and the gradients of x and, for each sample, gamma, alpha and beta, in fp64."""
-        leaves = [each.double().clone().requires_grad_() for each in (self.total(), self.gamma, self.alpha, self.beta)]
-        out = reference.instance_norm(*leaves, activation=self.activation)[0]
-        gradients = torch.autograd.grad(out, leaves, self.grad_out.double())
-        return out.detach(), gradients
 
 
 def problem(
@@ -85,62 +63,16 @@ def problem(
     def draw(size: tuple[int, ...], kind: torch.dtype) -> Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64).to(kind).to(DEVICE)
 
-    x, grad_out, more = (draw(shape, dtype).contiguous(memory_format=memory_format) for _ in range(3))
+    x, upstream, more = (draw(shape, dtype).contiguous(memory_format=memory_format) for _ in range(3))
     x += draw((*shape[:2], 1, 1), dtype)
     gamma, alpha, beta = (draw((1 if shared else shape[0], shape[1]), compute).expand(shape[:2]) for _ in range(3))
-    return Problem(x, grad_out, more if residual else None, gamma, alpha, beta, activation)
-
-
-def tolerances(given: Problem) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Bounds of the errors of the result and of the gradients, in fp64.
-
-    A sum of N numbers loses u sqrt(N) of its terms, u = 2^-24 or 2^-53, as roundings walk; with the few operations
-    around it, every mean is wrong by w u X, w = 8 + 2 sqrt(HW) + 2 sqrt(C), X the largest |x| of the sample, and every
-    r, 1 / sqrt(var mu) and S by w u of itself. So n is wrong by w u (|n| + r X) and m by w u (|m| + 2 M X (1 + |m|)),
-    and the error of y, which ELU does not enlarge, follows. In the gradients each term is wrong by w u (1 + K) of its
-    largest value, K being what the errors of n, m and y are with w u = 1. Rounding the result adds half an ulp.
-    """
-    x, gamma, alpha, beta = (each.double() for each in (given.total(), given.gamma, given.alpha, given.beta))
-    gamma, alpha, beta = (each.abs()[:, :, None, None] for each in (gamma, alpha, beta))
-    pixels, channels = x.shape[2] * x.shape[3], x.shape[1]
-    unit = 2.0**-53 if given.x.dtype == torch.float64 else 2.0**-24
-    walk = unit * (8 + 2 * math.sqrt(pixels) + 2 * math.sqrt(channels))
-    variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
-    spread, centre = torch.var_mean(mean, 1, correction=1, keepdim=True)
-    rstd, sharpness = (variance + EPSILON).rsqrt(), (spread + EPSILON).rsqrt()
-    n, m = ((x - mean) * rstd).abs(), ((mean - centre) * sharpness).abs()
-    largest = x.abs().amax((1, 2, 3), keepdim=True)
-    of_n, of_m = n + rstd * largest, m + 2 * sharpness * largest * (1 + m)
-    of_y = gamma * (of_n + alpha * of_m) + beta
-    last = torch.finfo(given.x.dtype)
-
-    def rounded(bound: Tensor, wanted: Tensor) -> Tensor:
-        return bound + wanted.abs() * (last.eps / 2) + last.tiny * last.eps
-
-    def top(values: Tensor) -> Tensor:
-        return values.amax((2, 3), keepdim=True)
-
-    out, gradients = given.wanted()
-    g = given.grad_out.double().abs()
-    conditions = 1 + top(of_n) + of_m + top(of_y)
-    total = g.sum((2, 3), keepdim=True)
-    everywhere = conditions.amax(1, keepdim=True)
-    through_mean = sharpness * (gamma * alpha * total * (1 + m) ** 2).amax(1, keepdim=True) * (1 + m) / pixels
-    of_x = rstd * gamma * (g + total / pixels * (1 + n * top(n))) * conditions + through_mean * everywhere * 2
-    of_sums = [(top(n) + alpha * m) * total * conditions, gamma * (1 + m) * total * conditions, total * conditions]
-    small = [walk * each[:, :, 0, 0] for each in of_sums]
-    return rounded(walk * of_y, out), (rounded(walk * of_x, gradients[0]), *small)
+    return Problem(x, upstream, more if residual else None, gamma, alpha, beta, activation)
 
 
 def check(given: Problem) -> None:
     """Run both launchers on poisoned results and compare."""
     out, mean, rstd = given.forward()
-    wanted, gradients = given.wanted()
-    bound, bounds = tolerances(given)
-    assert ((out.double() - wanted).abs() <= bound).all()
-    found = given.backward(mean, rstd)
-    for name, got, want, limit in zip(("x", "gamma", "alpha", "beta"), found, gradients, bounds, strict=True):
-        assert ((got.double() - want).abs() <= limit).all(), name
+    given.check([out, *given.backward(mean, rstd)])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -187,7 +119,7 @@ def test_a_sample_has_the_same_bits_in_any_batch(shape: tuple[int, ...], name: s
         # A copy of the slice: a pointer that is not a multiple of 16 would be read in another layout on a GPU.
         parts = [
             each[row : row + 1].clone(memory_format=torch.preserve_format)
-            for each in (given.x, given.grad_out, given.residual, given.gamma, given.alpha, given.beta)
+            for each in (given.x, given.upstream, given.residual, given.gamma, given.alpha, given.beta)
         ]
         alone = Problem(*parts)
         some = alone.forward()
@@ -226,11 +158,9 @@ def test_labels_choose_rows_and_one_out_of_range_makes_its_sample_nan() -> None:
     rows = dataclasses.replace(given, **dict(zip(("gamma", "alpha", "beta"), table[labels].chunk(3, 1), strict=True)))
     want, *statistics = rows.forward()
     labels[2], labels[4] = 7, -1
-    out = torch.zeros_like(given.x)
-    total = torch.zeros_like(out)
-    forward.instance_norm(
-        out, given.x, given.residual, total, *table.chunk(3, 1), *statistics, activation=True, labels=labels
-    )
+    out, total = torch.zeros_like(given.x), torch.zeros_like(given.x)
+    operands = total, *table.chunk(3, 1), *statistics
+    forward.instance_norm(out, given.x, given.residual, *operands, activation=True, labels=labels)
     good = [0, 1, 3]
     assert torch.equal(out[good], want[good])
     assert out[[2, 4]].isnan().all()

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from fastlangevin import rules
-from fastlangevin.correctors import check_norm, signal_to_noise_step
-from fastlangevin.noise import Generators, Purpose, Seed, integer
+from fastlangevin.noise import Generators, Purpose, Seed, integer, resolve_draw, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import randn
 from fastlangevin.ops import step as update
 from fastlangevin.ops.arguments import floating, like_state
 from fastlangevin.rules import Coefficients, Corrector, SignalNorm
 from fastlangevin.rules.coefficients import not_negative
-from fastlangevin.schedules import check_sigmas, ends, geometric_sigmas, positive
+from fastlangevin.samplers.signal import SignalToNoise
+from fastlangevin.schedules import check_sigmas, ends, geometric_sigmas
 from fastlangevin.scores import Output, Takes
 
 try:
@@ -357,9 +357,8 @@ class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # An
         correct_steps: int = 1,
         norm: SignalNorm = "batch",
     ) -> None:
-        positive("snr", snr)
+        self._signal = SignalToNoise(snr, norm)
         integer("correct_steps", correct_steps, 0, 2**31)
-        check_norm(norm)
         self.init_noise_sigma = sigma_max
         self.timesteps: Tensor | None = None
         self.draw = 0
@@ -495,8 +494,14 @@ class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # An
         """
         self._check_lengths()
         _check_arguments(model_output, sample)
-        address = _address(sample, generator, seed, sample_ids, self.draw)
-        moved = signal_to_noise_step(sample, model_output, snr=self.config.snr, norm=self.config.norm, **address)
+        given = _address(sample, generator, seed, sample_ids, self.draw)
+        batch, device = sample.shape[0], sample.device
+        # Resolved here, for the norm of the noise and the update are to draw the same.
+        ids, _ = resolve_sample_ids(given["sample_ids"], 0, batch, device)
+        address: dict[str, Any] = {"sample_ids": ids, "draw": resolve_draw(given["draw"], device)}
+        address["seed"] = resolve_seed(given["seed"], given["generator"], batch, device)
+        c, a, b = self._signal.coefficients(model_output, impl="auto", **address)
+        moved = update(sample, model_output, c=c, a=a, b=b, **address)
         self.draw += 1
         return SchedulerOutput(prev_sample=moved) if return_dict else (moved,)
 

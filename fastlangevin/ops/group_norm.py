@@ -200,7 +200,8 @@ def group_norm(
     options = groups, eps, activation, impl
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.group_norm is None or transforms():
+        # An empty batch, of whose statistics PyTorch warns, is the operation's.
+        if (x.numel() and (launchers is None or launchers.group_norm is None)) or transforms():
             out = reference.group_norm(x, groups, *parameters, eps=eps, activation=activation)[0]
             return out.contiguous(memory_format=layout_of(x))
         if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))):

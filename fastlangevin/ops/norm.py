@@ -294,7 +294,8 @@ def _norm(
     plain = False
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
-        plain = launchers is None or launchers.instance_norm is None or transforms()
+        # An empty batch, of whose statistics PyTorch warns, is the operation's.
+        plain = (x.numel() > 0 and (launchers is None or launchers.instance_norm is None)) or transforms()
         differentiable = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
         )

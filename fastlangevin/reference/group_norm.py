@@ -88,11 +88,8 @@ def group_norm_backward(
 def group_statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
     """The means and the factors 1 / sqrt(v + eps) of the groups, ``(B, G)``, as a graph of ``x``."""
     members = _grouped(_wide(x), groups)
-    over = tuple(range(2, members.ndim))
-    mean = members.mean(over, keepdim=True)
-    # torch.var_mean warns of an empty batch.
-    variance = (members - mean).square().mean(over)
-    return mean.view(variance.shape), (variance + eps).rsqrt()
+    variance, mean = torch.var_mean(members, tuple(range(2, members.ndim)), correction=0)
+    return mean, (variance + eps).rsqrt()
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ SEEDLESS = [
     ("step", {"draw": -1}, ValueError),
     ("step_", {"purpose": 256}, ValueError),
     ("step", {"sample_ids": [0]}, ValueError),
-    ("signal_to_noise_step", {"draw": -1}, ValueError),
     ("randn", {"draw": 2**32}, ValueError),
     ("randn", {"purpose": 256}, ValueError),
     ("rand", {"sample_ids": [0]}, ValueError),

@@ -13,11 +13,11 @@ import torch
 from data_calls import DATA_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
+from sampler_calls import SAMPLER_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
 from fastlangevin import chains, checkpoint, container, diagnostics, models
-from fastlangevin.correctors import signal_to_noise_step
 from fastlangevin.generations import Generations
 from fastlangevin.losses.controlled import controlled_dsm_loss
 from fastlangevin.losses.explicit import esm_loss
@@ -38,12 +38,14 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.linspace(-1.0, 1.0, max(1, torch.Size(shape).numel()), dtype=dtype).reshape(shape)
 
 
+def images() -> torch.nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4), torch.nn.SiLU())
+
+
 def _step(folder: Path) -> Arguments:
     return {"x": numbers(2, 3), "score": numbers(2, 3), "a": 0.1, "b": 0.2, "seed": 0, "impl": "reference"}
-
-
-def _correct(folder: Path) -> Arguments:
-    return {"x": numbers(2, 3), "score": numbers(2, 3), "snr": 0.16, "seed": 0, "impl": "reference"}
 
 
 def _randn(folder: Path) -> Arguments:
@@ -193,7 +195,6 @@ def _chains_load(folder: Path) -> Arguments:
 CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "step": (fl.step, _step),
     "step_": (fl.step_, _step),
-    "signal_to_noise_step": (signal_to_noise_step, _correct),
     "group_norm": (group_norm, _group_norm),
     "randn": (fl.randn, _randn),
     "rand": (fl.rand, _randn),
@@ -234,6 +235,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "NCSNv2.forward": _standard("NCSNv2", 4),
     "NCSNv2Deeper.forward": _standard("NCSNv2Deeper", 8),
     "NCSNv2Deepest.forward": _standard("NCSNv2Deepest", 16),
+    "fuse": (
+        lambda net, inputs, **options: fl.fuse(net, *inputs, **options),
+        lambda folder: {"net": images(), "inputs": [numbers(2, 3, 6, 6)]},
+    ),
     "load_published": (load_published, published),
     "checkpoint.save": (checkpoint.save, _save),
     "checkpoint.load": (checkpoint.load, _load),
@@ -251,6 +256,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     **DATA_CALLS,
     **PLAN_CALLS,
     **RULE_CALLS,
+    **SAMPLER_CALLS,
 }
 
 

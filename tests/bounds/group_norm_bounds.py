@@ -1,16 +1,15 @@
 """GroupNorm in fp64 by PyTorch's own functions, and how far from it roundings can take an implementation.
 
-With u the unit roundoff of the computing dtype, a sum loses u sqrt(n) of its terms where each passes n additions, as
-roundings walk (Higham and Mary 2019): of N terms n is less than N, and, since every implementation sums blocks and then
-their sums, less than 64. A few operations stand around it: w = u (8 + 2 sqrt(min(N, 64))), N the elements of a group.
-Writing r = 1 / sqrt(v + eps) and X for the largest abs(x) of the group:
+With w what a sum over a group and a few operations around it lose (``roundings.walk``), N the elements of a group, r
+= 1 / sqrt(v + eps) and X the mean abs(x) of the group:
 
     mean     is wrong by w X
     r        by w (1 + r X) of itself: v is the mean of (x - mean)^2, whose error is that of the mean times at most
              2 abs(x - mean), of which the mean is at most 2 / r; and half of what v loses of itself r does
     n        by w N', N' = abs(n) (1 + r X) + r X
     y        by w Y', Y' = abs(weight) N' + abs(bias)
-    SiLU(y)  by 1.1 times that, the largest slope; exp(-y) by w abs(y) of itself, which is w abs(y) of the result
+    SiLU(y)  by w (1.1 Y' + abs(out)), 1.1 being the largest slope; that exp takes a rounded -abs(y) adds less than
+             0.4 w abs(y), and that where y < 0 and the slope is at most 1/2
 
 Backward, h = SiLU'(y) is at most 1.1 and wrong by w (2.2 + Y'/2), since its slope is at most 1/2 (1 and 0 without SiLU,
 which is less). So
@@ -19,9 +18,9 @@ which is less). So
     dbias    by w sum D'
     dweight  by w S', S' = sum of D' abs(n) + 1.1 abs(g) N'
     dx       by w r (abs(weight) D' + (2 sum abs(weight) D' + 2 abs(n) sum abs(weight) S' + N' sum abs(weight g n) 1.1)
-             / N) + w (2 + r X) T, T being dx with the absolute values of its terms: their rounding and that of r
+             / N) + w (1 + r X) abs(dx) + w T: what r is off by, and T, dx with the absolute values of its terms
 
-A result of another dtype is off by half a unit in the last place more. In fp64 the oracle errs as much again.
+where the constants of 2 leave room for the rounding of the sum or product itself.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ import dataclasses
 
 import torch
 import torch.nn.functional as F
+from roundings import check, stored, walk
 from torch import Tensor
 
 NAMES = ("out", "by_x", "by_weight", "by_bias")
@@ -69,11 +69,10 @@ class Case:
         weight, bias = (each.double().abs().view(1, self.groups, -1, 1) for each in (self.weight, self.bias))
         whole = (2, 3)
         count = x.shape[2] * x.shape[3]
-        unit = 2.0**-52 if self.x.dtype == torch.float64 else 2.0**-24
-        walk = unit * (8 + 2 * min(count, 64) ** 0.5)
+        w = walk(self.x.dtype, count)
         variance, mean = torch.var_mean(x, whole, correction=0, keepdim=True)
         r = (variance + self.eps).rsqrt()
-        n, g, reach = ((x - mean) * r).abs(), g.abs(), r * x.abs().amax(whole, keepdim=True)
+        n, g, reach = ((x - mean) * r).abs(), g.abs(), r * x.abs().mean(whole, keepdim=True)
         of_n = n * (1 + reach) + reach
         of_y = weight * of_n + bias
         of_dy = g * (2.2 + of_y / 2)
@@ -84,24 +83,17 @@ class Case:
 
         terms = r * 1.1 * (weight * g + total(g) + n * total(g * n))
         shared = 2 * total(of_dy) + 2 * n * total(of_by_weight) + 1.1 * of_n * total(g * n)
-        of_x = r * (weight * of_dy + shared) + (2 + reach) * terms
-        last = torch.finfo(self.x.dtype)
+        of_x = r * (weight * of_dy + shared) + (1 + reach) * by_x.abs() + terms
         images = [
-            (walk * bound + want.abs() * (last.eps / 2) + last.tiny * last.eps).view(self.x.shape)
+            stored(w * bound, want, self.x.dtype).view(self.x.shape)
             for bound, want in ((1.1 * of_y + out.abs(), out), (of_x, by_x))
         ]
-        return [*images, *(walk * each.sum(3).view(batch, channels) for each in (of_by_weight, of_dy))]
+        return [*images, *(w * each.sum(3).view(batch, channels) for each in (of_by_weight, of_dy))]
 
     def check(self, found: tuple[Tensor, ...]) -> None:
         """Raises AssertionError where a result is further off; gradients of the parameters may be summed or not."""
         wanted = self.wanted()
-        for name, got, want, bound in zip(NAMES, found, wanted, self.bounds(wanted), strict=True):
-            if got.ndim == 1:
-                # The sum over the batch rounds as often as there are samples.
-                bound = bound.sum(0) + len(want) * torch.finfo(got.dtype).eps * want.abs().sum(0)
-                want = want.sum(0)
-            assert got.shape == want.shape, name
-            assert ((got.double().cpu() - want.cpu()).abs() <= bound.cpu()).all(), name
+        check(NAMES, found, wanted, self.bounds(wanted))
 
 
 def case(

@@ -1,0 +1,31 @@
+"""Samplers: chains of updates on one kernel, each with its draw number.
+
+annealed_langevin      Song and Ermon 2019, Algorithm 1, with inpainting, temperature, drift
+consistent_annealed    Jolicoeur-Martineau et al. 2021
+interpolation          annealed Langevin dynamics of samples that share their noise (Song and Ermon 2020)
+langevin               unadjusted Langevin dynamics at one level
+predictor_corrector    Song et al. 2021, Algorithm 1, variance exploding
+"""
+
+from fastlangevin.samplers.annealed import annealed_langevin
+from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult, StepInfo
+from fastlangevin.samplers.consistent import consistent_annealed
+from fastlangevin.samplers.inpainting import Inpainting
+from fastlangevin.samplers.interpolation import interpolation
+from fastlangevin.samplers.langevin import langevin
+from fastlangevin.samplers.options import ChainOptions
+from fastlangevin.samplers.predictor_corrector import predictor_corrector
+
+__all__ = [
+    "Callback",
+    "ChainOptions",
+    "ChainState",
+    "Inpainting",
+    "SamplingResult",
+    "StepInfo",
+    "annealed_langevin",
+    "consistent_annealed",
+    "interpolation",
+    "langevin",
+    "predictor_corrector",
+]

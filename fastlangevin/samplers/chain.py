@@ -1,0 +1,79 @@
+"""A chain between two updates, and what samplers return and tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fastlangevin.noise import Seed
+
+__all__ = ["Callback", "ChainState", "SamplingResult", "StepInfo"]
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """A chain between two updates: everything that is needed to go on with the same bits.
+
+    Attributes:
+        x: state ``(B, ...)``.
+        step: updates done, which is the number of the next draw.
+        seed: the seed, or an int64 tensor ``(B,)`` of seeds by their bits.
+        sample_ids: global ids ``(B,)``, or None for ``sample_offset`` and up.
+        sample_offset: id of the first sample.
+        trajectory: frames kept so far ``(F, B, ...)``, or None.
+        record: what the chain is: ladder, step size, rule, stream version. A resume must match it.
+    """
+
+    x: Tensor
+    step: int
+    seed: Seed
+    sample_ids: Tensor | None = None
+    sample_offset: int = 0
+    trajectory: Tensor | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SamplingResult:
+    """What ``full_output=True`` returns.
+
+    Attributes:
+        samples: ``(B, ...)``.
+        trajectory: ``(F, B, ...)``, the states after 0, k, 2k, ... updates for ``trajectory=k``, or None.
+        state: the chain as it was left, for ``resume=``.
+        evaluations: calls of the score function in this run.
+    """
+
+    samples: Tensor
+    trajectory: Tensor | None
+    state: ChainState
+    evaluations: int
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What was run: sampler, ladder, step size and whatever else decides the samples, with the seed."""
+        return {**self.state.record, "seed": self.state.seed}
+
+
+class StepInfo(NamedTuple):
+    """What a callback is given after every update.
+
+    Attributes:
+        x: the live state; ``clone()`` it to keep it.
+        step: updates done, counted from 1.
+        steps: updates in the whole chain.
+        level: index of the noise level of the update.
+        state: makes the :class:`ChainState` of this moment (a copy).
+    """
+
+    x: Tensor
+    step: int
+    steps: int
+    level: int | None
+    state: Callable[[], ChainState]
+
+
+Callback = Callable[[StepInfo], bool | None]

@@ -1,0 +1,74 @@
+"""Consistent annealed sampling: ``consistent_annealed``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Unpack, overload
+
+from torch import Tensor
+
+from fastlangevin import rules
+from fastlangevin.noise import STREAM_VERSION
+from fastlangevin.samplers.chain import SamplingResult
+from fastlangevin.samplers.engine import Move, Plan
+from fastlangevin.samplers.labelled import run_labelled
+from fastlangevin.samplers.options import ChainOptions, Options, check_callable
+from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.scores import ScoreFunction
+
+__all__ = ["consistent_annealed"]
+
+
+@overload
+def consistent_annealed(
+    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
+) -> Tensor: ...
+@overload
+def consistent_annealed(
+    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
+) -> SamplingResult: ...
+def consistent_annealed(  # type: ignore[misc]  # the overloads name only what changes the result
+    score: ScoreFunction,
+    sigmas: Sigmas,
+    *,
+    epsilon: float | None = None,
+    step_lr: float | None = None,
+    denoise: bool = False,
+    full_output: bool = False,
+    **options: Unpack[ChainOptions],
+) -> Tensor | SamplingResult:
+    """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021): one update for each level.
+
+    x + eta sigma_i^2 score(x, i) + b_i z with eta = epsilon / (2 sigma_L^2) and b_i such that the noise left in x has
+    exactly the variance sigma_{i+1}^2 of the next level; none is added at the last.
+
+    Args:
+        score: as for :func:`fastlangevin.annealed_langevin`.
+        sigmas: noise levels in units of the data, largest first.
+        epsilon: the paper's step size at the last level; ``step_lr`` = epsilon/2. Exactly one must be given.
+        step_lr: likewise.
+        denoise: end with the step to the posterior mean.
+        full_output: return a :class:`SamplingResult`.
+        options: see :class:`fastlangevin.samplers.ChainOptions`; the exact law is that of ``init="normal"``.
+
+    Returns:
+        The samples, or a :class:`SamplingResult` with ``full_output=True``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range, or the step is too small or too large
+            for the ladder.
+    """
+    check_callable("score", score, "score(x, labels)")
+    ladder = check_sigmas(sigmas)
+    size = rules.step_size(epsilon, step_lr)
+    chosen = Options(full_output=full_output, **options)
+    record = {
+        "sampler": "consistent_annealed",
+        "stream": STREAM_VERSION,
+        "sigmas": ladder,
+        "epsilon": size,
+        "denoise": bool(denoise),
+        **chosen.record(),
+    }
+    moves = [Move(rule, level) for level, rule in enumerate(rules.consistent(ladder, size))]
+    last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None
+    return run_labelled(score, Plan(moves.__getitem__, len(moves), last, record, ladder), chosen)

@@ -1,0 +1,175 @@
+"""The loop of all samplers: a chain is a list of moves, one for each draw number, on one kernel.
+
+All its randomness is one seed and one integer, so that a chain stopped after any update goes on with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fastlangevin.noise import MAX_DRAW
+from fastlangevin.ops import step_
+from fastlangevin.rules import Coefficients
+from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
+from fastlangevin.samplers.inpainting import Region
+from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.signal import SignalToNoise
+
+__all__ = ["Move", "Plan", "run"]
+
+Noise = Callable[[int], Tensor]
+
+
+class Move(NamedTuple):
+    """An update: its rule, or what finds its step size from the score; and its level."""
+
+    rule: Coefficients | SignalToNoise
+    level: int | None
+
+
+class Plan(NamedTuple):
+    """A chain: ``total`` moves by their number, then perhaps a denoise step at the last level.
+
+    ``record`` says what the chain is, ``ladder`` the sigma of each level, ``noise`` makes the noise of a draw where it
+    is not that of the chain's own address.
+    """
+
+    move: Callable[[int], Move]
+    total: int
+    denoise: Move | None
+    record: dict[str, Any]
+    ladder: list[float]
+    noise: Callable[[ChainState], Noise] | None = None
+
+
+def check_draws(updates: int) -> int:
+    if updates > MAX_DRAW + 1:
+        raise ValueError(f"the chain has {updates} updates; the draw number has room for {MAX_DRAW + 1}")
+    return updates
+
+
+class _Chain:
+    """One update after the other."""
+
+    def __init__(
+        self, score: Callable[[Tensor, int | None], Tensor], plan: Plan, start: ChainState, options: Options
+    ) -> None:
+        self.score = score
+        self.plan = plan
+        self.x = start.x
+        self.address: dict[str, Any] = {
+            "seed": start.seed,
+            "sample_ids": start.sample_ids,
+            "sample_offset": start.sample_offset,
+            "impl": options.impl,
+        }
+        self.order = options.order
+        self.clamp = options.clamp
+        self.noise = None if plan.noise is None else plan.noise(start)
+        self.region: Region | None = None
+        if options.inpainting is not None:
+            place = start.seed, start.sample_ids, start.sample_offset, options.impl
+            self.region = Region(options.inpainting, self.x, *place, self._place, plan.total)
+            self.region.begin(self.x, start.step)
+
+    def _place(self, index: int) -> tuple[int, float]:
+        level = self.plan.move(index).level or 0
+        return level, self.plan.ladder[level]
+
+    def update(self, index: int) -> None:
+        rule, level = self.plan.move(index)
+        random = {**self.address, "draw": index}
+        if self.noise is not None:
+            random = {"noise": self.noise(index), "impl": self.address["impl"]}
+        masked: dict[str, Any] = {}
+        if self.region is not None:
+            known = self.region.after(index)
+            if known is not None:
+                masked = {"mask": self.region.mask, "known": known}
+        if self.order == "noise" and isinstance(rule, Coefficients) and rule.b is not None:
+            step_(self.x, self.x, a=0.0, b=rule.b, **random)
+            score = self.score(self.x, level)
+            step_(self.x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
+        else:
+            score = self.score(self.x, level)
+            c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, **random)
+            step_(self.x, score, a=a, b=b, c=c, **random, **masked)
+        if self.clamp is not None:
+            self.x.clamp_(*self.clamp)
+
+
+def run(
+    score: Callable[[Tensor, int | None], Tensor],
+    plain_score: Callable[[Tensor, int | None], Tensor],
+    plan: Plan,
+    start: ChainState,
+    options: Options,
+) -> SamplingResult:
+    """Runs a chain to its end, or to where its callback stops it.
+
+    Args:
+        score: what the updates follow; ``plain_score`` is what the denoise step follows.
+        plan: the chain.
+        start: where it begins; ``start.x`` is written to.
+        options: the caller's.
+    """
+    total, done = plan.total, start.step
+    chain = _Chain(score, plan, start, options)
+    x = chain.x
+    frames = _Frames(options.trajectory, total, x, start)
+    frames.add(done, x)
+    evaluations = 0
+
+    def state() -> ChainState:
+        return replace(start, x=x.clone(), step=done, trajectory=frames.kept())
+
+    stopped = False
+    with (
+        tqdm(total=total, initial=done, disable=not options.progress, desc="sampling", unit="step") as bar,
+        torch.no_grad(),
+    ):
+        while done < total and not stopped:
+            chain.update(done)
+            evaluations += 1
+            done += 1
+            frames.add(done, x)
+            bar.update()
+            if options.callback is not None:
+                info = StepInfo(x, done, total, plan.move(done - 1).level, state)
+                stopped = bool(options.callback(info))
+        left = state()
+        if plan.denoise is not None and done == total:
+            rule, level = plan.denoise
+            assert isinstance(rule, Coefficients)
+            step_(x, plain_score(x, level), a=rule.a, b=None, c=rule.c, impl=options.impl)
+            evaluations += 1
+    return SamplingResult(x, left.trajectory, left, evaluations)
+
+
+class _Frames:
+    """Every k-th state of a chain, kept on the state's device."""
+
+    def __init__(self, every: int, total: int, x: Tensor, start: ChainState) -> None:
+        self.every = every
+        self.count = 0
+        if every:
+            self.buffer = x.new_empty((total // every + 1, *x.shape))
+            if start.step:
+                if start.trajectory is None or start.trajectory.shape[0] != start.step // every + 1:
+                    raise ValueError(f"resume= has no trajectory with trajectory={every}; resume it as it was begun")
+                self.count = start.trajectory.shape[0]
+                self.buffer[: self.count] = start.trajectory
+
+    def add(self, step: int, x: Tensor) -> None:
+        if self.every and step % self.every == 0 and step // self.every == self.count:
+            self.buffer[self.count] = x
+            self.count += 1
+
+    def kept(self) -> Tensor | None:
+        return self.buffer[: self.count].clone() if self.every else None

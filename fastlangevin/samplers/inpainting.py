@@ -1,0 +1,103 @@
+"""Inpainting: sampling where a region of every sample is known (Song and Ermon 2019, Algorithm 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin.noise import Purpose, Seed
+from fastlangevin.ops.arguments import floating, same_place
+from fastlangevin.ops.step import step
+
+__all__ = ["Inpainting", "Region"]
+
+Noise = Literal["level", "step"]
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """A region that is known, which the chain holds at the data perturbed by the noise of its level.
+
+    Args:
+        mask: bool, of the samples' shape or one that broadcasts to it: True where a sample is known.
+        known: the data, likewise; what stands outside of the mask is not looked at but must be finite.
+        noise: ``"level"``, the paper's: one perturbation y for each level, in place after every update, so that
+            samples end with it. ``"step"``, NCSNv2's: a new one before every score, none after the last update.
+    """
+
+    mask: Tensor
+    known: Tensor
+    noise: Noise = "level"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            kind = self.mask.dtype if isinstance(self.mask, Tensor) else type(self.mask).__name__
+            raise TypeError(f"mask must be a bool tensor, True where a sample is known, got {kind}; use mask.bool()")
+        floating("known", self.known)
+        if self.noise not in get_args(Noise):
+            raise ValueError(
+                f"noise must be 'level' (once for each level, the paper's) or 'step' (before every score, NCSNv2's), "
+                f"got {self.noise!r}"
+            )
+
+
+class Region:
+    """An :class:`Inpainting` of one chain.
+
+    The noise of the paper's has the level for its draw number, that of NCSNv2's the draw number of the update which
+    follows it; the purpose is its own.
+    """
+
+    def __init__(
+        self,
+        inpainting: Inpainting,
+        x: Tensor,
+        seed: Seed,
+        ids: Tensor | None,
+        offset: int,
+        impl: str,
+        at: Callable[[int], tuple[int, float]],
+        total: int,
+    ) -> None:
+        """``at``: index of the level and its sigma, of each of the ``total`` updates."""
+        for name, tensor in (("mask", inpainting.mask), ("known", inpainting.known)):
+            same_place(name, tensor, x)
+            try:
+                tensor.expand(x.shape)
+            except RuntimeError:
+                raise ValueError(
+                    f"{name} must have the samples' shape {tuple(x.shape)} or one that broadcasts to it, got "
+                    f"{tuple(tensor.shape)}"
+                ) from None
+        self.mask = inpainting.mask.expand(x.shape)
+        self.known = inpainting.known.to(x.dtype).expand(x.shape).contiguous()
+        self.noise = inpainting.noise
+        self.address: dict[str, Any] = {"seed": seed, "sample_ids": ids, "sample_offset": offset, "impl": impl}
+        self.at = at
+        self.total = total
+        self.perturbed: tuple[int, Tensor] | None = None
+
+    def _perturb(self, draw: int, sigma: float) -> Tensor:
+        if self.perturbed is None or self.perturbed[0] != draw:
+            # known + sigma z; a zero times the data keeps the operation's form.
+            y = step(self.known, self.known, a=0.0, b=sigma, draw=draw, purpose=Purpose.INPAINTING, **self.address)
+            self.perturbed = draw, y
+        return self.perturbed[1]
+
+    def begin(self, x: Tensor, done: int) -> None:
+        """Put the region into the state that a chain begins with, where it belongs there before the first score."""
+        if self.noise == "step" and done == 0 and self.total:
+            x.copy_(torch.where(self.mask, self._perturb(0, self.at(0)[1]), x))
+
+    def after(self, index: int) -> Tensor | None:
+        """What the update of a number leaves in the region; None for whatever it computes there."""
+        if self.noise == "level":
+            level, sigma = self.at(index)
+            return self._perturb(level, sigma)
+        if index + 1 == self.total:
+            return None
+        return self._perturb(index + 1, self.at(index + 1)[1])

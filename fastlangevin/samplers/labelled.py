@@ -1,0 +1,30 @@
+"""From a score function of labels to a chain on a ladder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastlangevin.samplers.chain import SamplingResult
+from fastlangevin.samplers.engine import Plan, run
+from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.start import begin
+from fastlangevin.scores import ScoreFunction
+
+__all__ = ["run_labelled"]
+
+
+def run_labelled(score: ScoreFunction, plan: Plan, options: Options) -> Tensor | SamplingResult:
+    """Runs a chain whose score takes the level of each sample, int64 ``(B,)``."""
+    start = begin(plan, plan.ladder[0], options)
+    labels = [torch.full((start.x.shape[0],), level, device=start.x.device) for level in range(len(plan.ladder))]
+
+    def plain(x: Tensor, level: int | None) -> Tensor:
+        return score(x, labels[level or 0])
+
+    def drifting(x: Tensor, level: int | None) -> Tensor:
+        assert options.drift is not None
+        return score(x, labels[level or 0]) + options.drift(x, labels[level or 0])
+
+    result = run(plain if options.drift is None else drifting, plain, plan, start, options)
+    return result if options.full_output else result.samples

@@ -1,0 +1,98 @@
+"""Unadjusted Langevin dynamics at one level: ``langevin``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+from torch import Tensor
+
+from fastlangevin import rules
+from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
+from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
+from fastlangevin.samplers.engine import Move, Plan, run
+from fastlangevin.samplers.options import Options, Order, SampleIds, check_callable
+from fastlangevin.samplers.start import begin
+
+__all__ = ["langevin"]
+
+
+@overload
+def langevin(
+    score: Callable[[Tensor], Tensor], init: Tensor, *, full_output: Literal[False] = False, **options: Any
+) -> Tensor: ...
+@overload
+def langevin(
+    score: Callable[[Tensor], Tensor], init: Tensor, *, full_output: Literal[True], **options: Any
+) -> SamplingResult: ...
+def langevin(  # type: ignore[misc]  # the overloads name only what changes the result
+    score: Callable[[Tensor], Tensor],
+    init: Tensor,
+    *,
+    steps: int,
+    epsilon: float | None = None,
+    step_lr: float | None = None,
+    temperature: float = 1.0,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: SampleIds | None = None,
+    sample_offset: int = 0,
+    callback: Callback | None = None,
+    progress: bool = False,
+    trajectory: int = 0,
+    resume: ChainState | None = None,
+    full_output: bool = False,
+    impl: str = "auto",
+    clamp: tuple[float, float] | None = None,
+    order: Order = "score",
+) -> Tensor | SamplingResult:
+    """Unadjusted Langevin dynamics: x + epsilon/2 score(x) + sqrt(epsilon) z, ``steps`` times.
+
+    On a Gaussian of variance v it converges to the variance v / (1 - epsilon/(4v)), for epsilon < 4v.
+
+    Args:
+        score: called as ``score(x)``, returns the score, shape of ``x``, any float dtype.
+        init: initial states ``(B, ...)``, not changed.
+        steps: updates.
+        epsilon: the paper's step size.
+        step_lr: the published code's, x + step_lr score + sqrt(2 step_lr) z. Exactly one of the two must be given.
+        temperature: factor on the variance of the noise.
+        seed, generator, sample_ids, sample_offset, callback, progress, trajectory, resume, full_output, impl, clamp,
+            order: see :class:`fastlangevin.samplers.ChainOptions`.
+
+    Returns:
+        The samples, or a :class:`SamplingResult`.
+    """
+    check_callable("score", score, "score(x)")
+    if not isinstance(init, Tensor):
+        raise TypeError(
+            f"init must be a tensor of initial states (B, ...), got {type(init).__name__}; use torch.as_tensor"
+        )
+    size = rules.step_size(epsilon, step_lr)
+    total = integer("steps", steps, 0, MAX_DRAW + 1)
+    options = Options(
+        init=init,
+        seed=seed,
+        generator=generator,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+        callback=callback,
+        progress=progress,
+        trajectory=trajectory,
+        resume=resume,
+        full_output=full_output,
+        impl=impl,
+        clamp=clamp,
+        order=order,
+    )
+    record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
+    if temperature != 1.0:
+        record["temperature"] = float(temperature)
+    move = Move(rules.langevin(size, temperature), None)
+    plan = Plan(lambda index: move, total, None, record | options.record(), [])
+
+    def at_one_level(x: Tensor, level: int | None) -> Tensor:
+        return score(x)
+
+    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, options), options)
+    return result if full_output else result.samples

@@ -1,0 +1,134 @@
+"""What all samplers take: where a chain begins, its random address, what is watched, what acts on every update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin.noise import Generators, Seed, integer
+from fastlangevin.samplers.chain import Callback, ChainState
+from fastlangevin.samplers.inpainting import Inpainting
+from fastlangevin.scores import ScoreFunction
+
+__all__ = ["ChainOptions", "Init", "Options", "Order", "SampleIds"]
+
+Init = Tensor | Literal["uniform", "normal"]
+Order = Literal["score", "noise"]
+SampleIds = Tensor | Sequence[int]
+
+
+class ChainOptions(TypedDict, total=False):
+    """Keyword arguments of every sampler on a ladder.
+
+    Attributes:
+        shape: ``(B, ...)`` of the samples, where ``init`` is not a tensor.
+        init: ``"uniform"``, U(0, 1) as in the paper; ``"normal"``, N(0, sigma_1^2); or the initial states, which are
+            not changed.
+        seed: 0 to 2^64 - 1, or int64 tensor ``(B,)`` of one for each sample, by their bits.
+        generator: a ``torch.Generator`` a seed is drawn from, or one for each sample. With neither, the seed comes from
+            PyTorch's default CPU generator.
+        sample_ids: ``B`` global ids, so that any subset of a run can be made again alone.
+        sample_offset: id of the first sample where ``sample_ids`` is not given.
+        dtype: of the samples, where ``init`` is not a tensor.
+        device: likewise.
+        callback: called with a :class:`StepInfo` after every update; returning True stops the chain.
+        progress: show a progress bar.
+        trajectory: keep the states after 0, k, 2k, ... updates, on the device; 0 keeps none. Needs ``full_output``.
+        resume: a :class:`ChainState` to go on from; the chain ends with the bits it would have had.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+        drift: ``drift(x, labels)``, added to the score in every update, such as the gradient of a measurement's log
+            likelihood in an inverse problem. The denoise step leaves it out.
+        clamp: ``(low, high)``, to which the state is clamped after every update.
+        inpainting: an :class:`Inpainting`: a region that is known.
+        order: ``"score"``, noise and score at one point; or ``"noise"``, the noise first and the score where it led to.
+    """
+
+    shape: Sequence[int] | None
+    init: Init
+    seed: Seed | None
+    generator: Generators | None
+    sample_ids: SampleIds | None
+    sample_offset: int
+    dtype: torch.dtype
+    device: torch.device | str | None
+    callback: Callback | None
+    progress: bool
+    trajectory: int
+    resume: ChainState | None
+    impl: str
+    drift: ScoreFunction | None
+    clamp: tuple[float, float] | None
+    inpainting: Inpainting | None
+    order: Order
+
+
+@dataclass(frozen=True)
+class Options:
+    """:class:`ChainOptions` with their defaults, checked."""
+
+    shape: Sequence[int] | None = None
+    init: Init = "uniform"
+    seed: Seed | None = None
+    generator: Generators | None = None
+    sample_ids: SampleIds | None = None
+    sample_offset: int = 0
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str | None = None
+    callback: Callback | None = None
+    progress: bool = False
+    trajectory: int = 0
+    resume: ChainState | None = None
+    full_output: bool = False
+    impl: str = "auto"
+    drift: ScoreFunction | None = None
+    clamp: tuple[float, float] | None = None
+    inpainting: Inpainting | None = None
+    order: Order = "score"
+
+    def __post_init__(self) -> None:
+        keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
+        object.__setattr__(self, "trajectory", integer("trajectory", keep, 0, 2**31))
+        if self.trajectory and not self.full_output:
+            raise ValueError("trajectory= is returned in the result object; add full_output=True")
+        if self.order not in get_args(Order):
+            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
+        if self.drift is not None:
+            check_callable("drift", self.drift, "drift(x, labels)")
+        if self.clamp is not None:
+            object.__setattr__(self, "clamp", _interval(self.clamp))
+        if self.inpainting is not None and not isinstance(self.inpainting, Inpainting):
+            raise TypeError(
+                f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(self.inpainting).__name__}"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """What of this decides the samples, where it is not the default."""
+        record: dict[str, Any] = {}
+        if self.order != "score":
+            record["order"] = self.order
+        if self.clamp is not None:
+            record["clamp"] = list(self.clamp)
+        if self.drift is not None:
+            record["drift"] = True
+        if self.inpainting is not None:
+            record["inpainting"] = self.inpainting.noise
+        return record
+
+
+def check_callable(name: str, function: object, call: str) -> Callable[..., Any]:
+    if not callable(function):
+        raise TypeError(f"{name} must be callable as {call}, got {type(function).__name__}")
+    return function
+
+
+def _interval(clamp: object) -> tuple[float, float]:
+    if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2:
+        raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {clamp!r}")
+    low, high = (float(each) for each in clamp)
+    if not low < high:
+        raise ValueError(f"clamp must have low below high, got ({low}, {high})")
+    return low, high

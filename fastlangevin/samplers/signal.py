@@ -1,0 +1,55 @@
+"""The corrector whose step size is found from the score: a signal-to-noise ratio (Song et al. 2021, Algorithm 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from torch import Tensor
+
+from fastlangevin import rules
+from fastlangevin.ops.norms import noise_norms, sample_norms
+from fastlangevin.rules import SignalNorm
+from fastlangevin.schedules import positive
+
+__all__ = ["SignalToNoise"]
+
+
+@dataclass(frozen=True)
+class SignalToNoise:
+    """x + a score + sqrt(2 a) z with a = 2 alpha (snr ||z||/||score||)^2.
+
+    Args:
+        snr: the signal-to-noise ratio r, above zero.
+        norm: ``"sample"``, each sample's own norms; ``"batch"``, their means over the batch, as it was published: a
+            sample then depends on its batch; ``"sqrt_d"``, each sample's own score and sqrt(D) for the noise.
+        alpha: 1 for variance exploding.
+    """
+
+    snr: float
+    norm: SignalNorm = "sample"
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("snr", self.snr)
+        if self.norm not in get_args(SignalNorm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
+
+    def coefficients(
+        self, score: Tensor, *, impl: str, noise: Tensor | None = None, **address: Any
+    ) -> tuple[float, Tensor, Tensor]:
+        """c, and a and b of each sample ``(B,)``, for a score and the noise given or of an address."""
+        unit = rules.signal_to_noise(self.snr, 1.0, self.alpha)
+        assert unit.b is not None
+        of_score = sample_norms(score, impl=impl)
+        if self.norm == "sqrt_d":
+            of_noise = of_score.new_full(of_score.shape, (score[0].numel() if len(score) else 0) ** 0.5)
+        elif noise is not None:
+            of_noise = sample_norms(noise, impl=impl)
+        else:
+            of_noise = noise_norms(score, impl=impl, **address)
+        if self.norm == "batch":
+            ratio = (of_noise.mean() / of_score.mean()).expand_as(of_score)
+        else:
+            ratio = of_noise / of_score
+        return unit.c, unit.a * ratio.square(), unit.b * ratio
