@@ -146,6 +146,7 @@ def test_import_is_silent_with_warnings_as_errors(imported: dict[str, Any]) -> N
 
 def test_import_loads_nothing_that_only_some_calls_need(imported: dict[str, Any]) -> None:
     heavy = {"triton", "sklearn", "scipy", "matplotlib", "PIL", "torchvision", "pandas", "IPython", "arviz", "xarray"}
+    heavy |= {"diffusers", "huggingface_hub"}
     assert heavy & set(imported["loaded"]) == set()
     assert imported["kernels"] == []
     assert not imported["after"]["cuda"]
