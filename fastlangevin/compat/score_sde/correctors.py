@@ -1,0 +1,146 @@
+"""Correctors: ``langevin``, ``ald``, ``none``."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin import ops, rules
+from fastlangevin.compat.score_sde.draws import AddressedNoise, update
+from fastlangevin.compat.score_sde.predictors import ScoreAtTime
+from fastlangevin.compat.score_sde.registry import register_corrector
+from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.noise import Purpose, integer
+from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.dsm import Address, Tables
+from fastlangevin.rules import Coefficients, SignalNorm
+from fastlangevin.schedules import positive
+
+__all__ = ["AnnealedLangevinDynamics", "Corrector", "LangevinCorrector", "NoneCorrector"]
+
+
+class Corrector(ABC):
+    """Langevin steps at the noise level of a time.
+
+    Args:
+        sde: the diffusion.
+        score_fn: called as ``score_fn(x, t)`` with times ``(B,)``, returns the score; see :func:`get_score_fn`.
+        snr: the signal-to-noise ratio of a step, typically 0.05 to 0.2; above zero.
+        n_steps: steps in a call of ``update_fn``, 1 or more.
+        noise: the addresses of the noise, which a predictor of the same chain must share; new ones by default.
+
+    Raises:
+        TypeError, ValueError: ``snr`` or ``n_steps`` is out of range.
+    """
+
+    def __init__(
+        self, sde: SDE, score_fn: ScoreAtTime, snr: float, n_steps: int, *, noise: AddressedNoise | None = None
+    ) -> None:
+        self.sde, self.score_fn = sde, score_fn
+        self.snr, self.n_steps = positive("snr", snr), integer("n_steps", n_steps, 1, 2**31)
+        self.noise = AddressedNoise() if noise is None else noise
+
+    @abstractmethod
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The next state and its mean before the noise, from state ``(B, ...)`` and times ``(B,)``."""
+
+    def _grown(self, rule: Coefficients, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """a and b of a rule at alpha = 1, for the diffusion's alpha at the times: a goes with it, b with its root."""
+        alpha = torch.as_tensor(self.sde.alpha(t), dtype=torch.float64, device=x.device)
+        return rule.a * alpha, (rule.b or 0.0) * alpha.sqrt()
+
+
+def norms(values: Tensor) -> Tensor:
+    """The Euclidean norm of each sample, fp64 ``(B,)``, its squares summed in the order of ``fastlangevin.reference``.
+
+    torch.linalg.vector_norm sums a lone sample in another order than a batch, which would couple a sample to its batch
+    in the last bits. The value of denoising score matching of no noise, 1/2 ||h + 0||^2, has one order.
+    """
+    one = torch.ones(1, dtype=compute_dtype(values), device=values.device)
+    labels = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    none = one.new_zeros(()).expand(values.shape)
+    squares, _, _ = ops.dsm(values, labels, Tables(one, 2 * one, one), Address(0, 0, None, 0, none), reduction="none")
+    return squares.double().sqrt()
+
+
+@register_corrector(name="langevin")
+class LangevinCorrector(Corrector):
+    """``rules.signal_to_noise``: the step is 2 alpha (snr ||z||/||score||)^2, measured at every step.
+
+    Args:
+        sde, score_fn, snr, n_steps, noise: as for :class:`Corrector`.
+        norm: how the ratio is taken, a :data:`fastlangevin.rules.SignalNorm`. ``"batch"``, as published, couples a
+            sample to its batch mates; ``"sample"`` and ``"sqrt_d"`` do not.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or ``norm`` is not known.
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        score_fn: ScoreAtTime,
+        snr: float,
+        n_steps: int,
+        *,
+        norm: SignalNorm = "batch",
+        noise: AddressedNoise | None = None,
+    ) -> None:
+        super().__init__(sde, score_fn, snr, n_steps, noise=noise)
+        if norm not in get_args(SignalNorm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {norm!r}")
+        self.norm = norm
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), x, t)
+        mean = x
+        for _ in range(self.n_steps):
+            score = self.score_fn(x, t)
+            place = self.noise.address(x)
+            if self.norm == "sqrt_d":
+                ratio = math.sqrt(math.prod(x.shape[1:])) / norms(score)
+                noise = place
+            else:
+                z = ops.randn(x.shape, purpose=Purpose.LANGEVIN, dtype=compute_dtype(x), device=x.device, **place)
+                above, below = norms(z), norms(score)
+                ratio = above.mean() / below.mean() if self.norm == "batch" else above / below
+                noise = {"noise": z}
+            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, **noise)
+        return x, mean
+
+
+@register_corrector(name="ald")
+class AnnealedLangevinDynamics(Corrector):
+    """``rules.annealed_corrector``: the step is 2 alpha (snr std)^2, std that of ``marginal_prob`` at the time."""
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = self._grown(rules.annealed_corrector(self.snr, 1.0), x, t)
+        _, std = self.sde.scales(t)
+        mean = x
+        for _ in range(self.n_steps):
+            score = self.score_fn(x, t)
+            x, mean = update(x, score, 1.0, a * std**2, b * std, **self.noise.address(x))
+        return x, mean
+
+
+@register_corrector(name="none")
+class NoneCorrector(Corrector):
+    """No step: the state twice. Calls no network, and takes any ``snr`` and ``n_steps``."""
+
+    def __init__(
+        self,
+        sde: SDE,
+        score_fn: ScoreAtTime,
+        snr: float = 1.0,
+        n_steps: int = 1,
+        *,
+        noise: AddressedNoise | None = None,
+    ) -> None:
+        super().__init__(sde, score_fn, 1.0, 1, noise=noise)
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
