@@ -26,8 +26,9 @@ from fastlangevin import rules
 from fastlangevin.losses.arguments import check_returned
 from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import randn, step
-from fastlangevin.ops.arguments import floating
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.ops.arguments import compute_dtype, floating
+from fastlangevin.rules.variance_exploding import without_zero
+from fastlangevin.schedules import Sigmas
 
 __all__ = ["noise_sampler", "sample_euler_ancestral"]
 
@@ -39,12 +40,11 @@ SAME = 1e-6
 
 def _levels(sigmas: Sigmas) -> list[float]:
     """The ladder as Python floats, with its 0 if it has one."""
-    values = sigmas.tolist() if hasattr(sigmas, "tolist") else sigmas
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        return check_sigmas(values)
-    values = list(values)
-    zero = len(values) > 1 and values[-1] == 0
-    levels = check_sigmas(values[:-1] if zero else values) + [0.0] * zero
+    values: Any = sigmas.tolist() if hasattr(sigmas, "tolist") else sigmas
+    if not isinstance(values, str) and isinstance(values, Iterable):
+        values = list(values)
+    levels = without_zero(values, "sigmas")
+    levels += [0.0] * (len(values) - len(levels))
     if len(levels) < 2:
         raise ValueError(f"sigmas must have two levels or more, the last of which may be 0, got {levels}")
     return levels
@@ -180,12 +180,12 @@ def sample_euler_ancestral(
         raise ValueError("noise_sampler= is the noise itself: give it, or seed=, generator= or sample_ids=, not both")
     noise = _made(x, levels, seed, generator, sample_ids, sample_offset) if noise_sampler is None else noise_sampler
     extra_args = {} if extra_args is None else extra_args
-    handed = torch.tensor(levels, dtype=x.dtype, device=x.device)
+    handed = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
     # A callback may keep the state it is shown.
     own = x.clone() if callback is None else x
     for index in trange(len(levels) - 1, disable=disable):
         high, low = levels[index : index + 2]
-        sigma = handed[index].expand(x.shape[0])
+        sigma = handed[index].to(x.dtype).expand(x.shape[0])
         denoised = check_returned("model", model(own, sigma, **extra_args), own)
         if callback is not None:
             callback({"x": own, "i": index, "sigma": handed[index], "sigma_hat": handed[index], "denoised": denoised})

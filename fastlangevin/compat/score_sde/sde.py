@@ -21,8 +21,8 @@ from fastlangevin.schedules import ends, geometric_sigmas
 
 __all__ = ["SDE", "VESDE", "VPSDE", "subVPSDE"]
 
-# Of a time: fp32 can put one a rounding below the place that is meant, and the floor would take the place before it.
-ROUNDING = 2.0**-23
+# Of a time: fp32 can put one some roundings below the place that is meant, and the floor would take the place before.
+ROUNDING = 2.0**-22
 
 
 class Places:
@@ -86,7 +86,7 @@ class SDE(ABC):
 
     def place(self, t: Tensor) -> Tensor:
         """The place of each time, int64: the floor of t (N - 1)/T, with room for the rounding of an fp32 time."""
-        return (t.double() * ((1 + ROUNDING) * (self.N - 1) / self.T)).long().clamp(0, self.N - 1)
+        return ((t.double() + ROUNDING) * ((self.N - 1) / self.T)).long().clamp(0, self.N - 1)
 
     def alpha(self, t: Tensor) -> Tensor | float:
         """The factor of the correctors' steps: 1, or 1 - beta at the place of each time, fp64."""
