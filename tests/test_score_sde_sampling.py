@@ -7,6 +7,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin.compat import score_sde as sde_lib
+from fastlangevin.compat.score_sde import registry
 from fastlangevin.noise import Purpose
 
 N, SEED, SNR = 12, 5, 0.16
@@ -32,10 +33,10 @@ def net(x, sigma):
     return -x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2) + 0.01 * torch.sin(x)
 
 
-def sampler(sde=None, shape=SHAPE, predictor="reverse_diffusion", corrector="langevin", **options):
+def sampler(sde=None, shape=SHAPE, predictor="reverse_diffusion", corrector="langevin", snr=SNR, **options):
     sde = sde_lib.VESDE(0.01, 50, N) if sde is None else sde
     options = {"seed": SEED, "device": "cpu", "continuous": True, "eps": 1e-5, **options}
-    return sde_lib.get_pc_sampler(sde, shape, predictor, corrector, same, SNR, **options)
+    return sde_lib.get_pc_sampler(sde, shape, predictor, corrector, same, snr, **options)
 
 
 SIGMAS = torch.exp(torch.linspace(math.log(0.01), math.log(50), N, dtype=torch.float64))
@@ -129,6 +130,8 @@ def test_without_a_predictor_denoise_is_the_step_to_the_posterior_mean_unless_st
 
 
 MU, S0 = 0.5, 0.3
+# A signal-to-noise ratio and last times at which every mutant is seen in the law: near t = 0, VP forgets the corrector.
+LARGE, LAST = 0.8, {"ve": 1e-3, "vp": 0.2}
 
 
 class Law:
@@ -159,11 +162,11 @@ class Law:
 
     def after(self, denoise):
         mean, variance = 0.0, 50.0**2 if self.kind == "ve" else 1.0
-        for t in torch.linspace(1, 1e-3, N, dtype=torch.float64).tolist():
+        for t in torch.linspace(1, LAST[self.kind], N, dtype=torch.float64).tolist():
             m, n = self.perturbed(t)
             v = m**2 * S0**2 + n**2
             alpha = 1 - self.betas[int(t * (N - 1))] if self.kind == "vp" else 1.0
-            size = self.factor * alpha * (SNR * n) ** 2
+            size = self.factor * alpha * (LARGE * n) ** 2
             for c, a, b in ([(1.0, size, math.sqrt(2 * size))] if self.correct else []) + [self.coefficients(t)]:
                 shrink = c - a / v
                 mean, before = shrink * mean + a * m * MU / v, shrink**2 * variance
@@ -183,7 +186,14 @@ def test_a_run_has_its_exact_law_on_a_gaussian(kind, predictor, denoise):
         value = (m * MU - x) / (m**2 * S0**2 + n**2)
         return value if kind == "ve" else -n * value
 
-    options = {"sde": sde, "shape": (2**14, 16), "predictor": predictor, "corrector": "ald", "eps": 1e-3}
+    options = {
+        "sde": sde,
+        "shape": (2**14, 16),
+        "predictor": predictor,
+        "corrector": "ald",
+        "eps": LAST[kind],
+        "snr": LARGE,
+    }
     x = sampler(**options, denoise=denoise)(model)[0].double().flatten()
 
     def errors(law):
@@ -194,10 +204,9 @@ def test_a_run_has_its_exact_law_on_a_gaussian(kind, predictor, denoise):
     assert errors(Law(kind, predictor)) < LIMIT
     other = "ancestral_sampling" if predictor == "reverse_diffusion" else "reverse_diffusion"
     mutants = [Law(kind, predictor, factor=1.0), Law(kind, predictor, correct=False), Law(kind, predictor, index=-1)]
-    if kind == "vp" or not denoise:
-        mutants.append(Law(kind, other))
+    mutants.append(Law(kind, other))
     found = [errors(law) for law in mutants]
-    assert sum(each > LIMIT for each in found) >= 2, found
+    assert all(each > LIMIT for each in found), found
 
 
 @pytest.mark.parametrize("norm", ["batch", "sample", "sqrt_d"])
@@ -339,7 +348,10 @@ def test_colouring_is_the_published_loop_and_strict_its_errata(strict):
     assert not torch.allclose(run(image, strict=not strict), expected, rtol=0, atol=1e6 * ROUNDED)
 
 
-def test_classes_of_others_run_by_their_names():
+def test_classes_of_others_run_by_their_names(monkeypatch):
+    for table in ("_PREDICTORS", "_CORRECTORS"):
+        monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
+
     @sde_lib.register_predictor(name="halved")
     class Halved:
         def __init__(self, sde, score_fn, probability_flow=False):
@@ -356,6 +368,10 @@ def test_classes_of_others_run_by_their_names():
     x, nfe = sampler(predictor="halved", corrector=sde_lib.get_corrector("StillCorrector"), dtype=torch.float64)(net)
     assert nfe == N
     torch.testing.assert_close(x, Published().prior() / 2**N, rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match=r"name 'halved' is taken by Halved; register the predictor under another"):
+        sde_lib.register_predictor(Halved, name="halved")
+    with pytest.raises(ValueError, match=r"'ald' is taken by AnnealedLangevinDynamics"):
+        sde_lib.register_corrector(StillCorrector, name="ald")
 
 
 def test_a_module_is_sampled_in_evaluation_mode():

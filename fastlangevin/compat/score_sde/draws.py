@@ -44,10 +44,10 @@ class AddressedNoise:
 
     def samples(self, batch: int, device: torch.device) -> dict[str, Any]:
         """Seed and samples, as ``fastlangevin.randn`` takes them."""
-        if self.seed is None or self.generator is not None:
-            self.seed, self.generator = resolve_seed(self.seed, self.generator, batch, device), None
         if self.sample_ids is not None:
             self.sample_ids, self.sample_offset = resolve_sample_ids(self.sample_ids, 0, batch, device)
+        if self.seed is None:
+            self.seed, self.generator = resolve_seed(None, self.generator, batch, device), None
         return {"seed": self.seed, "sample_ids": self.sample_ids, "sample_offset": self.sample_offset}
 
     def address(self, x: Tensor) -> dict[str, Any]:
