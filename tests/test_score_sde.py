@@ -268,6 +268,26 @@ def test_a_time_a_rounding_below_its_place_has_that_place(n):
     assert not torch.equal((below.double() * (n - 1)).long(), expected)
 
 
+def test_what_is_kept_as_published():
+    """The last level of ``ald``, and the places of N = 2000 times down to 1e-3."""
+    _, std = sde_lib.VESDE(0.01, 50).marginal_prob(state(), TIMES)
+    assert f"{float(std[-1]) / 0.01:.6f}" == "1.000085"
+    places = sde_lib.VPSDE(N=2000).place(torch.linspace(1, 1e-3, 2000))
+    assert int(places.min()) == 1
+    assert int(sde_lib.VPSDE(N=1000).place(torch.linspace(1, 1e-3, 1000)).min()) == 0
+
+
+def test_without_means_the_state_is_returned_twice():
+    x = state()
+    for name in ("langevin", "ald"):
+        corrector = sde_lib.get_corrector(name)(SDES["ve"](), score, SNR, 2, noise=noise())
+        expected, _ = corrector.update_fn(x, TIMES)
+        corrector.means, corrector.noise = False, noise()
+        found, mean = corrector.update_fn(x, TIMES)
+        assert found is mean
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("kind", "continuous", "labels", "sign"),
     [

@@ -174,6 +174,7 @@ def sample_euler_ancestral(
     """
     if not callable(model):
         raise TypeError(f"model must be callable as model(x, sigma), got {type(model).__name__}")
+    floating("x", x)
     levels = _levels(sigmas)
     listed = rules.euler_ancestral(levels, eta, s_noise)
     if noise_sampler is not None and (seed is not None or generator is not None or sample_ids is not None):

@@ -33,9 +33,15 @@ class Corrector(ABC):
         n_steps: steps in a call of ``update_fn``, 1 or more.
         noise: the addresses of the noise, which a predictor of the same chain must share; new ones by default.
 
+    Attributes:
+        means: whether ``update_fn`` makes the mean of its last step, for one more pass over the state; else it returns
+            the state twice.
+
     Raises:
         TypeError, ValueError: ``snr`` or ``n_steps`` is out of range.
     """
+
+    means = True
 
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, snr: float, n_steps: int, *, noise: AddressedNoise | None = None
@@ -48,10 +54,13 @@ class Corrector(ABC):
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and its mean before the noise, from state ``(B, ...)`` and times ``(B,)``."""
 
-    def _grown(self, rule: Coefficients, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _grown(self, rule: Coefficients, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """a and b of a rule at alpha = 1, for the diffusion's alpha at the times: a goes with it, b with its root."""
-        alpha = torch.as_tensor(self.sde.alpha(t), dtype=torch.float64, device=x.device)
-        return rule.a * alpha, (rule.b or 0.0) * alpha.sqrt()
+        alpha = self.sde.alpha(t)
+        return rule.a * alpha, (rule.b or 0.0) * alpha**0.5
+
+    def _wants_mean(self, step: int) -> bool:
+        return self.means and step == self.n_steps - 1
 
 
 def norms(values: Tensor) -> Tensor:
@@ -96,9 +105,9 @@ class LangevinCorrector(Corrector):
         self.norm = norm
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), x, t)
+        a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), t)
         mean = x
-        for _ in range(self.n_steps):
+        for index in range(self.n_steps):
             score = self.score_fn(x, t)
             place = self.noise.address(x)
             if self.norm == "sqrt_d":
@@ -109,7 +118,7 @@ class LangevinCorrector(Corrector):
                 above, below = norms(z), norms(score)
                 ratio = above.mean() / below.mean() if self.norm == "batch" else above / below
                 noise = {"noise": z}
-            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, **noise)
+            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, mean=self._wants_mean(index), **noise)
         return x, mean
 
 
@@ -118,12 +127,13 @@ class AnnealedLangevinDynamics(Corrector):
     """``rules.annealed_corrector``: the step is 2 alpha (snr std)^2, std that of ``marginal_prob`` at the time."""
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self._grown(rules.annealed_corrector(self.snr, 1.0), x, t)
+        a, b = self._grown(rules.annealed_corrector(self.snr, 1.0), t)
         _, std = self.sde.scales(t)
         mean = x
-        for _ in range(self.n_steps):
+        for index in range(self.n_steps):
             score = self.score_fn(x, t)
-            x, mean = update(x, score, 1.0, a * std**2, b * std, **self.noise.address(x))
+            place = self.noise.address(x)
+            x, mean = update(x, score, 1.0, a * std**2, b * std, mean=self._wants_mean(index), **place)
         return x, mean
 
 

@@ -45,7 +45,7 @@ class AddressedNoise:
     def samples(self, batch: int, device: torch.device) -> dict[str, Any]:
         """Seed and samples, as ``fastlangevin.randn`` takes them."""
         if self.sample_ids is not None:
-            self.sample_ids, self.sample_offset = resolve_sample_ids(self.sample_ids, 0, batch, device)
+            self.sample_ids, self.sample_offset = resolve_sample_ids(self.sample_ids, self.sample_offset, batch, device)
         if self.seed is None:
             self.seed, self.generator = resolve_seed(None, self.generator, batch, device), None
         return {"seed": self.seed, "sample_ids": self.sample_ids, "sample_offset": self.sample_offset}
@@ -58,8 +58,11 @@ class AddressedNoise:
 
 
 def update(
-    x: Tensor, score: Tensor, c: Coefficient, a: Coefficient, b: Coefficient | None, **noise: Any
+    x: Tensor, score: Tensor, c: Coefficient, a: Coefficient, b: Coefficient | None, *, mean: bool = True, **noise: Any
 ) -> tuple[Tensor, Tensor]:
-    """The new state, and its mean before the noise; the same tensor where there is none."""
-    mean = step(x, score, a=a, b=None, c=c)
-    return (mean, mean) if b is None else (step(x, score, a=a, b=b, c=c, **noise), mean)
+    """The new state, and its mean before the noise: the same tensor where there is none, or no ``mean`` is wanted."""
+    if b is None:
+        new = step(x, score, a=a, b=None, c=c)
+        return new, new
+    new = step(x, score, a=a, b=b, c=c, **noise)
+    return new, step(x, score, a=a, b=None, c=c) if mean else new

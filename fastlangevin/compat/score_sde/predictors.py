@@ -30,7 +30,13 @@ class Predictor(ABC):
         score_fn: called as ``score_fn(x, t)`` with times ``(B,)``, returns the score; see :func:`get_score_fn`.
         probability_flow: the deterministic flow instead: half the score's coefficient, and no noise.
         noise: the addresses of the noise, which a corrector of the same chain must share; new ones by default.
+
+    Attributes:
+        means: whether ``update_fn`` makes the mean, for one more pass over the state; else it returns the state twice.
+            A sampler wants the last one only.
     """
+
+    means = True
 
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, probability_flow: bool = False, *, noise: AddressedNoise | None = None
@@ -46,7 +52,7 @@ class Predictor(ABC):
         score = self.score_fn(x, t)
         if self.probability_flow:
             return update(x, score, c, a / 2, None)
-        return update(x, score, c, a, b, **self.noise.address(x))
+        return update(x, score, c, a, b, mean=self.means, **self.noise.address(x))
 
 
 @register_predictor(name="euler_maruyama")

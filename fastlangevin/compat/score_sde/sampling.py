@@ -11,9 +11,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fastlangevin import rules
-from fastlangevin.compat.score_sde.correctors import Corrector, LangevinCorrector, NoneCorrector
+from fastlangevin.compat.score_sde.correctors import (
+    AnnealedLangevinDynamics,
+    Corrector,
+    LangevinCorrector,
+    NoneCorrector,
+)
 from fastlangevin.compat.score_sde.draws import AddressedNoise, update
-from fastlangevin.compat.score_sde.predictors import NonePredictor, Predictor, ScoreAtTime
+from fastlangevin.compat.score_sde.predictors import (
+    AncestralSamplingPredictor,
+    EulerMaruyamaPredictor,
+    NonePredictor,
+    Predictor,
+    ReverseDiffusionPredictor,
+    ScoreAtTime,
+)
 from fastlangevin.compat.score_sde.registry import get_corrector, get_predictor
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE
@@ -28,6 +40,10 @@ SampleIds = Tensor | Sequence[int]
 Rescale = Callable[[Tensor], Tensor]
 # (state, its mean, times) to both with what is known of the data put in.
 Impose = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# Those that are known to need no mean of their own but the last; a class of others may.
+OWN_PREDICTORS = (EulerMaruyamaPredictor, ReverseDiffusionPredictor, AncestralSamplingPredictor)
+OWN_CORRECTORS = (LangevinCorrector, AnnealedLangevinDynamics)
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,13 @@ class Sampler:
         predictor, corrector = self.pair(score, noise)
         mean = x
         times = torch.linspace(self.sde.T, self.eps, self.sde.N, dtype=torch.float64).tolist()
+        own = type(predictor) in OWN_PREDICTORS
+        if type(corrector) in OWN_CORRECTORS:
+            corrector.means = False
         with torch.no_grad():
             for time in tqdm(times, disable=not self.progress, desc="sampling", unit="step"):
+                if own:
+                    predictor.means = time == times[-1]
                 t = torch.full((len(x),), time, dtype=compute_dtype(x), device=x.device)
                 for each in (corrector, predictor):
                     x, mean = each.update_fn(x, t)
