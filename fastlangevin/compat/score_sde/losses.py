@@ -6,6 +6,7 @@ averaged over the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fastlangevin import ops
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_model_fn, get_score_fn
-from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, per_sample
+from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sample
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.losses.arguments import check_batch
 from fastlangevin.losses.denoising import dsm_labels
@@ -177,8 +178,8 @@ def get_ddpm_loss_fn(vpsde: SDE, train: bool, reduce_mean: bool = True) -> Loss:
             f"vpsde must be a VPSDE, whose betas DDPM trains on, got {type(vpsde).__name__}; get_smld_loss_fn fits "
             "VESDE, get_sde_loss_fn every diffusion"
         )
-    alpha_bar = torch.tensor(vpsde.alpha_bars, dtype=torch.float64)
-    objective = DenoisingScoreMatching((1 - alpha_bar).sqrt().flip(0), output="noise")
+    factors = Places([[math.sqrt(alpha_bar)] for alpha_bar in vpsde.alpha_bars])
+    objective = DenoisingScoreMatching(vpsde.stds_by_place.values.flatten().flip(0), output="noise")
     last = vpsde.N - 1
 
     def loss_fn(
@@ -199,10 +200,9 @@ def get_ddpm_loss_fn(vpsde: SDE, train: bool, reduce_mean: bool = True) -> Loss:
         levels = dsm_labels(
             len(batch), last + 1, seed=seed, step=step, sample_ids=ids, sample_offset=offset, device=batch.device
         )
-        factor = alpha_bar.sqrt().to(batch.device)[last - levels]
         loss: Tensor = objective(
             lambda x, each: model_fn(x, last - each),
-            batch * per_sample(factor, batch),
+            batch * per_sample(factors.at(last - levels)[0], batch),
             seed=seed,
             step=step,
             labels=levels,
