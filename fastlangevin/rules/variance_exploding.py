@@ -138,17 +138,18 @@ def euler_ancestral(ladder: Sigmas, eta: float = 1.0, s_noise: float = 1.0) -> l
     """
     eta, s_noise = not_negative("eta", eta), not_negative("s_noise", s_noise)
     rules = []
-    for high, low in steps_to_zero(_without_zero(ladder)):
+    for high, low in steps_to_zero(without_zero(ladder)):
         up = min(low, eta * low * math.sqrt(high**2 - low**2) / high)
         down = math.sqrt(low**2 - up**2)
         rules.append(Coefficients(1.0, high * (high - down), s_noise * up or None))
     return rules
 
 
-def _without_zero(ladder: Sigmas) -> list[float]:
+def without_zero(ladder: Sigmas, name: str = "ladder") -> list[float]:
+    """The levels above zero of a ladder that may end at 0; ``name`` is what errors call it."""
     if hasattr(ladder, "tolist"):
         ladder = ladder.tolist()
     if isinstance(ladder, str) or not isinstance(ladder, Iterable):
-        return check_sigmas(ladder, "ladder")
+        return check_sigmas(ladder, name)
     values = list(ladder)
-    return check_sigmas(values[:-1] if len(values) > 1 and values[-1] == 0 else values, "ladder")
+    return check_sigmas(values[:-1] if len(values) > 1 and values[-1] == 0 else values, name)

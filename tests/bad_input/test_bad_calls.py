@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bad_call_row import Row
+from bad_compat_rows import COMPAT
 from bad_container_rows import CONTAINERS
 from bad_data_rows import DATA
 from bad_diagnostics_rows import DIAGNOSTICS
@@ -31,7 +32,7 @@ from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS += [*COMPAT, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

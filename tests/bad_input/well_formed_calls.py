@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from compat_calls import COMPAT_CALLS
 from data_calls import DATA_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
@@ -253,6 +254,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "Generations.load": (Generations.load, lambda folder: {"self": _generations(folder)}),
     "chains.load": (chains.load, _chains_load),
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
+    **COMPAT_CALLS,
     **DATA_CALLS,
     **PLAN_CALLS,
     **RULE_CALLS,

@@ -1,0 +1,203 @@
+"""Sampling with a part of the data known: inpainting, and colouring a grey image.
+
+After every call of the corrector and of the predictor the known part is put in, perturbed to the noise level of the
+time with fresh noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastlangevin.compat.score_sde.draws import AddressedNoise
+from fastlangevin.compat.score_sde.sampling import Impose, Rescale, SampleIds, sampler
+from fastlangevin.compat.score_sde.scores import Network
+from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.noise import Generators, Purpose, Seed
+from fastlangevin.ops import step
+from fastlangevin.ops.arguments import compute_dtype, floating, same_place
+from fastlangevin.rules import SignalNorm
+
+__all__ = ["get_pc_colorizer", "get_pc_inpainter"]
+
+# (state, values of what is known) to the state with them put in.
+Put = Callable[[Tensor, Tensor], Tensor]
+
+
+def _impose(sde: SDE, known: Tensor, put: Put, noise: AddressedNoise, strict: bool) -> Impose:
+    def impose(x: Tensor, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        at_t, std = sde.marginal_prob(known, t)
+        x = put(x, step(at_t, at_t, a=0.0, b=std, purpose=Purpose.INPAINTING, **noise.address(known)))
+        return x, put(x if strict else mean, at_t)
+
+    return impose
+
+
+def _mask(mask: Any, data: Tensor) -> Tensor:
+    """The mask as bools of the data's shape; a float mask is read once, to see that it has zeros and ones alone."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, 1 or True where the data are known, got {type(mask).__name__}")
+    if mask.is_complex():
+        raise TypeError(f"mask must be bool, or a number of 0 or 1, got {mask.dtype}; use mask.real")
+    same_place("mask", mask, data)
+    try:
+        mask = mask.expand(data.shape)
+    except RuntimeError as error:
+        raise ValueError(
+            f"mask must broadcast to the shape of data, {tuple(data.shape)}, got {tuple(mask.shape)}"
+        ) from error
+    chosen: Tensor = mask != 0
+    if mask.dtype != torch.bool and not torch.equal(mask, chosen.to(mask.dtype)):
+        raise ValueError("mask must be 0 where data are sought and 1 where they are known, got other values")
+    return chosen
+
+
+def get_pc_inpainter(
+    sde: SDE,
+    predictor: type[Any] | str | None,
+    corrector: type[Any] | str | None,
+    inverse_scaler: Rescale,
+    snr: float,
+    n_steps: int = 1,
+    probability_flow: bool = False,
+    continuous: bool = False,
+    denoise: bool = True,
+    eps: float = 1e-5,
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: SampleIds | None = None,
+    sample_offset: int = 0,
+    norm: SignalNorm = "batch",
+    progress: bool = False,
+    strict: bool = False,
+) -> Callable[[Network, Tensor, Tensor], Tensor]:
+    """Inpainting by predictor and corrector: the known region is that of the data at the noise level of each time.
+
+    Args:
+        strict: as published, the mean that ``denoise`` returns is rebuilt from the noisy state, so that the sought
+            region is not denoised, and the known region starts without noise.
+        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
+            generator, sample_ids, sample_offset, norm, progress: as for :func:`get_pc_sampler`.
+
+    Returns:
+        ``pc_inpainter(model, data, mask) -> samples``: ``data`` ``(B, ...)``; ``mask`` broadcasts to it, bool or 0 and
+        1, 1 where the data are known. Samples have the dtype and device of ``data``.
+
+    Raises:
+        TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_inpainter``, a mask of another shape or of other
+            values.
+    """
+    made = sampler(
+        sde,
+        predictor,
+        corrector,
+        inverse_scaler,
+        snr,
+        n_steps,
+        probability_flow=probability_flow,
+        continuous=continuous,
+        denoise=denoise,
+        eps=eps,
+        norm=norm,
+        strict=strict,
+        progress=progress,
+    )
+
+    def pc_inpainter(model: Network, data: Tensor, mask: Tensor) -> Tensor:
+        data = floating("data", data).detach()
+        known = _mask(mask, data)
+
+        def put(x: Tensor, values: Tensor) -> Tensor:
+            return torch.where(known, values, x)
+
+        noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
+        impose = _impose(sde, data, put, noise, strict)
+        x = _start(sde, data, data.shape, put, impose, noise, strict)
+        return made.run(model, x, noise, impose)[0]
+
+    return pc_inpainter
+
+
+def get_pc_colorizer(
+    sde: SDE,
+    predictor: type[Any] | str | None,
+    corrector: type[Any] | str | None,
+    inverse_scaler: Rescale,
+    snr: float,
+    n_steps: int = 1,
+    probability_flow: bool = False,
+    continuous: bool = False,
+    denoise: bool = True,
+    eps: float = 1e-5,
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: SampleIds | None = None,
+    sample_offset: int = 0,
+    norm: SignalNorm = "batch",
+    progress: bool = False,
+    strict: bool = False,
+) -> Callable[[Network, Tensor], Tensor]:
+    """Colouring by predictor and corrector: the mean of the three channels is known, what stands across it is sought.
+
+    The known coordinate is that along (1, 1, 1)/sqrt(3), in which white noise of the channels has the variance of one.
+
+    Args:
+        strict: as for :func:`get_pc_inpainter`.
+        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
+            generator, sample_ids, sample_offset, norm, progress: as for :func:`get_pc_sampler`.
+
+    Returns:
+        ``pc_colorizer(model, gray_scale_img) -> samples`` ``(B, 3, H, W)``: the grey image ``(B, 3, H, W)``, of which
+        the mean of the channels is taken, or ``(B, 1, H, W)``.
+
+    Raises:
+        TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_colorizer``, an image of another shape.
+    """
+    made = sampler(
+        sde,
+        predictor,
+        corrector,
+        inverse_scaler,
+        snr,
+        n_steps,
+        probability_flow=probability_flow,
+        continuous=continuous,
+        denoise=denoise,
+        eps=eps,
+        norm=norm,
+        strict=strict,
+        progress=progress,
+    )
+
+    def pc_colorizer(model: Network, gray_scale_img: Tensor) -> Tensor:
+        image = floating("gray_scale_img", gray_scale_img).detach()
+        if image.ndim != 4 or image.shape[1] not in (1, 3):
+            raise ValueError(f"gray_scale_img must be (B, 3, H, W) or (B, 1, H, W), got {tuple(image.shape)}")
+        length = 3**0.5
+        grey = image.mean(1, keepdim=True) * length
+
+        def put(x: Tensor, values: Tensor) -> Tensor:
+            return x + (values / length - x.mean(1, keepdim=True))
+
+        noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
+        impose = _impose(sde, grey, put, noise, strict)
+        x = _start(sde, grey, (image.shape[0], 3, *image.shape[2:]), put, impose, noise, strict)
+        return made.run(model, x, noise, impose)[0]
+
+    return pc_colorizer
+
+
+def _start(
+    sde: SDE, known: Tensor, shape: Sequence[int], put: Put, impose: Impose, noise: AddressedNoise, strict: bool
+) -> Tensor:
+    """The prior with the known part at time T, without its noise if ``strict``."""
+    batch, device = known.shape[0], known.device
+    x = sde.prior_sampling(shape, dtype=known.dtype, device=device, **noise.samples(batch, device))
+    if strict:
+        return put(x, known)
+    return impose(x, x, torch.full((batch,), sde.T, dtype=compute_dtype(known), device=device))[0]

@@ -1,0 +1,109 @@
+"""Predictors: ``euler_maruyama``, ``reverse_diffusion``, ``ancestral_sampling``, ``none``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fastlangevin.compat.score_sde.draws import AddressedNoise, update
+from fastlangevin.compat.score_sde.registry import register_predictor
+from fastlangevin.compat.score_sde.sde import SDE
+
+__all__ = [
+    "AncestralSamplingPredictor",
+    "EulerMaruyamaPredictor",
+    "NonePredictor",
+    "Predictor",
+    "ReverseDiffusionPredictor",
+]
+
+ScoreAtTime = Callable[[Tensor, Tensor], Tensor]
+
+
+class Predictor(ABC):
+    """A step of the reverse diffusion, from the noise level of a time to the next.
+
+    Args:
+        sde: the diffusion.
+        score_fn: called as ``score_fn(x, t)`` with times ``(B,)``, returns the score; see :func:`get_score_fn`.
+        probability_flow: the deterministic flow instead: half the score's coefficient, and no noise.
+        noise: the addresses of the noise, which a corrector of the same chain must share; new ones by default.
+
+    Attributes:
+        means: whether ``update_fn`` makes the mean, for one more pass over the state; else it returns the state twice.
+            A sampler wants the last one only.
+    """
+
+    means = True
+
+    def __init__(
+        self, sde: SDE, score_fn: ScoreAtTime, probability_flow: bool = False, *, noise: AddressedNoise | None = None
+    ) -> None:
+        self.sde, self.score_fn, self.probability_flow = sde, score_fn, probability_flow
+        self.noise = AddressedNoise() if noise is None else noise
+
+    @abstractmethod
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The next state and its mean before the noise, from state ``(B, ...)`` and times ``(B,)``."""
+
+    def _update(self, x: Tensor, t: Tensor, c: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        score = self.score_fn(x, t)
+        if self.probability_flow:
+            return update(x, score, c, a / 2, None)
+        return update(x, score, c, a, b, mean=self.means, **self.noise.address(x))
+
+
+@register_predictor(name="euler_maruyama")
+class EulerMaruyamaPredictor(Predictor):
+    """Euler-Maruyama steps of 1/N: ``rules.ve_euler_maruyama`` and its like for VP and sub-VP, at any time."""
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._update(x, t, *self.sde.euler(t))
+
+
+@register_predictor(name="reverse_diffusion")
+class ReverseDiffusionPredictor(Predictor):
+    """``rules.ve_reverse_diffusion``, ``rules.vp_reverse_diffusion``; for sub-VP, Euler-Maruyama."""
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        table = self.sde.reverse
+        c, a, b = self.sde.euler(t) if table is None else table.at(self.sde.place(t))
+        return self._update(x, t, c, a, b)
+
+
+@register_predictor(name="ancestral_sampling")
+class AncestralSamplingPredictor(Predictor):
+    """``rules.ve_ancestral``, ``rules.vp_ancestral``; there is none for sub-VP, and no flow.
+
+    Raises:
+        ValueError: ``sde`` has no ancestral sampling, or ``probability_flow`` is asked for.
+    """
+
+    def __init__(
+        self, sde: SDE, score_fn: ScoreAtTime, probability_flow: bool = False, *, noise: AddressedNoise | None = None
+    ) -> None:
+        super().__init__(sde, score_fn, probability_flow, noise=noise)
+        if sde.ancestral is None:
+            raise ValueError(
+                f"predictor ancestral_sampling is defined for VESDE and VPSDE, got {type(sde).__name__}; "
+                "euler_maruyama and reverse_diffusion fit it"
+            )
+        if probability_flow:
+            raise ValueError(
+                "probability_flow=True has no ancestral sampling; use reverse_diffusion or euler_maruyama, or False"
+            )
+        self._table = sde.ancestral
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        c, a, b = self._table.at(self.sde.place(t))
+        return self._update(x, t, c, a, b)
+
+
+@register_predictor(name="none")
+class NonePredictor(Predictor):
+    """No step: the state twice. Calls no network."""
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
