@@ -26,6 +26,7 @@ SCRIPT = """
 import sys, types
 from pathlib import Path
 torch = sys.modules["torch"] = types.ModuleType("torch")
+torch.__file__ = "/nowhere/torch/__init__.py"
 for name in ("Tensor", "float16", "bfloat16", "float32", "float64", "bool"):
     setattr(torch, name, type(name, (), {}))
 package = sys.modules["package"] = types.ModuleType("package")

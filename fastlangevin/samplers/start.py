@@ -19,6 +19,8 @@ from fastlangevin.samplers.options import Init, Options, SampleIds
 
 __all__ = ["begin"]
 
+UNUSUAL = ("temperature", "order", "clamp", "drift", "inpainting")
+
 
 def begin(plan: Plan, spread: float, options: Options) -> ChainState:
     """The state that a chain begins with; ``spread`` is the standard deviation of a normal one."""
@@ -79,7 +81,8 @@ def _initial_state(
 def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> None:
     if not isinstance(resume, ChainState):
         raise TypeError(f"resume must be a ChainState, got {type(resume).__name__}")
-    names = dict.fromkeys([*record, *resume.record])
+    # A record may have more, which its owner checks; these stand in it only where they are not as usual.
+    names = dict.fromkeys([*record, *(name for name in UNUSUAL if name in resume.record)])
     different = [
         f"{name} was {resume.record.get(name)!r} and is now {record.get(name)!r}"
         for name in names
