@@ -90,7 +90,11 @@ class RunFolder:
         if not (folder / RUN).exists():
             if folder.is_dir():
                 _check_contents(folder, plain)
-            folder.mkdir(parents=True, exist_ok=True)
+            elif not folder.parent.is_dir():
+                raise ValueError(
+                    f"cannot keep shards in {folder}: the folder {folder.parent} does not exist; create it first"
+                )
+            folder.mkdir(exist_ok=True)
             _write_record(folder, plain)
         run = cls(folder)
         check_same(run.record, plain, folder)
