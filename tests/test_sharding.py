@@ -72,13 +72,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def launch(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -122,7 +123,7 @@ def test_processes_that_add_their_rank_to_the_seed_are_found_by_the_same_compari
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     # A process of its own: the harness forks, and this one has threads.
     out = tmp_path_factory.mktemp("sharding") / "record.json"
-    launch("-m", "benchmarks.sharding", "--kills", 8, "--json", out, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))
+    launch("-m", "benchmarks.sharding", "--kills", 8, "--json", out, folder=ROOT)
     loaded: dict[str, Any] = json.loads(out.read_text())
     return loaded
 

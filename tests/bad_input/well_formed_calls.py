@@ -13,6 +13,7 @@ import torch
 from data_calls import DATA_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
+from shard_calls import SHARD_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
@@ -245,6 +246,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     **DATA_CALLS,
     **PLAN_CALLS,
     **RULE_CALLS,
+    **SHARD_CALLS,
 }
 
 
