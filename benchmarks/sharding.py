@@ -20,6 +20,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from benchmarks.timing import machine
 from fastlangevin import annealed_langevin, shards
@@ -103,6 +104,9 @@ def start(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # Forks share the lock that tqdm takes for every bar, a semaphore that stays locked when its holder is killed;
+        # processes that torchrun starts do not.
+        tqdm.set_lock(threading.RLock())
         try:
             work()
             status = 0

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ def sample(
         run = RunFolder.begin(folder, record)
         if number == 0:
             _verify(run, remake_damaged)
-        with tqdm(total=run.n, disable=not progress or number > 0, desc="sampling", unit="sample") as bar:
+        with _Bar(run, progress and number == 0) as bar:
             _work(run, batches, number, size, remake_damaged, asked, bar)
         complete = not run.missing()
         if complete and number == 0:
@@ -174,7 +175,7 @@ def place(rank: int | None = None, world: int | None = None) -> tuple[int, int]:
 
 
 def _work(
-    run: RunFolder, batches: Batches, rank: int, world: int, remake: bool, stop: Callable[[], bool], bar: tqdm[None]
+    run: RunFolder, batches: Batches, rank: int, world: int, remake: bool, stop: Callable[[], bool], bar: _Bar
 ) -> None:
     first = rank * run.count // world
     while not stop() and (missing := run.missing(first)):
@@ -186,16 +187,16 @@ def _work(
                 worked = True
                 if not _fill(run, index, batches, remake, bar):
                     return
-        _show(bar, run, 0)
+        bar.show()
         if not worked:
             if rank:
                 return
             # Those who hold the rest may be killed: then their locks are gone, and it is drawn here.
             time.sleep(POLL_SECONDS)
-    _show(bar, run, 0)
+    bar.show()
 
 
-def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: tqdm[None]) -> bool:
+def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: _Bar) -> bool:
     """Draws what is missing of a shard that is claimed; False where that was stopped."""
     shard = run.shard(index)
     parts = _reading(run, lambda: run.read_parts(index), remake)
@@ -208,7 +209,7 @@ def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: tqdm[
         if done + len(samples) < shard.count:
             run.write_part(index, done, samples)
         done += len(samples)
-        _show(bar, run, done)
+        bar.show(done)
     run.write(index, torch.cat(parts))
     return True
 
@@ -231,11 +232,26 @@ def _reading(run: RunFolder, read: Callable[[], list[Tensor]], remake: bool) -> 
             logger.warning("set aside a damaged file as %s: %s", run.set_aside(error.path).name, error)
 
 
-def _show(bar: tqdm[None], run: RunFolder, more: int) -> None:
-    """Brings the bar to the samples in finished shards, everybody's, and those of the present one."""
-    if not bar.disable:
-        bar.n = min(run.n, sum(run.shard(index).count for index in run.finished()) + more)
-        bar.refresh()
+class _Bar:
+    """The samples of all processes; nothing at all where it is not wanted, since even a disabled tqdm takes a lock."""
+
+    def __init__(self, run: RunFolder, wanted: bool) -> None:
+        self.run = run
+        self.bar = tqdm(total=run.n, desc="sampling", unit="sample") if wanted else None
+
+    def show(self, more: int = 0) -> None:
+        """Those in finished shards, everybody's, and ``more`` in the present one."""
+        if self.bar is not None:
+            self.bar.n = min(self.run.n, sum(self.run.shard(index).count for index in self.run.finished()) + more)
+            self.bar.refresh()
+
+    def __enter__(self) -> Self:
+        self.show()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 @contextlib.contextmanager
