@@ -4,7 +4,7 @@ Every random number has an address, (seed, sample, draw, element, purpose), so t
 device, in any batch and after any resume. See README.md for what is here and :mod:`fastlangevin.noise` for the address.
 """
 
-from fastlangevin import advisor, diagnostics, losses, models, rules
+from fastlangevin import advisor, diagnostics, losses, models, rules, shards
 from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
@@ -58,6 +58,7 @@ __all__ = [
     "rand",
     "randn",
     "rules",
+    "shards",
     "step",
     "step_",
 ]

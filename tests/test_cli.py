@@ -564,7 +564,7 @@ def test_training_without_scikit_learn_says_what_to_install(
         (
             ["sample", "--help"],
             "--checkpoint --n --seed --out --trajectory --resume --epsilon --steps-per-level --corrector "
-            "--sample-offset --device --impl --quiet",
+            "--sample-offset --device --impl --digest --quiet --shards --shard-size --batch --remake-damaged",
         ),
         (["train", "--help"], "--data --out --steps --batch --lr --ema --seed --threads"),
     ],

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
 def usable_device(name: str) -> torch.device:
+    """The device of a name; plain "cuda" is each torchrun process's own."""
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -1,13 +1,13 @@
 """Draw samples by annealed Langevin dynamics and write them as a PNG grid.
 
 Without a checkpoint the network that ships with the package is used: 8x8 digits. The samples depend on the seed and on
-their numbers alone: neither on the batch size nor on where a run was stopped.
+their numbers alone: neither on the batch size nor on where a run was stopped. With --shards, and under torchrun, any
+number of processes and machines fill one folder with them, and the same command run again draws only what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import time
 from dataclasses import replace
@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
+from fastlangevin.cli import sharded
 from fastlangevin.cli.devices import usable_device
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
+from fastlangevin.shards import digest_of, network_digest
 from fastlangevin.stopping import Stopping
 
 logger = logging.getLogger("fastlangevin")
@@ -35,7 +37,8 @@ FRAMES = 51
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", type=Path, help="network to sample from; the digits of the package where it is left out")
-    add("--n", type=int, default=100, help="number of samples")
+    # torchrun takes --n for an abbreviation of its own options, with the Python versions whose argparse looks ahead.
+    add("--n", "--samples", type=int, default=100, help="number of samples; under torchrun write --samples")
     add("--seed", type=int, default=0, help=f"0 to {MAX_SEED}")
     add("--out", type=Path, default=Path("samples.png"), help="picture to write")
     add(
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=Path("trajectory.png"),
         help="also write the annealing as a strip of pictures",
     )
-    add("--resume", action="store_true", help="go on with a run of the same --out that was stopped")
+    add("--resume", action="store_true", help="go on with a run of the same --out that was stopped; shards always do")
     add(
         "--epsilon", type=float, help="step size at the last level, the paper's convention; the checkpoint's by default"
     )
@@ -54,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sample-offset", type=int, default=0, help="number of the first sample: run 100..199 alone with 100")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
     add("--impl", default="auto", choices=("auto", "triton", "cpp", "reference"), help="implementation of the update")
+    add("--digest", action="store_true", help="print the SHA-256 of the samples in the order of their numbers")
     add("--quiet", action="store_true", help="no progress bar")
+    sharded.add_arguments(parser.add_argument_group("many processes, one folder"))
 
 
 def _load(path: Path | None) -> checkpoint.Checkpoint:
@@ -99,8 +104,10 @@ def run(options: argparse.Namespace) -> int:
             "fastlangevin.annealed_langevin"
         )
     settings = _settings(options, loaded.metadata)
+    if sharded.wanted(options):
+        return sharded.run(options, loaded, shape, settings)
     device = usable_device(options.device)
-    identity = {"weights": _fingerprint(loaded.net), "sample_offset": options.sample_offset}
+    identity = {"weights": network_digest(loaded.net), "sample_offset": options.sample_offset}
     net = loaded.net.to(device)
     name = choose(options.impl, device)[0]
     total = len(loaded.sigmas) * settings["steps_per_level"]
@@ -159,14 +166,9 @@ def run(options: argparse.Namespace) -> int:
         f"{options.n} samples in {seconds:.1f} s ({options.n / seconds:.1f} samples/s), seed {options.seed}, "
         f"implementation {name} on {device}: {options.out}"
     )
+    if options.digest:
+        print(f"SHA-256 of the samples: {digest_of(result.samples)}")
     return 0
-
-
-def _fingerprint(net: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for tensor in net.state_dict().values():
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], device: torch.device) -> ChainState:

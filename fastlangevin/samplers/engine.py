@@ -6,6 +6,7 @@ All its randomness is one seed and one integer, so that a chain stopped after an
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -130,16 +131,16 @@ def run(
         return replace(start, x=x.clone(), step=done, trajectory=frames.kept())
 
     stopped = False
-    with (
-        tqdm(total=total, initial=done, disable=not options.progress, desc="sampling", unit="step") as bar,
-        torch.no_grad(),
-    ):
+    # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
+    bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options.progress else None
+    with nullcontext() if bar is None else bar, torch.no_grad():
         while done < total and not stopped:
             chain.update(done)
             evaluations += 1
             done += 1
             frames.add(done, x)
-            bar.update()
+            if bar is not None:
+                bar.update()
             if options.callback is not None:
                 info = StepInfo(x, done, total, plan.move(done - 1).level, state)
                 stopped = bool(options.callback(info))

@@ -26,13 +26,14 @@ from bad_published_rows import PUBLISHED
 from bad_random_rows import RANDOM
 from bad_rule_rows import RULES
 from bad_sampler_rows import SAMPLERS
+from bad_shard_rows import SHARDS
 from bad_step_rows import STEP
 from bad_training_rows import TRAINING
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*COMPAT, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS += [*COMPAT, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

@@ -15,6 +15,7 @@ from data_calls import DATA_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
 from sampler_calls import SAMPLER_CALLS
+from shard_calls import SHARD_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
@@ -259,6 +260,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     **PLAN_CALLS,
     **RULE_CALLS,
     **SAMPLER_CALLS,
+    **SHARD_CALLS,
 }
 
 
