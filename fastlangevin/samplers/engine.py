@@ -85,6 +85,8 @@ class _Chain:
     def update(self, index: int) -> None:
         rule, level = self.plan.move(index)
         noise = None if self.noise is None else self.noise(index)
+        # Where the noise is given there is nothing left for the address to say.
+        drawn = self.address if noise is None else {"noise": noise, "impl": self.address["impl"]}
         masked: dict[str, Any] = {}
         if self.region is not None:
             known = self.region.after(index)
@@ -93,12 +95,12 @@ class _Chain:
         if isinstance(rule, SignalToNoise):
             score = self.score(self.x, level)
             c, a, b = rule.coefficients(score, index, noise, **self.address)
-            step_(self.x, score, a=a, b=b, c=c, draw=index, noise=noise, **self.address, **masked)
+            step_(self.x, score, a=a, b=b, c=c, draw=index, **drawn, **masked)
         elif self.order == "score" or rule.b is None:
             score = self.score(self.x, level)
-            step_(self.x, score, a=rule.a, b=rule.b, c=rule.c, draw=index, noise=noise, **self.address, **masked)
+            step_(self.x, score, a=rule.a, b=rule.b, c=rule.c, draw=index, **drawn, **masked)
         else:
-            step_(self.x, self.x, a=0.0, b=rule.b, draw=index, noise=noise, **self.address)
+            step_(self.x, self.x, a=0.0, b=rule.b, draw=index, **drawn)
             score = self.score(self.x, level)
             step_(self.x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
         if self.clamp is not None:
