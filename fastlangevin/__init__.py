@@ -6,6 +6,7 @@ device, in any batch and after any resume. See README.md for what is here and :m
 
 from fastlangevin import advisor, diagnostics, losses, models, rules
 from fastlangevin.advisor import SamplingPlan, plan
+from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
@@ -30,6 +31,7 @@ __all__ = [
     "ChainState",
     "DenoisingScoreMatching",
     "Inpainting",
+    "Patch",
     "Purpose",
     "SamplingPlan",
     "SamplingResult",
@@ -49,6 +51,7 @@ __all__ = [
     "linear_sigmas",
     "losses",
     "models",
+    "patch",
     "perturb",
     "plan",
     "predictor_corrector",

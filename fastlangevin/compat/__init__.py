@@ -1,5 +1,11 @@
-"""Samplers and objectives with the names, signatures and defaults of other code bases, one module for each.
+"""Other code bases' names and signatures, over this package's kernels and addressed noise.
 
-They are thin: each calls what :mod:`fastlangevin` has, says how it differs from what was published, and leaves the
-caller's tensors alone. :func:`fastlangevin.patch` puts them into a checkout of such a code base.
+======================  ====================================================================================
+module                  stands in for
+======================  ====================================================================================
+``compat.diffusers``    diffusers: schedulers for annealed Langevin dynamics and the variance exploding SDE
+======================  ====================================================================================
+
+Each module is imported by its name and says in its docstring where it deviates from what it stands in for; one that
+needs another library is the only part of the package that imports it.
 """

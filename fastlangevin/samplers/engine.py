@@ -84,25 +84,22 @@ class _Chain:
 
     def update(self, index: int) -> None:
         rule, level = self.plan.move(index)
-        noise = None if self.noise is None else self.noise(index)
-        # Where the noise is given there is nothing left for the address to say.
-        drawn = self.address if noise is None else {"noise": noise, "impl": self.address["impl"]}
+        random = {**self.address, "draw": index}
+        if self.noise is not None:
+            random = {"noise": self.noise(index), "impl": self.address["impl"]}
         masked: dict[str, Any] = {}
         if self.region is not None:
             known = self.region.after(index)
             if known is not None:
                 masked = {"mask": self.region.mask, "known": known}
-        if isinstance(rule, SignalToNoise):
-            score = self.score(self.x, level)
-            c, a, b = rule.coefficients(score, index, noise, **self.address)
-            step_(self.x, score, a=a, b=b, c=c, draw=index, **drawn, **masked)
-        elif self.order == "score" or rule.b is None:
-            score = self.score(self.x, level)
-            step_(self.x, score, a=rule.a, b=rule.b, c=rule.c, draw=index, **drawn, **masked)
-        else:
-            step_(self.x, self.x, a=0.0, b=rule.b, draw=index, **drawn)
+        if self.order == "noise" and isinstance(rule, Coefficients) and rule.b is not None:
+            step_(self.x, self.x, a=0.0, b=rule.b, **random)
             score = self.score(self.x, level)
             step_(self.x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
+        else:
+            score = self.score(self.x, level)
+            c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, **random)
+            step_(self.x, score, a=a, b=b, c=c, **random, **masked)
         if self.clamp is not None:
             self.x.clamp_(*self.clamp)
 

@@ -83,6 +83,8 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
         raise ValueError("predictor='none' with corrector_steps=0 leaves nothing to do; give one of the two")
     signal = SignalToNoise(snr, norm)
     chosen = Options(full_output=full_output, **options)
+    if chosen.order != "score":
+        raise ValueError("predictor_corrector has order='score' alone: its step size follows from the score")
     record = {
         "sampler": "predictor_corrector",
         "stream": STREAM_VERSION,

@@ -36,18 +36,18 @@ class SignalToNoise:
             raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
 
     def coefficients(
-        self, score: Tensor, draw: int, noise: Tensor | None, **address: Any
+        self, score: Tensor, *, impl: str, noise: Tensor | None = None, **address: Any
     ) -> tuple[float, Tensor, Tensor]:
-        """c, and a and b of each sample ``(B,)``, for a score and the noise of a draw."""
+        """c, and a and b of each sample ``(B,)``, for a score and the noise given or of an address."""
         unit = rules.signal_to_noise(self.snr, 1.0, self.alpha)
         assert unit.b is not None
-        of_score = sample_norms(score, impl=address["impl"])
+        of_score = sample_norms(score, impl=impl)
         if self.norm == "sqrt_d":
             of_noise = of_score.new_full(of_score.shape, (score[0].numel() if len(score) else 0) ** 0.5)
         elif noise is not None:
-            of_noise = sample_norms(noise, impl=address["impl"])
+            of_noise = sample_norms(noise, impl=impl)
         else:
-            of_noise = noise_norms(score, draw=draw, **address)
+            of_noise = noise_norms(score, impl=impl, **address)
         if self.norm == "batch":
             ratio = (of_noise.mean() / of_score.mean()).expand_as(of_score)
         else:
