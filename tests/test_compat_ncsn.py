@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -308,3 +309,190 @@ def test_final_only_is_the_last_of_the_list():
         (only,) = ncsnv2.anneal_Langevin_dynamics(START, net, LADDER, final_only=True, denoise=denoise, **ARGUMENTS)
         assert torch.equal(only, every[-1])
     assert not torch.equal(every[-1], every[-2])
+
+
+def test_verbose_prints_what_was_published_and_changes_nothing(capsys):
+    def run(**options):
+        return ncsnv2.anneal_Langevin_dynamics(START, net, LADDER, denoise=False, **ARGUMENTS, **options)
+
+    quiet = run()
+    assert capsys.readouterr().out == ""
+    assert same(run(verbose=True), quiet)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(quiet)
+    states = [START, *quiet]
+
+    def norm(value):
+        return value.flatten(1).norm(dim=1).mean().item()
+
+    for draw, line in enumerate(lines):
+        level = draw // EACH
+        sigma, labels = LADDER[level], torch.full((4,), level)
+        size, score = LR * (sigma / LADDER[-1]) ** 2, net(states[draw], labels)
+        expected = {
+            "level": level,
+            "step_size": size,
+            "grad_norm": norm(score),
+            "image_norm": norm(states[draw + 1]),
+            "snr": math.sqrt(size / 2) * norm(score) / norm(recorded(draw)),
+            "grad_mean_norm": score.mean(0).norm().item() ** 2 * sigma**2,
+        }
+        # The norms are sums of 48 fp64 squares in another order.
+        assert {name: float(value) for name, value in (each.split(": ") for each in line.split(", "))} == pytest.approx(
+            expected, rel=1e-12
+        )
+
+
+def test_verbose_interpolation_has_the_noise_of_its_rows(capsys):
+    ncsnv2.anneal_Langevin_dynamics_interpolation(START, net, LADDER, 3, 1, LR, verbose=True, seed=SEED)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(LADDER)
+    score = net(START.repeat_interleave(3, 0), torch.zeros(12, dtype=torch.int64)).flatten(1).norm(dim=1).mean()
+    size = LR * (LADDER[0] / LADDER[-1]) ** 2
+
+    def line_snr(noise):
+        return float(math.sqrt(size / 2) * score / noise.flatten(1).norm(dim=1).mean())
+
+    found = float(lines[0].split("snr: ")[1].split(",")[0])
+    # cos, sin and the noise of a row are fp32.
+    assert found == pytest.approx(line_snr(rows(0)), rel=1e-6)
+    assert found != pytest.approx(line_snr(recorded(0, shape=(12, *SHAPE[1:]))), rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("geometric", [8.0, 4.0, 2.0, 1.0]), ("uniform", [4.0, 3.0, 2.0, 1.0])])
+def test_the_ladder_of_a_configuration(kind, expected):
+    model = SimpleNamespace(sigma_dist=kind, sigma_begin=expected[0], sigma_end=1.0, num_classes=4)
+    sigmas = ncsnv2.get_sigmas(SimpleNamespace(model=model, device="cpu"))
+    assert sigmas.dtype == torch.float32
+    torch.testing.assert_close(sigmas, torch.tensor(expected), rtol=2**-23, atol=0)
+    model.sigma_dist = "karras"
+    with pytest.raises(NotImplementedError, match="geometric, uniform, got 'karras'"):
+        ncsnv2.get_sigmas(SimpleNamespace(model=model, device="cpu"))
+
+
+COMMON = ("seed", "generator", "sample_ids", "progress")
+LIST = ("keep_every", *COMMON)
+LOSS = ("seed", "generator", "step", "sample_ids")
+NONE = inspect.Parameter.empty
+SIGNATURES = {
+    ncsn.anneal_Langevin_dynamics: (
+        {"x_mod": NONE, "scorenet": NONE, "sigmas": NONE, "n_steps_each": 100, "step_lr": 0.00002},
+        (*LIST, "strict"),
+    ),
+    ncsn.Langevin_dynamics: (
+        {"x_mod": NONE, "scorenet": NONE, "n_steps": 200, "step_lr": 0.00005},
+        ("label", *LIST, "strict"),
+    ),
+    ncsn.anneal_Langevin_dynamics_inpainting: (
+        {
+            "x_mod": NONE,
+            "refer_image": NONE,
+            "scorenet": NONE,
+            "sigmas": NONE,
+            "n_steps_each": 100,
+            "step_lr": 0.000008,
+        },
+        ("mask", *LIST, "strict"),
+    ),
+    ncsn.baseline_Langevin_dynamics: (
+        {"x_mod": NONE, "scorenet": NONE, "n_steps": 1000, "step_lr": 0.00002},
+        (*LIST, "strict"),
+    ),
+    ncsn.toy_langevin_dynamics: ({"score": NONE, "init": NONE, "lr": 0.1, "step": 1000}, COMMON),
+    ncsn.toy_anneal_langevin_dynamics: (
+        {"score": NONE, "init": NONE, "sigmas": NONE, "lr": 0.1, "n_steps_each": 100},
+        COMMON,
+    ),
+    ncsn.dsm: ({"energy_net": NONE, "samples": NONE, "sigma": 1}, LOSS),
+    ncsn.dsm_score_estimation: ({"scorenet": NONE, "samples": NONE, "sigma": 0.01}, LOSS),
+    ncsn.anneal_dsm_score_estimation: (
+        {"scorenet": NONE, "samples": NONE, "labels": NONE, "sigmas": NONE, "anneal_power": 2.0},
+        LOSS,
+    ),
+    **dict.fromkeys(
+        (ncsn.single_sliced_score_matching, ncsn.partial_sliced_score_matching),
+        (
+            {"energy_net": NONE, "samples": NONE, "noise": None, "detach": False, "noise_type": "radermacher"},
+            LOSS,
+        ),
+    ),
+    **dict.fromkeys(
+        (ncsn.sliced_score_matching, ncsn.sliced_score_matching_vr),
+        ({"energy_net": NONE, "samples": NONE, "n_particles": 1}, LOSS),
+    ),
+    **dict.fromkeys(
+        (ncsn.sliced_score_estimation, ncsn.sliced_score_estimation_vr),
+        ({"score_net": NONE, "samples": NONE, "n_particles": 1}, LOSS),
+    ),
+    ncsn.anneal_sliced_score_estimation_vr: (
+        {"scorenet": NONE, "samples": NONE, "labels": NONE, "sigmas": NONE, "n_particles": 1},
+        LOSS,
+    ),
+    ncsnv2.anneal_Langevin_dynamics: (
+        {
+            "x_mod": NONE,
+            "scorenet": NONE,
+            "sigmas": NONE,
+            "n_steps_each": 200,
+            "step_lr": 0.000008,
+            "final_only": False,
+            "verbose": False,
+            "denoise": True,
+        },
+        LIST,
+    ),
+    ncsnv2.anneal_Langevin_dynamics_inpainting: (
+        {
+            "x_mod": NONE,
+            "refer_image": NONE,
+            "scorenet": NONE,
+            "sigmas": NONE,
+            "image_size": NONE,
+            "n_steps_each": 100,
+            "step_lr": 0.000008,
+        },
+        ("mask", *LIST, "strict"),
+    ),
+    ncsnv2.anneal_Langevin_dynamics_interpolation: (
+        {
+            "x_mod": NONE,
+            "scorenet": NONE,
+            "sigmas": NONE,
+            "n_interpolations": NONE,
+            "n_steps_each": 200,
+            "step_lr": 0.000008,
+            "final_only": False,
+            "verbose": False,
+        },
+        ("keep_every", "seed", "generator", "sample_offset", "progress"),
+    ),
+    ncsnv2.get_sigmas: ({"config": NONE}, ()),
+    ncsnv2.anneal_dsm_score_estimation: (
+        {
+            "scorenet": NONE,
+            "samples": NONE,
+            "sigmas": NONE,
+            "labels": None,
+            "anneal_power": 2.0,
+            "hook": None,
+        },
+        LOSS,
+    ),
+}
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda each: f"{each.__module__.split('.')[-1]}.{each.__name__}")
+def test_signatures_are_the_published_ones(function):
+    positional, extra = SIGNATURES[function]
+    parameters = inspect.signature(function).parameters.values()
+    published = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert [(each.name, each.default) for each in published] == list(positional.items())
+    ours = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert tuple(each.name for each in ours) == extra
+    assert all(each.default is not NONE for each in ours)
+    assert len(published) + len(ours) == len(parameters)
+
+
+def test_every_function_is_in_the_table_of_signatures():
+    public = {getattr(module, name) for module in (ncsn, ncsnv2) for name in module.__all__}
+    assert public == set(SIGNATURES)

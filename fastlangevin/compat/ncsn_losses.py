@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastlangevin.losses import annealed_ssm_loss, dsm_loss, single_dsm_loss, ssm_loss
 from fastlangevin.losses.projections import Kind
-from fastlangevin.noise import Generators, Seed
+from fastlangevin.noise import MAX_ELEMENTS, Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers.options import SampleIds, check_callable
 from fastlangevin.schedules import Sigmas
@@ -262,7 +262,7 @@ def sliced_score_estimation(
     loss = ssm_loss(
         score_net,
         samples,
-        projections=n_particles,
+        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
         kind="sphere",
         variance_reduced=False,
         seed=seed,
@@ -290,7 +290,7 @@ def sliced_score_estimation_vr(
     return ssm_loss(
         score_net,
         samples,
-        projections=n_particles,
+        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
         kind="gaussian",
         seed=seed,
         generator=generator,
@@ -370,7 +370,7 @@ def anneal_sliced_score_estimation_vr(
         samples,
         sigmas,
         labels=labels,
-        projections=n_particles,
+        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
         kind="gaussian",
         seed=seed,
         generator=generator,

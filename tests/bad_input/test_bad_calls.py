@@ -15,6 +15,7 @@ from bad_data_rows import DATA
 from bad_diagnostics_rows import DIAGNOSTICS
 from bad_file_rows import FILES
 from bad_ladder_rows import LADDERS
+from bad_ncsn_rows import NCSN
 from bad_network_rows import NETWORKS
 from bad_norm_rows import NORMS
 from bad_objective_rows import OBJECTIVES
@@ -29,7 +30,7 @@ from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*OBJECTIVES, *FILES, *CONTAINERS, *DATA]
+ROWS += [*OBJECTIVES, *FILES, *CONTAINERS, *DATA, *NCSN]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

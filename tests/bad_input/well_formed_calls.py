@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from data_calls import DATA_CALLS
+from ncsn_calls import NCSN_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
 from torch import Tensor
@@ -243,6 +244,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "chains.load": (chains.load, _chains_load),
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
     **DATA_CALLS,
+    **NCSN_CALLS,
     **PLAN_CALLS,
     **RULE_CALLS,
 }
