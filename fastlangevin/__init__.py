@@ -6,6 +6,7 @@ device, in any batch and after any resume. See README.md for what is here and :m
 
 from fastlangevin import advisor, diagnostics, losses, models, rules, shards
 from fastlangevin.advisor import SamplingPlan, plan
+from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import STREAM_VERSION, Purpose
@@ -32,6 +33,7 @@ __all__ = [
     "DenoisingScoreMatching",
     "FusionReport",
     "Inpainting",
+    "Patch",
     "Purpose",
     "SamplingPlan",
     "SamplingResult",
@@ -52,6 +54,7 @@ __all__ = [
     "linear_sigmas",
     "losses",
     "models",
+    "patch",
     "perturb",
     "plan",
     "predictor_corrector",

@@ -7,6 +7,8 @@ module                  stands in for
 ``compat.score_sde``    score_sde(_pytorch): the SDEs, predictors and correctors, the predictor-corrector
                         sampler, inpainting, colouring, the losses
 ``compat.k_diffusion``  k-diffusion: ``noise_sampler`` for its samplers, and ``sample_euler_ancestral``
+``compat.ncsn``         ermongroup/ncsn: samplers and objectives, with ``fastlangevin.patch("ncsn")``
+``compat.ncsnv2``       ermongroup/ncsnv2: samplers and the objective, with ``fastlangevin.patch("ncsnv2")``
 ======================  ====================================================================================
 
 Each module is imported by its name, ``from fastlangevin.compat import score_sde``, and says in its docstring where it

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastlangevin import ops
 from fastlangevin.noise import MAX_DRAW, MAX_ELEMENTS, Generators, Purpose, Seed, integer
-from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, sizes
+from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, floating, same_place, sizes
 
 __all__ = ["Kind", "projection_vectors"]
 
@@ -29,6 +29,18 @@ def check_projections(count: int, kind: str) -> int:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be 'rademacher', 'gaussian' or 'sphere', got {kind!r}")
     return integer("projections", count, 1, MAX_ELEMENTS)
+
+
+def given_vectors(vectors: Tensor, x: Tensor) -> Tensor:
+    """A caller's own projections ``(B, K, *)`` of samples ``x``, in the computing dtype."""
+    floating("vectors", vectors)
+    same_place("vectors", vectors, x)
+    if vectors.ndim != x.ndim + 1 or (len(vectors), *vectors.shape[2:]) != tuple(x.shape) or not vectors.shape[1]:
+        raise ValueError(
+            f"vectors must be projections (B, K, *) of samples (B, *) of shape {tuple(x.shape)}, got "
+            f"{tuple(vectors.shape)}; vectors[:, None] for one of each sample"
+        )
+    return vectors.detach().to(compute_dtype(x))
 
 
 def projection_vectors(

@@ -18,7 +18,7 @@ from fastlangevin import noise, ops
 from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduced
 from fastlangevin.losses.jacobian import check_chunk_size, quadratic_forms, score_at
 from fastlangevin.losses.levels import levels_of
-from fastlangevin.losses.projections import Kind, check_projections, projection_vectors
+from fastlangevin.losses.projections import Kind, check_projections, given_vectors, projection_vectors
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
@@ -41,6 +41,7 @@ def ssm_loss(
     sample_ids: Tensor | Sequence[int] | None = None,
     sample_offset: int = 0,
     reduction: Reduction = "mean",
+    vectors: Tensor | None = None,
 ) -> Tensor:
     """Sliced score matching loss: no noise is added, the score is that of the data themselves.
 
@@ -65,6 +66,7 @@ def ssm_loss(
         sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
         sample_offset: first id.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
+        vectors: the projections themselves, ``(B, K, *)`` on the device of ``x``; then nothing is drawn.
 
     Returns:
         fp32 (fp64 for fp64 data): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are summed. It may be
@@ -75,19 +77,22 @@ def ssm_loss(
     chunk_size = check_chunk_size(chunk_size)
     step = noise.resolve_draw(step, x.device, name="step")
     noise.resolve_sample_ids(sample_ids, sample_offset, len(x), x.device)
+    if vectors is not None:
+        vectors = given_vectors(vectors, x)
     value, point = score_at("score", score, x)
-    vectors = projection_vectors(
-        x.shape,
-        projections,
-        kind,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        dtype=compute_dtype(x),
-        device=x.device,
-    )
+    if vectors is None:
+        vectors = projection_vectors(
+            x.shape,
+            projections,
+            kind,
+            seed=seed,
+            generator=generator,
+            step=step,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+            dtype=compute_dtype(x),
+            device=x.device,
+        )
     return reduced(_values(value, point, vectors, None, variance_reduced, chunk_size), reduction)
 
 

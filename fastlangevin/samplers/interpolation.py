@@ -10,8 +10,9 @@ from typing import Any, Literal, Unpack, overload
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import Purpose, integer, resolve_sample_ids, resolve_seed
+from fastlangevin.noise import Purpose, Seed, integer, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import rand, randn
+from fastlangevin.ops.arguments import floating, sizes
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
@@ -20,7 +21,7 @@ from fastlangevin.samplers.options import ChainOptions, Options, check_callable
 from fastlangevin.schedules import Sigmas
 from fastlangevin.scores import ScoreFunction
 
-__all__ = ["interpolation"]
+__all__ = ["RowNoise", "interpolation"]
 
 
 @overload
@@ -56,8 +57,8 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise: as there.
         points: samples in each row, at least 2.
         full_output: return a :class:`SamplingResult`.
-        options: as there, where ``shape`` is ``(rows, ...)`` and ``sample_offset`` the number of the first row. Neither
-            ``init`` as a tensor nor ``sample_ids``, ``resume`` or a seed for each sample.
+        options: as there, where ``shape``, or ``init`` as a tensor, is ``(rows, ...)`` and ``sample_offset`` the number
+            of the first row. Neither ``sample_ids`` nor ``resume`` nor a seed for each sample.
 
     Returns:
         ``(rows * points, ...)``, the points of a row neighbours; or a :class:`SamplingResult` of it.
@@ -71,54 +72,80 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     for name in ("sample_ids", "resume"):
         if getattr(chosen, name) is not None:
             raise ValueError(f"interpolation takes no {name}=: its rows are numbered from sample_offset= on")
-    if isinstance(chosen.init, Tensor):
-        raise ValueError("interpolation begins at init='uniform' or 'normal', the same state for all points of a row")
     plan = annealed_plan(
         "interpolation", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
     )
-    if chosen.shape is None:
-        raise ValueError("give shape=, (rows, ...) such as shape=(4, 3, 32, 32)")
-    rows, *rest = chosen.shape
-    device = torch.empty(0, device=chosen.device).device
+    rows, *rest, device = _rows(chosen)
     _, offset = resolve_sample_ids(None, chosen.sample_offset, rows, device)
     seed = resolve_seed(chosen.seed, chosen.generator, rows, device)
     if isinstance(seed, Tensor) and seed.ndim:
         raise ValueError("interpolation takes one seed: two samples of a row share what they draw")
-    first = 2 * (offset + torch.arange(rows, device=device))
-    make = rand if chosen.init == "uniform" else randn
-    begun = make(
-        (rows, *rest),
-        seed=seed,
-        purpose=Purpose.INITIAL_STATE,
-        sample_ids=first,
-        dtype=chosen.dtype,
-        device=device,
-        impl=chosen.impl,
-    )
-    if chosen.init == "normal":
-        begun.mul_(plan.ladder[0])
-    angle = torch.linspace(0, math.pi / 2, count, dtype=torch.float64)
-    cosine, sine = (each.to(device, torch.float32).view(1, -1, *[1] * len(rest)) for each in (angle.cos(), angle.sin()))
+    begun = chosen.init
+    if not isinstance(begun, Tensor):
+        make = rand if begun == "uniform" else randn
+        begun = make(
+            (rows, *rest),
+            seed=seed,
+            purpose=Purpose.INITIAL_STATE,
+            sample_ids=2 * (offset + torch.arange(rows, device=device)),
+            dtype=chosen.dtype,
+            device=device,
+            impl=chosen.impl,
+        )
+        if chosen.init == "normal":
+            begun.mul_(plan.ladder[0])
+    init = begun.detach().repeat_interleave(count, 0)
 
     def noise(start: ChainState) -> Callable[[int], Tensor]:
-        def draw(index: int) -> Tensor:
-            p, q = (
-                randn(
-                    (rows, *rest),
-                    seed=seed,
-                    draw=index,
-                    purpose=Purpose.LANGEVIN,
-                    sample_ids=ids,
-                    device=device,
-                    impl=chosen.impl,
-                )
-                for ids in (first, first + 1)
-            )
-            return (cosine * p[:, None] + sine * q[:, None]).flatten(0, 1).to(chosen.dtype)
+        return RowNoise(init, count, seed, offset, chosen.impl)
 
-        return draw
-
-    init = begun.repeat_interleave(count, 0)
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
     started = replace(chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=offset)
     return run_labelled(score, plan, started)
+
+
+def _rows(chosen: Options) -> tuple[Any, ...]:
+    """The shape ``(rows, ...)`` of the states that rows begin in, and their device."""
+    if isinstance(chosen.init, Tensor):
+        floating("init", chosen.init)
+        shape, device = tuple(chosen.init.shape), chosen.init.device
+        if not shape or (chosen.shape is not None and sizes(chosen.shape) != shape):
+            raise ValueError(f"init must be (rows, ...), and shape= the same or left out; got init of shape {shape}")
+        return *shape, device
+    if chosen.init not in ("uniform", "normal"):
+        raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {chosen.init!r}")
+    if chosen.shape is None:
+        raise ValueError("give shape=, (rows, ...) such as shape=(4, 3, 32, 32), or init= as a tensor of that shape")
+    return *sizes(chosen.shape), torch.empty(0, device=chosen.device).device
+
+
+class RowNoise:
+    """The noise of rows of samples by the number of its draw: cos(phi_k) p + sin(phi_k) q.
+
+    Args:
+        like: the samples, ``(rows * points, ...)``, whose shape, dtype and device are taken.
+        points: samples in each row.
+        seed: one seed.
+        offset: number of the first row.
+        impl: as for :func:`fastlangevin.randn`.
+    """
+
+    def __init__(self, like: Tensor, points: int, seed: Seed, offset: int = 0, impl: str = "auto") -> None:
+        self.dtype = like.dtype
+        self.shape = like.shape[0] // points, *like.shape[1:]
+        self.ids = 2 * (offset + torch.arange(self.shape[0], device=like.device))
+        self.address: dict[str, Any] = {
+            "seed": seed,
+            "purpose": Purpose.LANGEVIN,
+            "device": like.device,
+            "impl": impl,
+        }
+        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64)
+        self.cosine, self.sine = (
+            each.to(like.device, torch.float32).view(1, -1, *[1] * (like.ndim - 1))
+            for each in (angle.cos(), angle.sin())
+        )
+
+    def __call__(self, draw: int) -> Tensor:
+        p, q = (randn(self.shape, draw=draw, sample_ids=ids, **self.address) for ids in (self.ids, self.ids + 1))
+        return (self.cosine * p[:, None] + self.sine * q[:, None]).flatten(0, 1).to(self.dtype)

@@ -18,6 +18,7 @@ from bad_file_rows import FILES
 from bad_fusion_rows import FUSION
 from bad_ladder_rows import LADDERS
 from bad_move_rows import MOVES
+from bad_ncsn_rows import NCSN
 from bad_network_rows import NETWORKS
 from bad_norm_rows import NORMS
 from bad_objective_rows import OBJECTIVES
@@ -33,7 +34,7 @@ from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*COMPAT, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS]
+ROWS += [*COMPAT, *NCSN, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

@@ -72,7 +72,7 @@ class SDE(ABC):
         self._N = integer("N", N, 2, 10**6)
 
     @property
-    def N(self) -> int:  # noqa: N802  # the published name
+    def N(self) -> int:  # the published name
         """Places of the ladder or schedule."""
         return self._N
 

@@ -1,0 +1,298 @@
+"""Samplers and the objective with the signatures and defaults of ermongroup/ncsnv2 (Song and Ermon 2020).
+
+``scorenet(x, labels)`` returns the score, that is h(x)/sigma for the networks of that code, which divide inside; labels
+are int64 ``(B,)``, 0 for the largest sigma. ``step_lr`` is x + step score + sqrt(2 step) z with step = step_lr
+sigma_i^2/sigma_L^2. What is different from the published code, on purpose:
+
+- The lists stay on the device of ``x_mod``, and ``keep_every=`` thins them; the published ones are copied to the host,
+  after every update, also where only the last entry is wanted. ``final_only=True`` keeps nothing but that.
+- Norms and the signal-to-noise ratio are computed with ``verbose=True`` alone.
+- ``sigmas`` may be a list, an array or a tensor on any device. Step sizes are computed in fp64 from its values; the
+  published code computes them in the ladder's own fp32, so that they may differ in the last bits.
+- The noise has an address, see :mod:`fastlangevin.noise`: a sample does not depend on its batch. Without ``seed=`` and
+  ``generator=`` its seed comes from PyTorch's default CPU generator.
+- Inpainting returns the states after the updates, so that the last is the sample; ``strict=True`` gives those before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fastlangevin.compat.lists import After, Before
+from fastlangevin.compat.region import known_region
+from fastlangevin.compat.verbose import Verbose
+from fastlangevin.losses import dsm_labels, dsm_loss
+from fastlangevin.noise import Generators, Seed, integer, resolve_draw, resolve_sample_ids, resolve_seed
+from fastlangevin.ops.arguments import floating
+from fastlangevin.samplers import StepInfo, annealed_langevin, interpolation
+from fastlangevin.samplers.interpolation import RowNoise
+from fastlangevin.samplers.options import SampleIds, check_callable
+from fastlangevin.schedules import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas
+
+__all__ = [
+    "anneal_Langevin_dynamics",
+    "anneal_Langevin_dynamics_inpainting",
+    "anneal_Langevin_dynamics_interpolation",
+    "anneal_dsm_score_estimation",
+    "get_sigmas",
+]
+
+Net = Callable[[Tensor, Tensor], Tensor]
+
+
+def anneal_Langevin_dynamics(
+    x_mod: Tensor,
+    scorenet: Net,
+    sigmas: Sigmas,
+    n_steps_each: int = 200,
+    step_lr: float = 0.000008,
+    final_only: bool = False,
+    verbose: bool = False,
+    denoise: bool = True,
+    *,
+    keep_every: int = 1,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: SampleIds | None = None,
+    progress: bool = False,
+) -> list[Tensor]:
+    """Annealed Langevin dynamics from ``x_mod``, and the step to the posterior mean.
+
+    Args:
+        x_mod: initial states ``(B, ...)``, any float dtype; not changed.
+        scorenet: ``scorenet(x, labels)`` returns the score.
+        sigmas: ladder ``(L,)`` in units of the data, largest first.
+        n_steps_each: updates for each noise level.
+        step_lr: step size at the last level, half of the first paper's epsilon.
+        final_only: return the samples alone, ``[x]``.
+        verbose: print a line for each update, see :class:`fastlangevin.compat.verbose.Verbose`.
+        denoise: end with x + sigma_L^2 score(x, L-1), a call more of the network.
+        keep_every: the list holds the states after so many updates each, and the last. With 1, the published number,
+            it takes ``L * n_steps_each`` times the memory of ``x_mod``.
+        seed: 0 to 2^64 - 1, or int64 tensor ``(B,)`` of one for each sample.
+        generator: a ``torch.Generator`` a seed is drawn from, or one for each sample.
+        sample_ids: ``B`` global ids; by default 0 to B - 1.
+        progress: show a progress bar.
+
+    Returns:
+        The states on the device of ``x_mod``: after the updates, then the denoised; the last is the sample.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+    """
+    floating("x_mod", x_mod)
+    check_callable("scorenet", scorenet, "scorenet(x, labels)")
+    after = After(keep_every)
+    watched = Verbose(scorenet, sigmas, step_lr) if verbose else None
+    last = annealed_langevin(
+        watched or scorenet,
+        sigmas,
+        init=x_mod,
+        step_lr=step_lr,
+        steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
+        denoise=denoise,
+        seed=seed,
+        generator=generator,
+        sample_ids=sample_ids,
+        progress=progress,
+        callback=_watch(None if final_only else after, watched),
+    )
+    if final_only:
+        return [last]
+    return [*after.states, last] if denoise else after.states
+
+
+def anneal_Langevin_dynamics_inpainting(
+    x_mod: Tensor,
+    refer_image: Tensor,
+    scorenet: Net,
+    sigmas: Sigmas,
+    image_size: int,
+    n_steps_each: int = 100,
+    step_lr: float = 0.000008,
+    *,
+    mask: Tensor | None = None,
+    keep_every: int = 1,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: SampleIds | None = None,
+    progress: bool = False,
+    strict: bool = False,
+) -> list[Tensor]:
+    """Annealed Langevin dynamics where the left half of every sample is known.
+
+    Before each score refer_image + sigma_i z is put in place, with fresh noise; the last update is followed by none. In
+    the list a state's known region is as the next score sees it (published: so on a CPU, where the history shares the
+    memory of the state; as the update left it, on a GPU). There is no step to the posterior mean.
+
+    Args:
+        x_mod: initial states ``(B, ...)``; or ``(R, K, C, H, W)``, K for each of R images, which become R K samples.
+        refer_image: the image, of the shape of ``x_mod``, or ``(R, C, H, W)``; in units of the data.
+        scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
+        image_size: width of the samples: the first ``image_size // 2`` of their last dimension are known.
+        mask: bool, True where ``refer_image`` is known, in the place of the left half.
+        keep_every, seed, generator, sample_ids, progress: as there.
+        strict: the states before the updates as published, which lack the last.
+
+    Returns:
+        The states ``(B, ...)``, on the device of ``x_mod``.
+    """
+    check_callable("scorenet", scorenet, "scorenet(x, labels)")
+    half = integer("image_size", image_size, 1, 2**31) // 2
+    init, region = known_region(x_mod, refer_image, mask, half, "step")
+    if mask is None and init.shape[-1] != image_size:
+        raise ValueError(f"image_size must be the width of x_mod, {init.shape[-1]}, got {image_size}")
+    before, after = Before(scorenet, keep_every), After(keep_every)
+    annealed_langevin(
+        before if strict else scorenet,
+        sigmas,
+        init=init,
+        step_lr=step_lr,
+        steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
+        inpainting=region,
+        seed=seed,
+        generator=generator,
+        sample_ids=sample_ids,
+        progress=progress,
+        callback=None if strict else after,
+    )
+    return before.states if strict else after.states
+
+
+def anneal_Langevin_dynamics_interpolation(
+    x_mod: Tensor,
+    scorenet: Net,
+    sigmas: Sigmas,
+    n_interpolations: int,
+    n_steps_each: int = 200,
+    step_lr: float = 0.000008,
+    final_only: bool = False,
+    verbose: bool = False,
+    *,
+    keep_every: int = 1,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_offset: int = 0,
+    progress: bool = False,
+) -> list[Tensor]:
+    """Rows of samples that go over into each other, see :func:`fastlangevin.interpolation`. No denoise step.
+
+    Args:
+        x_mod: the state that each row begins in, ``(rows, ...)``, any float dtype; not changed.
+        scorenet, sigmas, n_steps_each, step_lr, final_only, verbose: as for :func:`anneal_Langevin_dynamics`.
+        n_interpolations: samples in each row, at least 2.
+        keep_every, generator, progress: as there; one generator.
+        seed: one seed.
+        sample_offset: number of the first row; rows have numbers in the place of ``sample_ids``.
+
+    Returns:
+        The states ``(rows * n_interpolations, ...)``, the samples of a row neighbours.
+    """
+    floating("x_mod", x_mod)
+    check_callable("scorenet", scorenet, "scorenet(x, labels)")
+    points = integer("n_interpolations", n_interpolations, 2, 2**20)
+    after = After(keep_every)
+
+    def noise(info: StepInfo) -> Tensor:
+        return RowNoise(info.x, points, info.state().seed, sample_offset)(info.step - 1)
+
+    watched = Verbose(scorenet, sigmas, step_lr, noise) if verbose else None
+    last = interpolation(
+        watched or scorenet,
+        sigmas,
+        points=points,
+        init=x_mod,
+        step_lr=step_lr,
+        steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
+        seed=seed,
+        generator=generator,
+        sample_offset=sample_offset,
+        progress=progress,
+        callback=_watch(None if final_only else after, watched),
+    )
+    return [last] if final_only else after.states
+
+
+def _watch(after: After | None, verbose: Verbose | None) -> Callable[[StepInfo], None]:
+    def callback(info: StepInfo) -> None:
+        if after is not None:
+            after(info)
+        if verbose is not None:
+            verbose.show(info)
+
+    return callback
+
+
+def get_sigmas(config: Any) -> Tensor:
+    """The ladder of a configuration, fp32 on its device.
+
+    Args:
+        config: has ``config.device`` and ``config.model`` with ``sigma_dist``, ``"geometric"`` or ``"uniform"``,
+            ``sigma_begin``, ``sigma_end`` and ``num_classes``.
+
+    Returns:
+        ``(num_classes,)``, largest first, in units of the data.
+
+    Raises:
+        NotImplementedError: another ``sigma_dist``, as published.
+    """
+    model = config.model
+    kinds = {"geometric": geometric_sigmas, "uniform": linear_sigmas}
+    if model.sigma_dist not in kinds:
+        raise NotImplementedError(
+            f"config.model.sigma_dist must be one of {', '.join(kinds)}, got {model.sigma_dist!r}"
+        )
+    sigmas = kinds[model.sigma_dist](model.sigma_begin, model.sigma_end, model.num_classes)
+    return sigmas.float().to(config.device)
+
+
+def anneal_dsm_score_estimation(
+    scorenet: Net,
+    samples: Tensor,
+    sigmas: Sigmas,
+    labels: Tensor | None = None,
+    anneal_power: float = 2.0,
+    hook: Callable[[Tensor, Tensor], object] | None = None,
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    step: int | Tensor = 0,
+    sample_ids: SampleIds | None = None,
+) -> Tensor:
+    """Annealed denoising score matching: 1/2 sigma^anneal_power ||score + n / sigma^2||^2 with n = sigma z.
+
+    Args:
+        scorenet: ``scorenet(x, labels)`` returns the score.
+        samples: clean samples ``(B, *)``, any float dtype.
+        sigmas: ladder ``(L,)`` in units of the data; before ``labels``, the other way about than NCSN's.
+        labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly.
+        anneal_power: power of sigma in the weight.
+        hook: called as ``hook(loss, labels)`` with the loss of each sample ``(B,)`` and its level.
+        seed: 64-bit seed of the run, of which levels and noise are functions with the step and the sample's id.
+        generator: instead, a ``torch.Generator`` a seed is drawn from. With neither, PyTorch's default CPU generator.
+        step: training step. With a fixed seed it must change from step to step.
+        sample_ids: ``B`` global ids; by default 0 to B - 1.
+
+    Returns:
+        ``()``: elements are summed, the batch averaged.
+    """
+    floating("samples", samples)
+    options: dict[str, Any] = {"anneal_power": anneal_power, "step": step, "sample_ids": sample_ids}
+    if hook is None:
+        return dsm_loss(scorenet, samples, sigmas, labels=labels, seed=seed, generator=generator, **options)
+    check_callable("hook", hook, "hook(loss, labels)")
+    if labels is None:
+        batch, device = len(samples), samples.device
+        levels = len(sigmas) if isinstance(sigmas, Tensor) else len(sigmas := check_sigmas(sigmas))
+        resolve_draw(step, device, name="step")
+        resolve_sample_ids(sample_ids, 0, batch, device)
+        seed, generator = resolve_seed(seed, generator, batch, device), None
+        labels = dsm_labels(batch, levels, seed=seed, step=step, sample_ids=sample_ids, device=device)
+    losses = dsm_loss(
+        scorenet, samples, sigmas, labels=labels, seed=seed, generator=generator, reduction="none", **options
+    )
+    hook(losses, labels)
+    return losses.mean()
