@@ -209,6 +209,25 @@ def test_interpolation_shares_the_noise_of_a_row():
     assert torch.equal(run(START[1:3], sample_offset=1)[-1], only[3:9])
 
 
+def test_rows_begin_in_given_states_or_in_a_law():
+    def begun(**options):
+        zero = fl.interpolation(
+            lambda x, labels: torch.zeros_like(x), [3.0], points=2, epsilon=1e-30, steps_per_level=1, seed=2, **options
+        )
+        return zero[::2]
+
+    assert torch.allclose(begun(init=START), START, rtol=0, atol=1e-13)
+    # A normal start has the width of the ladder's first level, at the ids of the rows' first samples.
+    normal = 3 * fl.randn(SHAPE, seed=2, purpose=Purpose.INITIAL_STATE, sample_ids=[0, 2, 4, 6])
+    assert torch.allclose(begun(init="normal", shape=SHAPE), normal, rtol=0, atol=1e-13)
+    with pytest.raises(ValueError, match="init must be 'uniform', 'normal' or a tensor"):
+        begun(init="zeros", shape=SHAPE)
+    with pytest.raises(ValueError, match=r"init must be \(rows, \.\.\.\), and shape="):
+        begun(init=START, shape=(3, 2, 4, 6))
+    with pytest.raises(ValueError, match="give shape="):
+        begun()
+
+
 LISTED = {
     "ncsn": lambda x, **k: ncsn.anneal_Langevin_dynamics(x, net, LADDER, **ARGUMENTS, **k),
     "one level": lambda x, **k: ncsn.Langevin_dynamics(x, net, 9, LR, label=1, seed=SEED, **k),

@@ -149,8 +149,9 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
     that has imported them, under whatever name; modules that are imported later get the new ones too.
 
     - ``"ncsnv2"``: the functions of ``models`` and ``losses.dsm``.
-    - ``"ncsn"``: the methods of ``AnnealRunner``, ``BaselineRunner`` and ``ToyRunner``, found in ``runners``, and the
-      functions of ``losses.dsm``. Those of ``losses.sliced_sm`` stay: ours return the loss without its parts.
+    - ``"ncsn"``: the methods of ``AnnealRunner``, ``BaselineRunner`` and ``ToyRunner``, found in ``runners``, all of
+      whose modules are imported, and the functions of ``losses.dsm``. Those of ``losses.sliced_sm`` stay: ours return
+      the loss without its parts.
 
     Lists of states stay on the device, in full they can be more than it holds: ``patch("ncsnv2", keep_every=100)``.
 
@@ -293,7 +294,7 @@ def _methods(
 def _refuse_ours(before: Any) -> None:
     function = before.__func__ if isinstance(before, staticmethod) else before
     wrapped = getattr(function, "__wrapped__", function)
-    if getattr(wrapped, "__module__", "").startswith("fastlangevin."):
+    if str(getattr(wrapped, "__module__", "")).startswith("fastlangevin."):
         raise ValueError(f"{wrapped.__name__} is this package's already; undo() the earlier patch first")
 
 
