@@ -54,6 +54,7 @@ MOVES = [
     _one("annealed_langevin", "temperature", INF, ValueError, "finite", "inf"),
     _one("interpolation", "points", 1, ValueError, "from 2", "1", good=3),
     _one("interpolation", "sample_ids", [0, 1], ValueError, "sample_offset="),
+    _one("interpolation", "init", "zeros", ValueError, "'uniform'", "'zeros'", good="normal"),
     _one("interpolation", "seed", torch.zeros(2, dtype=torch.int64), ValueError, "one seed", good=3),
     _one("interpolation", "shape", None, ValueError, "(rows, ...)"),
     _one("Inpainting", "mask", torch.ones(3), TypeError, "bool", "torch.float32", "mask.bool()"),
