@@ -1,0 +1,173 @@
+"""The sampling loop without a network: annealed Langevin dynamics with the score of a Gaussian, in PyTorch.
+
+    python -m benchmarks.sampling                       this machine's CPU, 2 threads
+    python -m benchmarks.sampling --device cuda         a GPU
+    python -m benchmarks.sampling --json results.json   also keep the numbers
+
+Providers, all with the same score function, which is timed alone as well:
+    published       as NCSNv2 writes it, with its norms at every step (and without its copies to the host)
+    eager           x + a*score + b*torch.randn_like(x)
+    eager in place  the same by add_ and normal_
+    fused           fl.annealed_langevin
+    score           the calls of the score function alone
+
+No time is printed for a provider whose samples have another standard deviation than the exact law of the chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastlangevin as fl
+from benchmarks.timing import interleaved, machine
+from fastlangevin import rules
+
+SHAPE = (128, 3, 32, 32)
+SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
+SPREAD = 0.5  # of the data, around 0
+STEP_LR = 2e-5
+
+Provider = Callable[[], Tensor]
+
+
+def providers(shape: tuple[int, ...], steps: int, device: torch.device) -> dict[str, Provider]:
+    variances = (SIGMAS**2 + SPREAD**2).to(device, torch.float32)
+    last = float(SIGMAS[-1])
+    start = fl.rand(shape, seed=0, device=device)
+
+    def score(x: Tensor, labels: Tensor) -> Tensor:
+        return x / -variances[labels].view(-1, *[1] * (x.ndim - 1))
+
+    def norm(values: Tensor) -> Tensor:
+        return torch.norm(values.reshape(values.shape[0], -1), dim=-1).mean()
+
+    def labels_of(level: int) -> Tensor:
+        return torch.full((shape[0],), level, device=device)
+
+    def published() -> Tensor:
+        x = start
+        for level, sigma in enumerate(SIGMAS.tolist()):
+            labels, size = labels_of(level), STEP_LR * (sigma / last) ** 2
+            for _ in range(steps):
+                grad = score(x, labels)
+                noise = torch.randn_like(x)
+                grad_norm, noise_norm = norm(grad), norm(noise)
+                x = x + size * grad + noise * math.sqrt(size * 2)
+                image_norm = norm(x)
+                snr = math.sqrt(size / 2.0) * grad_norm / noise_norm
+                grad_mean_norm = torch.norm(grad.mean(dim=0).view(-1)) ** 2 * sigma**2
+        del image_norm, snr, grad_mean_norm
+        return x
+
+    def eager() -> Tensor:
+        x = start
+        for level, (_, a, b) in enumerate(rules.annealed(SIGMAS.tolist(), 2 * STEP_LR)):
+            labels = labels_of(level)
+            for _ in range(steps):
+                x = x + a * score(x, labels) + (b or 0.0) * torch.randn_like(x)
+        return x
+
+    def in_place() -> Tensor:
+        x = start.clone()
+        noise = torch.empty_like(x)
+        for level, (_, a, b) in enumerate(rules.annealed(SIGMAS.tolist(), 2 * STEP_LR)):
+            labels = labels_of(level)
+            for _ in range(steps):
+                x.add_(score(x, labels), alpha=a).add_(noise.normal_(), alpha=b or 0.0)
+        return x
+
+    def fused() -> Tensor:
+        return fl.annealed_langevin(score, SIGMAS, init=start, step_lr=STEP_LR, steps_per_level=steps, seed=0)
+
+    def alone() -> Tensor:
+        for level in range(len(SIGMAS)):
+            labels = labels_of(level)
+            for _ in range(steps):
+                out = score(start, labels)
+        return out
+
+    return {"published": published, "eager": eager, "eager in place": in_place, "fused": fused, "score": alone}
+
+
+def exact_deviation(steps: int) -> float:
+    """Standard deviation of the chain's last state from U(0, 1) on: the mean's square is part of it."""
+    mean, variance = 0.5, 1 / 12
+    for (_, a, b), sigma in zip(rules.annealed(SIGMAS.tolist(), 2 * STEP_LR), SIGMAS.tolist(), strict=True):
+        for _ in range(steps):
+            shrink = 1 - a / (SPREAD**2 + sigma**2)
+            mean, variance = shrink * mean, shrink**2 * variance + (b or 0.0) ** 2
+    return math.sqrt(variance + mean**2)
+
+
+def wrong(name: str, samples: Tensor, steps: int) -> str | None:
+    """None where the root mean square of the samples is the exact law's within six of its standard deviations."""
+    if name == "score":
+        return None
+    found, want = float(samples.double().square().mean().sqrt()), exact_deviation(steps)
+    return (
+        None if abs(found / want - 1) < 6 / math.sqrt(2 * samples.numel()) else f"deviation {found:.5f}, not {want:.5f}"
+    )
+
+
+def table(case: dict[str, Any]) -> str:
+    rows = case["providers"]
+    lines = [f"\n{case['shape']}, {case['updates']} updates, {case['threads']} thread(s)"]
+    lines.append(f"{'provider':16} {'median':>10} {'quartiles':>21} {'us/update':>10} {'it / fused':>11}")
+    for name, row in rows.items():
+        ratio = row["median"] / rows["fused"]["median"] if "fused" in rows else float("nan")
+        lines.append(
+            f"{name:16} {row['median']:9.3f}s {row['lower']:9.3f} ..{row['upper']:9.3f} "
+            f"{row['median'] / case['updates'] * 1e6:10.1f} {ratio:10.2f}x"
+        )
+    lines += [f"{name:16} not timed: {why}" for name, why in case["failures"].items()]
+    return "\n".join(lines)
+
+
+def measure(shape: tuple[int, ...], steps: int, device: torch.device, budget: float) -> dict[str, Any]:
+    calls = providers(shape, steps, device)
+    failures = {}
+    for name in list(calls):
+        why = wrong(name, calls[name](), steps)
+        if why:
+            failures[name] = why
+            del calls[name]
+    rows = interleaved(calls, device, rounds=9, budget=budget)
+    return {"shape": list(shape), "updates": steps * len(SIGMAS), "providers": rows, "failures": failures}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--shape", type=int, nargs="+", default=list(SHAPE), help="of the samples, the batch first")
+    parser.add_argument("--steps", type=int, default=100, help="updates at each of the 10 levels")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of measuring")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("benchmarks.sampling: error: there is no CUDA device here", file=sys.stderr)
+        return 2
+    device = torch.device(options.device)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads)
+    case = measure(tuple(options.shape), options.steps, device, options.budget)
+    case["threads"] = options.threads if options.device == "cpu" else 1
+    print(table(case))
+    if options.json:
+        record = {"benchmark": "sampling", "machine": machine(device), "cases": [case]}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 1 if case["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
