@@ -262,6 +262,28 @@ def norm(shape: tuple[int, ...], device: torch.device, budget: float) -> dict[st
     return {"case": f"norm + ELU {shape}", "batch": shape[0], "providers": rows, "failures": {}, "base": "eager"}
 
 
+def group_norm(shape: tuple[int, ...], device: torch.device, budget: float) -> dict[str, Any]:
+    """GroupNorm in 32 groups and SiLU alone, forward, and forward with backward."""
+    x, upstream = fl.randn((2, *shape), seed=0, device=device)
+    leaf = x.clone().requires_grad_()
+    weight, bias = fl.randn((2, shape[1]), seed=1, device=device)
+    functions = {
+        "eager": lambda x: F.silu(F.group_norm(x, 32, weight, bias)),
+        "fused": lambda x: fl.ops.group_norm(x, 32, weight, bias, activation=True),
+    }
+
+    def of(function: Callable[..., Tensor]) -> Callable[[], object]:
+        return lambda: function(x)
+
+    def both(function: Callable[..., Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(function(leaf), leaf, upstream)
+
+    calls: dict[str, Callable[[], object]] = {name: of(function) for name, function in functions.items()}
+    calls |= {f"{name} + backward": both(function) for name, function in functions.items()}
+    rows = interleaved(calls, device, rounds=31, budget=budget)
+    return {"case": f"group norm + SiLU {shape}", "batch": shape[0], "providers": rows, "failures": {}, "base": "eager"}
+
+
 def counts() -> dict[str, dict[str, int]]:
     """Operations of a forward pass of one image on a CPU, which do not depend on the width."""
     found = {}
@@ -323,6 +345,8 @@ def main() -> int:
 
     for shape in NORM_SHAPES:
         add(norm(shape, device, options.budget / 2))
+    for shape in NORM_SHAPES[::2]:
+        add(group_norm(shape, device, options.budget / 2))
     for name in options.networks:
         for batch in options.batches or BATCHES[options.device]:
             torch.compiler.reset()

@@ -1,5 +1,6 @@
 """What the samplers' loop does with a move: order, temperature, drift, clamps, and the samplers made of other rules."""
 
+import inspect
 import itertools
 import math
 
@@ -269,3 +270,16 @@ def test_interpolation_goes_from_one_sample_s_noise_to_another_s():
     assert (rows[:, 1] - middle).abs().max() > 1e-3
     later = fl.interpolation(score, LADDER, points=3, shape=(1, 2, 3, 3), sample_offset=1, **options)
     assert torch.equal(later.view(3, 2, 3, 3), rows[1])
+
+
+@pytest.mark.parametrize(
+    "sampler", [fl.annealed_langevin, fl.consistent_annealed, fl.interpolation, fl.predictor_corrector]
+)
+def test_options_stand_in_the_signature_and_others_are_refused(sampler):
+    names = inspect.signature(sampler).parameters
+    assert {"seed", "init", "callback", "inpainting", "full_output", "denoise"} <= set(names)
+    assert names["init"].default == "uniform"
+    assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in names.values())
+    needed = {"snr": 0.1} if "snr" in names else {"epsilon": 0.01}
+    with pytest.raises(TypeError, match="sead"):
+        sampler(score, LADDER, **needed, **({"points": 2} if "points" in names else {}), shape=SHAPE, sead=1)

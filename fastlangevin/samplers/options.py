@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
 import torch
@@ -14,7 +15,7 @@ from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.scores import ScoreFunction
 
-__all__ = ["ChainOptions", "Init", "Options", "Order", "SampleIds"]
+__all__ = ["ChainOptions", "Init", "Options", "Order", "SampleIds", "list_options"]
 
 Init = Tensor | Literal["uniform", "normal"]
 Order = Literal["score", "noise"]
@@ -117,6 +118,18 @@ class Options:
         if self.inpainting is not None:
             record["inpainting"] = self.inpainting.noise
         return record
+
+
+def list_options(sampler: Callable[..., Any]) -> None:
+    """Lets a sampler's signature, which help and :mod:`inspect` show, have its options by their names."""
+    signature = inspect.signature(sampler)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    more = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(Options)
+        if field.name not in signature.parameters
+    ]
+    sampler.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
 
 
 def check_callable(name: str, function: object, call: str) -> Callable[..., Any]:
