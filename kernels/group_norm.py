@@ -129,10 +129,11 @@ def prepare(
     means, deviations = partials(x, planes)
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x, **planes.constants}
     shared.update(channels=planes.channels, pixels=planes.pixels, splits=planes.splits, steps=planes.steps)
+    added = {"residual_ptr": None, "total_ptr": None}
     own: dict[str, Any] = {"out_ptr": out, "weight_ptr": weight, "bias_ptr": bias, "mean_ptr": mean, "rstd_ptr": rstd}
     own.update(groups=groups, members=planes.members, tiles=planes.tiles, EPSILON=float(eps), ACTIVATION=activation)
     return (
-        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared, planes.launch),
+        Call((x.shape[0] * planes.splits, planes.blocks, 1), shared | added, planes.launch),
         Call((x.shape[0] * planes.tiles, planes.blocks, 1), shared | own | planes.combined(), planes.launch),
     )
 
