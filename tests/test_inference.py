@@ -128,8 +128,16 @@ def test_convolutions_are_packed_and_where_they_cannot_be_they_stay():
     assert ready(X[:1, :, :8], LABELS[:1]).shape == (1, 3, 8, 16)
     assert torch.equal(ready(X, LABELS), want)
     assert error(copy.deepcopy(ready)(X, LABELS), want) < 1e-5
+    # Other weights, or the same in another dtype: the blocks are made from what is there.
+    conv, image = packed[0], torch.ones(1, 3, 8, 8)
+    with torch.no_grad():
+        before = conv(image)
+        conv.weight.mul_(2)
+        conv.bias.mul_(2)
+        torch.testing.assert_close(conv(image), 2 * before)
+        assert conv.to(torch.bfloat16)(image).dtype == torch.bfloat16
+    conv.to(torch.float32)
     with torch.enable_grad():
-        conv = packed[0]
         assert conv(torch.zeros(1, 3, 8, 8, requires_grad=True)).requires_grad
     for other in (nn.Linear(2, 2), nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, padding_mode="circular")):
         assert not packing.can_pack(other)

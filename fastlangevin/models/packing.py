@@ -32,7 +32,7 @@ def _convolve(x: Tensor, packed: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution that keeps its weights in blocks for the shape that it saw last; without gradients, on CPUs."""
+    """A convolution that keeps its weights in blocks, for the shape that it saw last; without gradients, on CPUs."""
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PackedConv2d:
@@ -40,24 +40,26 @@ class PackedConv2d(nn.Conv2d):
         packed = cls.__new__(cls)
         nn.Module.__init__(packed)
         packed.__dict__.update(conv.__dict__)
-        packed.shape = None
-        packed.packed = None
+        packed.packed = packed.packed_from = None
         return packed
 
-    shape: torch.Size | None
     packed: Tensor | None
+    packed_from: tuple[Any, ...] | None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
-        x = x.to(self.weight.dtype)
-        if x.shape != self.shape or self.packed is None:
-            self.packed, self.shape = _pack(self.weight, self, x.shape), x.shape
+        weight = self.weight
+        x = x.to(weight.dtype)
+        version = 0 if weight.is_inference() else weight._version
+        packed_from = (x.shape, weight.dtype, weight.data_ptr(), version)
+        if self.packed is None or packed_from != self.packed_from:
+            self.packed, self.packed_from = _pack(weight, self, x.shape), packed_from
         return _convolve(x, self.packed, self)
 
     def __getstate__(self) -> dict[str, Any]:
         # The blocks cannot be copied, and are made anew.
-        return {**self.__dict__, "shape": None, "packed": None}
+        return {**self.__dict__, "packed": None, "packed_from": None}
 
 
 def can_pack(conv: nn.Module) -> bool:
