@@ -103,7 +103,7 @@ def test_the_operations_of_a_forward_pass():
     for name, least, most in (("ncsn", 1000, 260), ("ncsnv2", 380, 160)):
         assert found[name]["published"] > least
         assert found[name]["fused"] <= most
-    # On a GPU a norm is two launches, and the five operations that check labels on the host are not made.
+    # On a GPU a norm is two launches, and those that check labels on the host are not made.
     assert found["ncsn"]["fused"] + found["ncsn"]["fused norms"] <= 260
 
 

@@ -70,11 +70,10 @@ def for_sampling(
             module.to(dtype)
         if channels_last and isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if not compile:
-        for module in list(ready.modules()):
-            for name, child in list(module.named_children()):
-                if can_pack(child):
-                    module.register_module(name, PackedConv2d.of(child))  # type: ignore[arg-type]
     if compile:
-        ready = torch.compile(ready)  # type: ignore[assignment]
+        return SamplingNet(torch.compile(ready), dtype)  # type: ignore[arg-type]
+    for module in list(ready.modules()):
+        for name, child in list(module.named_children()):
+            if can_pack(child):
+                module.register_module(name, PackedConv2d.of(child))  # type: ignore[arg-type]
     return SamplingNet(ready, dtype)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.norms import noise_norms, sample_norms
 from fastlangevin.rules import SignalNorm
 from fastlangevin.schedules import positive
@@ -41,15 +43,18 @@ class SignalToNoise:
         """c, and a and b of each sample ``(B,)``, for a score and the noise given or of an address."""
         unit = rules.signal_to_noise(self.snr, 1.0, self.alpha)
         assert unit.b is not None
+        ratio = self.ratio(score, impl=impl, noise=noise, **address)
+        return unit.c, unit.a * ratio.square(), unit.b * ratio
+
+    def ratio(self, score: Tensor, *, impl: str = "auto", noise: Tensor | None = None, **address: Any) -> Tensor:
+        """||z||/||score|| of each sample ``(B,)``, for the noise given or of an address."""
         of_score = sample_norms(score, impl=impl)
         if self.norm == "sqrt_d":
-            of_noise = of_score.new_full(of_score.shape, (score[0].numel() if len(score) else 0) ** 0.5)
+            of_noise = torch.full_like(of_score, elements_per_sample(score.shape) ** 0.5)
         elif noise is not None:
             of_noise = sample_norms(noise, impl=impl)
         else:
             of_noise = noise_norms(score, impl=impl, **address)
         if self.norm == "batch":
-            ratio = (of_noise.mean() / of_score.mean()).expand_as(of_score)
-        else:
-            ratio = of_noise / of_score
-        return unit.c, unit.a * ratio.square(), unit.b * ratio
+            return (of_noise.mean() / of_score.mean()).expand_as(of_score)
+        return of_noise / of_score

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from typing import get_args
 
 from torch import Tensor
 
@@ -15,8 +13,8 @@ from fastlangevin.compat.score_sde.registry import register_corrector
 from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.noise import Purpose, integer
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.norms import sample_norms
 from fastlangevin.rules import Coefficients, SignalNorm
+from fastlangevin.samplers.signal import SignalToNoise
 from fastlangevin.schedules import positive
 
 __all__ = ["AnnealedLangevinDynamics", "Corrector", "LangevinCorrector", "NoneCorrector"]
@@ -86,24 +84,20 @@ class LangevinCorrector(Corrector):
         noise: AddressedNoise | None = None,
     ) -> None:
         super().__init__(sde, score_fn, snr, n_steps, noise=noise)
-        if norm not in get_args(SignalNorm):
-            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {norm!r}")
-        self.norm = norm
+        self.norm = SignalToNoise(self.snr, norm).norm
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), t)
+        signal = SignalToNoise(self.snr, self.norm)
         mean = x
         for index in range(self.n_steps):
             score = self.score_fn(x, t)
             place = self.noise.address(x)
-            if self.norm == "sqrt_d":
-                ratio = math.sqrt(math.prod(x.shape[1:])) / sample_norms(score)
-                noise = place
-            else:
+            noise = place
+            if signal.norm != "sqrt_d":
                 z = ops.randn(x.shape, purpose=Purpose.LANGEVIN, dtype=compute_dtype(x), device=x.device, **place)
-                above, below = sample_norms(z), sample_norms(score)
-                ratio = above.mean() / below.mean() if self.norm == "batch" else above / below
                 noise = {"noise": z}
+            ratio = signal.ratio(score, noise=noise.get("noise"))
             x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, mean=self._wants_mean(index), **noise)
         return x, mean
 
