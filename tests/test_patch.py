@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin.compat import ncsn, ncsnv2, patching
+from fastlangevin.compat import ncsn, ncsnv2, patching, score_sde
 
 V2 = {
     "models/__init__.py": """
@@ -56,6 +56,73 @@ class ToyRunner:
 """,
     "runners/baseline.py": "import a_library_that_is_not_here\n",
 }
+SCORE_SDE = {
+    "sde_lib.py": """
+class SDE:
+    def __init__(self, N): self.N = N
+class VESDE(SDE):
+    def __init__(self, sigma_min=0.01, sigma_max=50, N=1000): super().__init__(N)
+    def reverse(self, score_fn, probability_flow=False): return "theirs"
+class VPSDE(SDE):
+    def __init__(self, beta_min=0.1, beta_max=20, N=1000): super().__init__(N)
+""",
+    "models/__init__.py": "",
+    "models/utils.py": """
+from sde_lib import VESDE, VPSDE
+def get_model_fn(model, train=False): return "theirs"
+def get_score_fn(sde, model, train=False, continuous=False): return "theirs"
+""",
+    "sampling.py": """
+from models.utils import get_score_fn
+import sde_lib
+_PREDICTORS = {}
+def register_predictor(cls=None, *, name=None):
+    def add(cls): _PREDICTORS[name or cls.__name__] = cls; return cls
+    return add if cls is None else add(cls)
+def get_predictor(name): return _PREDICTORS[name]
+def get_corrector(name): return "theirs"
+class Predictor: pass
+@register_predictor(name="reverse_diffusion")
+class ReverseDiffusionPredictor(Predictor): pass
+class Corrector: pass
+def get_pc_sampler(sde, shape, predictor, corrector, inverse_scaler, snr, n_steps=1, probability_flow=False,
+                   continuous=False, denoise=True, eps=1e-3, device="cuda"):
+    return lambda model: "theirs"
+def get_ode_sampler(sde, shape, inverse_scaler):
+    return lambda model: sde.reverse(get_score_fn(sde, model), probability_flow=True)
+def get_sampling_fn(config, sde, shape, inverse_scaler, eps):
+    if config["method"] == "ode":
+        return get_ode_sampler(sde, shape, inverse_scaler)
+    return get_pc_sampler(sde=sde, shape=shape, predictor=get_predictor(config["predictor"]),
+                          corrector=get_corrector("langevin"), inverse_scaler=inverse_scaler, snr=0.16, continuous=True,
+                          eps=eps, device="cpu")
+""",
+    "controllable_generation.py": """
+def get_pc_inpainter(*arguments, **options): return "theirs"
+""",
+    "losses.py": """
+from sde_lib import VESDE, VPSDE
+def get_sde_loss_fn(sde, train, reduce_mean=True, continuous=True, likelihood_weighting=True, eps=1e-5):
+    return lambda model, batch: "theirs"
+def get_smld_loss_fn(vesde, train, reduce_mean=False): return lambda model, batch: "theirs"
+def get_ddpm_loss_fn(vpsde, train, reduce_mean=True): return lambda model, batch: "theirs"
+def get_step_fn(sde, train, continuous=False):
+    if continuous:
+        return get_sde_loss_fn(sde, train)
+    return get_smld_loss_fn(sde, train) if isinstance(sde, VESDE) else get_ddpm_loss_fn(sde, train)
+""",
+    "later.py": "from sde_lib import VESDE as exploding\n",
+    "mine.py": """
+import sampling
+@sampling.register_predictor(name="still")
+class Still(sampling.Predictor):
+    def update_fn(self, x, t): return x, x
+""",
+}
+CHECKED_OUT = (
+    *("models", "losses", "runners", "later", "mine"),
+    *("sde_lib", "sampling", "controllable_generation"),
+)
 LADDER = [1.0, 0.1]
 X = torch.linspace(0, 1, 12).view(2, 6)
 
@@ -79,7 +146,7 @@ def checkout(tmp_path, monkeypatch):
 
     yield write
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("models", "losses", "runners", "later", "mine"):
+        if name.split(".")[0] in CHECKED_OUT:
             del sys.modules[name]
 
 
@@ -174,6 +241,105 @@ def test_ncsn_is_replaced_in_its_runners(checkout):
     assert losses.dsm(None, X) == "theirs"
 
 
+def denoiser(x, sigma):
+    return -x / (1 + sigma.view(-1, 1) ** 2)
+
+
+@pytest.fixture
+def predictors():
+    """What is registered with this package in a test is forgotten at its end."""
+    before = dict(score_sde.registry._PREDICTORS)
+    yield
+    score_sde.registry._PREDICTORS.clear()
+    score_sde.registry._PREDICTORS.update(before)
+
+
+def sampled(sampling, sde, method="pc", predictor="reverse_diffusion"):
+    config = {"method": method, "predictor": predictor}
+    torch.manual_seed(0)
+    return sampling.get_sampling_fn(config, sde, tuple(X.shape), lambda x: x, 1e-5)(denoiser)
+
+
+def test_score_sde_is_replaced_where_it_is_defined_and_imported(checkout):
+    checkout(SCORE_SDE)
+    sampling, losses, sde_lib = map(importlib.import_module, ("sampling", "losses", "sde_lib"))
+    old = sde_lib.VESDE(N=5)
+    assert sampled(sampling, old) == "theirs"
+    done = fl.patch("score_sde", norm="sample")
+    torch.manual_seed(0)
+    sde = score_sde.VESDE(N=5)
+    expected, calls = score_sde.get_pc_sampler(
+        sde, X.shape, "reverse_diffusion", "langevin", lambda x: x, 0.16, continuous=True, eps=1e-5, device="cpu",
+        norm="sample",
+    )(denoiser)  # fmt: skip
+    assert calls == 10
+    found, calls = sampled(sampling, sde_lib.VESDE(N=5))
+    assert torch.equal(found, expected)
+    assert calls == 10
+    found, _ = sampled(sampling, importlib.import_module("later").exploding(N=5))
+    assert torch.equal(found, expected)
+    for sde, continuous in ((sde_lib.VESDE(), True), (sde_lib.VESDE(), False), (sde_lib.VPSDE(), False)):
+        loss = losses.get_step_fn(sde, train=True, continuous=continuous)(lambda x, labels: 0 * x, X)
+        assert loss.shape == ()
+    with pytest.raises(TypeError, match=r"got VESDE of sde_lib; .* made anew"):
+        sampled(sampling, old)
+    with pytest.raises(NotImplementedError, match=r"reverse\(\) .* undo\(\)"):
+        sampled(sampling, sde_lib.VESDE(), method="ode")
+    said = str(done)
+    for line in (
+        "sde_lib.VESDE -> fastlangevin.compat.score_sde.sde.VESDE",
+        "losses.VPSDE -> fastlangevin.compat.score_sde.sde.VPSDE",
+        "sampling.get_score_fn -> fastlangevin.compat.score_sde.scores.get_score_fn",
+        "controllable_generation.get_pc_inpainter -> fastlangevin.compat.score_sde.controllable.get_pc_inpainter",
+    ):
+        assert line in said
+    assert "sde_lib.subVPSDE" in done.missing
+    assert "sampling.EulerMaruyamaPredictor" in done.missing
+    with pytest.raises(ValueError, match=r"this package's already; undo\(\)"):
+        fl.patch("score_sde")
+    done.undo()
+    assert sampled(sampling, old) == sampled(sampling, old, method="ode") == "theirs"
+    assert losses.get_step_fn(old, train=True)(None, X) == "theirs"
+    for where in (sde_lib, losses, sys.modules["models.utils"]):
+        assert type(old) is where.VESDE
+    assert type(old) is sys.modules["later"].exploding
+    assert score_sde.VESDE is score_sde.sde.VESDE is not sde_lib.VESDE
+
+
+def test_a_class_that_was_replaced_is_ours_but_for_its_identity(checkout):
+    checkout(SCORE_SDE)
+    sde_lib, sampling = map(importlib.import_module, ("sde_lib", "sampling"))
+    with fl.patch("score_sde"):
+        made = sde_lib.VESDE(0.1, 1.0, N=7)
+        assert type(made) is score_sde.VESDE
+        assert made.N == 7
+        for each in (made, score_sde.VESDE()):
+            assert isinstance(each, sde_lib.VESDE)
+            assert isinstance(each, sde_lib.SDE)
+            assert not isinstance(each, sde_lib.VPSDE)
+        found = sampling.get_predictor("reverse_diffusion")
+        assert found is score_sde.ReverseDiffusionPredictor
+        assert issubclass(found, sampling.ReverseDiffusionPredictor)
+        assert issubclass(found, sampling.Predictor)
+        assert not issubclass(found, sampling.Corrector)
+
+
+def test_predictors_of_your_own_are_registered_after_the_patch(checkout, predictors):
+    checkout(SCORE_SDE)
+    sampling, sde_lib = map(importlib.import_module, ("sampling", "sde_lib"))
+    with fl.patch("score_sde"):
+        with pytest.raises(ValueError, match="registered predictor"):
+            sampled(sampling, sde_lib.VESDE(N=3), predictor="still")
+        mine = importlib.import_module("mine").Still
+        made = mine(sde_lib.VESDE(), lambda x, t: x)
+        assert type(made) is mine
+        assert isinstance(made, sampling.Predictor)
+        assert not isinstance(sampling.get_predictor("none")(sde_lib.VESDE(), None), mine)
+        samples, calls = sampled(sampling, sde_lib.VESDE(N=3), predictor="still")
+        assert samples.shape == X.shape
+        assert calls == 3
+
+
 def test_modules_of_another_layout_are_named(checkout):
     checkout({"mine.py": V2["models/__init__.py"] + V2["losses/dsm.py"]})
     for place in ("mine", importlib.import_module("mine")):
@@ -191,12 +357,16 @@ def test_modules_of_another_layout_are_named(checkout):
 
 
 def test_what_cannot_be_patched_is_said(checkout):
-    with pytest.raises(ValueError, match="name must be one of ncsn, ncsnv2, got 'edm'"):
+    with pytest.raises(ValueError, match="name must be one of ncsn, ncsnv2, score_sde, got 'edm'"):
         fl.patch("edm")
     with pytest.raises(ImportError, match=r"no checkout of ncsnv2.*models: ModuleNotFoundError.*sys\.path"):
         fl.patch("ncsnv2")
     with pytest.raises(ImportError, match=r"no checkout of ncsn .*runners"):
         fl.patch("ncsn")
+    with pytest.raises(ImportError, match=r"no checkout of score_sde.*sde_lib: ModuleNotFoundError"):
+        fl.patch("score_sde")
+    with pytest.raises(TypeError, match=r"keep_every=; they take dtype, generator, norm, progress, strict"):
+        fl.patch("score_sde", keep_every=1)
     with pytest.raises(ImportError, match="none of its functions is in math"):
         fl.patch("ncsnv2", "math")
     with pytest.raises(TypeError, match=r"keep=.*keep_every"):

@@ -5,7 +5,7 @@ module                  stands in for
 ======================  ====================================================================================
 ``compat.diffusers``    diffusers: schedulers for annealed Langevin dynamics and the variance exploding SDE
 ``compat.score_sde``    score_sde(_pytorch): the SDEs, predictors and correctors, the predictor-corrector
-                        sampler, inpainting, colouring, the losses
+                        sampler, inpainting, colouring, the losses, with ``fastlangevin.patch("score_sde")``
 ``compat.k_diffusion``  k-diffusion: ``noise_sampler`` for its samplers, and ``sample_euler_ancestral``
 ``compat.ncsn``         ermongroup/ncsn: samplers and objectives, with ``fastlangevin.patch("ncsn")``
 ``compat.ncsnv2``       ermongroup/ncsnv2: samplers and the objective, with ``fastlangevin.patch("ncsnv2")``

@@ -25,7 +25,7 @@ class CodeBase:
     """What is replaced in a code base, and where it is defined there.
 
     Attributes:
-        functions: by the name of the module that defines them, ours for each name.
+        functions: by the name of the module that defines them, ours for each name; classes too.
         methods: by the name of a class, ours for each name; they take no ``self``.
         classes_in: modules and packages in which the classes are looked for.
     """
@@ -70,7 +70,35 @@ def _ncsnv2() -> CodeBase:
     )
 
 
-CODE_BASES: dict[str, Callable[[], CodeBase]] = {"ncsn": _ncsn, "ncsnv2": _ncsnv2}
+def _score_sde() -> CodeBase:
+    from fastlangevin.compat import score_sde
+
+    defined = {
+        "sde_lib": ("SDE", "VESDE", "VPSDE", "subVPSDE"),
+        "sampling": (
+            "Predictor",
+            "EulerMaruyamaPredictor",
+            "ReverseDiffusionPredictor",
+            "AncestralSamplingPredictor",
+            "NonePredictor",
+            "Corrector",
+            "LangevinCorrector",
+            "AnnealedLangevinDynamics",
+            "NoneCorrector",
+            "register_predictor",
+            "register_corrector",
+            "get_predictor",
+            "get_corrector",
+            "get_pc_sampler",
+        ),
+        "controllable_generation": ("get_pc_inpainter", "get_pc_colorizer"),
+        "losses": ("get_sde_loss_fn", "get_smld_loss_fn", "get_ddpm_loss_fn"),
+        "models.utils": ("get_model_fn", "get_score_fn"),
+    }
+    return CodeBase({module: {name: getattr(score_sde, name) for name in names} for module, names in defined.items()})
+
+
+CODE_BASES: dict[str, Callable[[], CodeBase]] = {"ncsn": _ncsn, "ncsnv2": _ncsnv2, "score_sde": _score_sde}
 """What makes the :class:`CodeBase` of a name, when it is asked for."""
 
 
@@ -152,6 +180,11 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
     - ``"ncsn"``: the methods of ``AnnealRunner``, ``BaselineRunner`` and ``ToyRunner``, found in ``runners``, all of
       whose modules are imported, and the functions of ``losses.dsm``. Those of ``losses.sliced_sm`` stay: ours return
       the loss without its parts.
+    - ``"score_sde"``, the PyTorch one: the diffusions of ``sde_lib``; predictors, correctors, their registries and the
+      sampler of ``sampling``; ``controllable_generation``; the losses of ``losses``; the scores of ``models.utils``.
+      Diffusions that were made before are refused: make them anew. Predictors and correctors of your own are to be
+      registered afterwards. The ODE sampler and likelihoods stay, and need the checkout's own diffusions: ``undo()``
+      for them.
 
     Lists of states stay on the device, in full they can be more than it holds: ``patch("ncsnv2", keep_every=100)``.
 
@@ -197,7 +230,10 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
 
 
 def _check_options(name: str, base: CodeBase, options: Mapping[str, Any]) -> None:
-    taken = {option for function in base.ours() for option in _keywords(function)}
+    functions = [each for each in base.ours() if not isinstance(each, type)]
+    taken = {option for function in functions for option in _keywords(function)} - {
+        *inspect.signature(patch).parameters
+    }
     for option in options:
         if option in NOT_FOR_ALL_CALLS:
             raise TypeError(
@@ -298,8 +334,38 @@ def _refuse_ours(before: Any) -> None:
         raise ValueError(f"{wrapped.__name__} is this package's already; undo() the earlier patch first")
 
 
+class _StandIn:
+    """An object in the place of a class: what is made of it, what inherits from it and what is asked of it is ours.
+
+    Not a class itself: a subclass of an abstract class that answered for it would be asked by it in turn.
+    """
+
+    def __init__(self, ours: type[Any]) -> None:
+        functools.update_wrapper(self, ours, updated=())
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self.__wrapped__(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["__wrapped__"], name)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type[Any]]:
+        return (self.__wrapped__,)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self.__wrapped__)
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self.__wrapped__)
+
+
 def _replacement(ours: Function, options: Mapping[str, Any], *, bound: bool) -> Function:
-    """A function of its own, so that undoing finds it and never ours; ``bound`` takes a ``self`` first."""
+    """A function of its own, so that undoing finds it and never ours; ``bound`` takes a ``self`` first.
+
+    A stand-in for a class, likewise.
+    """
+    if isinstance(ours, type):
+        return _StandIn(ours)
     mine = {option: value for option, value in options.items() if option in _keywords(ours)}
 
     @functools.wraps(ours)

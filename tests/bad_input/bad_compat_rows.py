@@ -26,6 +26,18 @@ def _every(name: str, bad: Any, error: type[Exception], *says: str, good: Any = 
 
 
 COMPAT = [
+    _row("unknown", "patch", {"name": "edm"}, ValueError, "name", "ncsn, ncsnv2, score_sde", "'edm'"),
+    _row("nothing there", "patch", {"module": "math"}, ImportError, "none of its functions is in math", "sys.path"),
+    _row("other's option", "patch", {"keep_every": 2}, TypeError, "keep_every=", "norm", good={"norm": "sample"}),
+    _row("one seed", "patch", {"seed": 0}, TypeError, "seed=", "repeat", good={"generator": torch.Generator()}),
+    _row(
+        "patched already",
+        "patch",
+        {"module": score_sde},
+        ValueError,
+        "this package's already",
+        "undo()",
+    ),
     _row("order", "score_sde.VESDE", {"sigma_min": 50, "sigma_max": 0.01}, ValueError, "sigma_max", "sigma_min"),
     _row("zero", "score_sde.VESDE", {"sigma_min": 0.0}, ValueError, "sigma_min", "above zero", good={"sigma_min": 0.1}),
     _row("one level", "score_sde.VESDE", {"N": 1}, ValueError, "N", "from 2", good={"N": 2}),

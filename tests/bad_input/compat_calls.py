@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
+import fastlangevin as fl
 from fastlangevin.compat import k_diffusion, score_sde
 
 SIGMAS = [1.0, 0.5, 0.0]
@@ -57,7 +61,20 @@ def _loss_call(getter: Callable[..., Any]) -> Callable[..., Any]:
     return _sampled(lambda **k: lambda **rest: getter(**k)(**rest), "model", "batch", "seed")
 
 
+def checkout() -> ModuleType:
+    """A module with a function of score_sde's."""
+    module = ModuleType("sampling")
+    vars(module)["get_pc_sampler"] = lambda *arguments: None
+    return module
+
+
+def _patched(name: str, module: Any, **options: Any) -> int:
+    with mock.patch.dict(sys.modules, {"sampling": module}), fl.patch(name, module, **options) as done:
+        return len(done.replaced)
+
+
 COMPAT_CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], dict[str, Any]]]] = {
+    "patch": (_patched, lambda folder: {"name": "score_sde", "module": checkout()}),
     "score_sde.VESDE": (score_sde.VESDE, _with()),
     "score_sde.VPSDE": (score_sde.VPSDE, _with()),
     "score_sde.subVPSDE": (score_sde.subVPSDE, _with()),

@@ -2,8 +2,9 @@
 
 ``VESDE``, ``VPSDE``, ``subVPSDE``; the registries of predictors (``euler_maruyama``, ``reverse_diffusion``,
 ``ancestral_sampling``, ``none``) and correctors (``langevin``, ``ald``, ``none``); ``get_pc_sampler``,
-``get_pc_inpainter``, ``get_pc_colorizer``; ``get_score_fn``; the losses. Not here: the ODE sampler, likelihoods,
-``reverse`` of a diffusion, configurations, checkpoints (:mod:`fastlangevin.published` reads them).
+``get_pc_inpainter``, ``get_pc_colorizer``; ``get_score_fn``; the losses. ``fastlangevin.patch("score_sde")`` puts them
+into a checkout of the PyTorch one. Not here: the ODE sampler, likelihoods, ``reverse`` of a diffusion, configurations,
+checkpoints (:mod:`fastlangevin.published` reads them).
 
 Deviations, by name:
 

@@ -68,7 +68,7 @@ class ReverseDiffusionPredictor(Predictor):
     """``rules.ve_reverse_diffusion``, ``rules.vp_reverse_diffusion``; for sub-VP, Euler-Maruyama."""
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        table = self.sde.reverse
+        table = self.sde.reversed_steps
         c, a, b = self.sde.euler(t) if table is None else table.at(self.sde.place(t))
         return self._update(x, t, c, a, b)
 

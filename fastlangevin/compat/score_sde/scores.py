@@ -18,7 +18,10 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 def check_sde(sde: object) -> SDE:
     if not isinstance(sde, SDE):
-        raise TypeError(f"sde must be a VESDE, VPSDE or subVPSDE of this module, got {type(sde).__name__}")
+        raise TypeError(
+            f"sde must be a VESDE, VPSDE or subVPSDE of fastlangevin.compat.score_sde, got {type(sde).__qualname__} of "
+            f"{type(sde).__module__}; one that was made before fastlangevin.patch() must be made anew"
+        )
     return sde
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class SDE(ABC):
     T = 1.0
     scale_of_prior = 1.0
     # One rule for each place, for reverse diffusion and ancestral sampling; None where only Euler steps are defined.
-    reverse: Places | None = None
+    reversed_steps: Places | None = None
     ancestral: Places | None = None
     # 1 - beta_i, the correctors' alpha; None where it is 1.
     alphas_by_place: Places | None = None
@@ -116,10 +117,21 @@ class SDE(ABC):
 
     def discretize(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """f ``(B, ...)`` and G ``(B,)`` of a forward step x + f + G z from the place of ``t``."""
-        c, _, b = self.euler(t) if self.reverse is None else self.reverse.at(self.place(t))
+        c, _, b = self.euler(t) if self.reversed_steps is None else self.reversed_steps.at(self.place(t))
         # The reverse step is x - f(x) + ...: its factor of the state is 1 less the forward drift's, in Euler steps 1
         # less f/N as well.
         return per_sample(1 - c, x) * x, b.to(t.dtype)
+
+    def reverse(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Not here: the ODE sampler and likelihoods, which take the reverse diffusion, keep the checkout's own.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "reverse() is not in fastlangevin.compat.score_sde; for the ODE sampler and likelihoods make the diffusion "
+            "from the code base itself, before fastlangevin.patch() or after its undo()"
+        )
 
     def prior_sampling(
         self,
@@ -164,7 +176,7 @@ class VESDE(SDE):
         self.scale_of_prior = self.sigma_max
         self.ladder = geometric_sigmas(self.sigma_max, self.sigma_min, self.N)
         self.discrete_sigmas = self.ladder.flip(0).float()
-        self.reverse = ascending(rules.ve_reverse_diffusion(self.ladder))
+        self.reversed_steps = ascending(rules.ve_reverse_diffusion(self.ladder))
         self.ancestral = ascending(rules.ve_ancestral(self.ladder))
         self.euler_at_T = rules.ve_euler_maruyama(self.ladder)[0]
 
@@ -220,7 +232,7 @@ class VPSDE(_BetaSDE):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20, N: int = 1000) -> None:
         super().__init__(beta_min, beta_max, N)
         betas = self.schedule.betas()
-        self.reverse = ascending(rules.vp_reverse_diffusion(betas))
+        self.reversed_steps = ascending(rules.vp_reverse_diffusion(betas))
         self.ancestral = ascending(rules.vp_ancestral(betas))
         self.euler_at_T = rules.vp_euler_maruyama(self.schedule)[0]
         # Of the noise after i single steps, for networks whose label is the place.
