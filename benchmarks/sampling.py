@@ -4,7 +4,7 @@
     python -m benchmarks.sampling --device cuda         a GPU
     python -m benchmarks.sampling --json results.json   also keep the numbers
 
-Providers, all with the same score function, which is timed alone as well:
+Sizes are samples of 3x32x32. Providers, all with the same score function, which is timed alone as well:
     published       as NCSNv2 writes it, with its norms at every step (and without its copies to the host)
     eager           x + a*score + b*torch.randn_like(x)
     eager in place  the same by add_ and normal_
@@ -16,22 +16,19 @@ No time is printed for a provider whose samples have another standard deviation 
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import fastlangevin as fl
-from benchmarks.timing import interleaved, machine
+from benchmarks.command import command
+from benchmarks.harness import Benchmark, Trial
 from fastlangevin import rules
 
-SHAPE = (128, 3, 32, 32)
+STEPS = 100  # at each of the 10 levels
 SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
 SPREAD = 0.5  # of the data, around 0
 STEP_LR = 2e-5
@@ -39,10 +36,10 @@ STEP_LR = 2e-5
 Provider = Callable[[], Tensor]
 
 
-def providers(shape: tuple[int, ...], steps: int, device: torch.device) -> dict[str, Provider]:
-    variances = (SIGMAS**2 + SPREAD**2).to(device, torch.float32)
+def providers(shape: tuple[int, ...], steps: int, dtype: torch.dtype, device: torch.device) -> dict[str, Provider]:
+    variances = (SIGMAS**2 + SPREAD**2).to(device, dtype)
     last = float(SIGMAS[-1])
-    start = fl.rand(shape, seed=0, device=device)
+    start = fl.rand(shape, seed=0, dtype=dtype, device=device)
 
     def score(x: Tensor, labels: Tensor) -> Tensor:
         return x / -variances[labels].view(-1, *[1] * (x.ndim - 1))
@@ -118,56 +115,33 @@ def wrong(name: str, samples: Tensor, steps: int) -> str | None:
     )
 
 
-def table(case: dict[str, Any]) -> str:
-    rows = case["providers"]
-    lines = [f"\n{case['shape']}, {case['updates']} updates, {case['threads']} thread(s)"]
-    lines.append(f"{'provider':16} {'median':>10} {'quartiles':>21} {'us/update':>10} {'it / fused':>11}")
-    for name, row in rows.items():
-        ratio = row["median"] / rows["fused"]["median"] if "fused" in rows else float("nan")
-        lines.append(
-            f"{name:16} {row['median']:9.3f}s {row['lower']:9.3f} ..{row['upper']:9.3f} "
-            f"{row['median'] / case['updates'] * 1e6:10.1f} {ratio:10.2f}x"
-        )
-    lines += [f"{name:16} not timed: {why}" for name, why in case["failures"].items()]
-    return "\n".join(lines)
+def trial(kind: str, batch: int, dtype: torch.dtype, device: torch.device) -> Trial:
+    calls = providers((batch, 3, 32, 32), STEPS, dtype, device)
+    updates = STEPS * len(SIGMAS)
+    return Trial(
+        f"{updates:,} updates of {batch} x 3 x 32 x 32",
+        dict(calls),
+        lambda name: wrong(name, calls[name](), STEPS),
+        base="fused",
+        updates=updates,
+        rounds=9,
+    )
 
 
-def measure(shape: tuple[int, ...], steps: int, device: torch.device, budget: float) -> dict[str, Any]:
-    calls = providers(shape, steps, device)
-    failures = {}
-    for name in list(calls):
-        why = wrong(name, calls[name](), steps)
-        if why:
-            failures[name] = why
-            del calls[name]
-    rows = interleaved(calls, device, rounds=9, budget=budget)
-    return {"shape": list(shape), "updates": steps * len(SIGMAS), "providers": rows, "failures": failures}
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--shape", type=int, nargs="+", default=list(SHAPE), help="of the samples, the batch first")
-    parser.add_argument("--steps", type=int, default=100, help="updates at each of the 10 levels")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of measuring")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.sampling: error: there is no CUDA device here", file=sys.stderr)
-        return 2
-    device = torch.device(options.device)
-    if options.device == "cpu":
-        torch.set_num_threads(options.threads)
-    case = measure(tuple(options.shape), options.steps, device, options.budget)
-    case["threads"] = options.threads if options.device == "cpu" else 1
-    print(table(case))
-    if options.json:
-        record = {"benchmark": "sampling", "machine": machine(device), "cases": [case]}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if case["failures"] else 0
-
+BENCHMARK = Benchmark(
+    "sampling",
+    __doc__,
+    sizes={"cpu": (128,), "cuda": (1, 128)},
+    trial=trial,
+    providers=("published", "eager", "eager in place", "fused", "score"),
+    labels={
+        "published": "published code (NCSNv2), with its norms at every step",
+        "eager": "`x + a*score + b*torch.randn_like(x)`",
+        "eager in place": "`x.add_(score, alpha=a).add_(noise.normal_(), alpha=b)`",
+        "fused": "`fl.annealed_langevin`",
+        "score": "the score function alone",
+    },
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(BENCHMARK))

@@ -22,50 +22,42 @@ variance of the update.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import fastlangevin as fl
-from benchmarks.timing import interleaved, machine
+from benchmarks.command import command
+from benchmarks.harness import Benchmark, Trial
+from benchmarks.inputs import Inputs, image_shape
 
 A, B = 0.02, 0.2
-SIZES = {"cpu": (8, 128 * 3 * 32 * 32, 2**24), "cuda": (8, 128 * 3 * 32 * 32, 2**24, 2**28)}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-GATE_ELEMENTS = 2**16
+GATE_ELEMENTS = 3072 * 21
+
+Operands = tuple[Tensor, Tensor, Tensor]
 
 
-def shape_of(elements: int) -> tuple[int, ...]:
-    """Images where there is room for some, else one row for each of two samples."""
-    return (elements // 3072, 3, 32, 32) if elements % 3072 == 0 else (2, elements // 2)
+def operands(elements: int, dtype: torch.dtype, device: torch.device) -> Callable[[int], Operands]:
+    """x, the score and a place for the result."""
+    shape = image_shape(elements)
 
-
-def providers(elements: int, dtype: torch.dtype, device: torch.device, sets: int) -> dict[str, Callable[[], Tensor]]:
-    """The calls; each takes the next of ``sets`` input sets, together larger than the cache."""
-    shape = shape_of(elements)
-    inputs = [
-        (
+    def make(index: int) -> Operands:
+        return (
             fl.randn(shape, seed=1, draw=2 * index, dtype=dtype, device=device),
             fl.randn(shape, seed=1, draw=2 * index + 1, dtype=dtype, device=device),
             torch.empty(shape, dtype=dtype, device=device),
         )
-        for index in range(sets)
-    ]
-    turn = {"at": 0}
+
+    return make
+
+
+def providers(inputs: Inputs[Operands], device: torch.device) -> dict[str, Callable[[], Tensor]]:
     a, b = torch.tensor(A, device=device), torch.tensor(B, device=device)
 
-    def next_set() -> tuple[Tensor, Tensor, Tensor]:
-        turn["at"] = (turn["at"] + 1) % sets
-        return inputs[turn["at"]]
-
     def published() -> Tensor:
-        x, score, _ = next_set()
+        x, score, _ = inputs.take()
         noise = torch.randn_like(x)
         score_norm = score.view(len(x), -1).norm(dim=-1).mean()
         noise_norm = noise.view(len(x), -1).norm(dim=-1).mean()
@@ -76,11 +68,11 @@ def providers(elements: int, dtype: torch.dtype, device: torch.device, sets: int
         return x
 
     def eager() -> Tensor:
-        x, score, _ = next_set()
+        x, score, _ = inputs.take()
         return x + A * score + B * torch.randn_like(x)
 
     def eager_in_place() -> Tensor:
-        x, score, noise = next_set()
+        x, score, noise = inputs.take()
         return x.add_(score, alpha=A).add_(noise.normal_(), alpha=B)
 
     def expression(x: Tensor, score: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -89,27 +81,27 @@ def providers(elements: int, dtype: torch.dtype, device: torch.device, sets: int
     compiled = torch.compile(expression, fullgraph=True, dynamic=False)
 
     def compiled_call() -> Tensor:
-        x, score, _ = next_set()
+        x, score, _ = inputs.take()
         return compiled(x, score, a, b)
 
     def fused() -> Tensor:
-        x, score, _ = next_set()
+        x, score, _ = inputs.take()
         return fl.step(x, score, a=A, b=B, seed=7, draw=3)
 
     def fused_out() -> Tensor:
-        x, score, out = next_set()
+        x, score, out = inputs.take()
         return fl.step(x, score, a=A, b=B, seed=7, draw=3, out=out)
 
     def fused_in_place() -> Tensor:
-        x, score, _ = next_set()
+        x, score, _ = inputs.take()
         return fl.step_(x, score, a=A, b=B, seed=7, draw=3)
 
     def add() -> Tensor:
-        x, score, out = next_set()
+        x, score, out = inputs.take()
         return torch.add(x, score, out=out)
 
     def copy() -> Tensor:
-        x, _, out = next_set()
+        x, _, out = inputs.take()
         return out.copy_(x)
 
     return {
@@ -125,13 +117,11 @@ def providers(elements: int, dtype: torch.dtype, device: torch.device, sets: int
     }
 
 
-def passes(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
+def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
     """None where a provider computes the update on a small input, else what is wrong with it."""
-    call = providers(GATE_ELEMENTS, dtype, device, 1)[name]
-    shape = shape_of(GATE_ELEMENTS)
-    x = fl.randn(shape, seed=1, draw=0, dtype=dtype, device=device)
-    score = fl.randn(shape, seed=1, draw=1, dtype=dtype, device=device)
-    y = call()
+    make = operands(GATE_ELEMENTS, dtype, device)
+    x, score, _ = make(0)
+    y = providers(Inputs(GATE_ELEMENTS, make, 1), device)[name]()
     if name == "copy":
         return None if torch.equal(y, x) else "is not a copy"
     if name == "add":
@@ -148,77 +138,51 @@ def passes(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
     return None
 
 
-def measure(elements: int, dtype: torch.dtype, device: torch.device, budget: float) -> dict[str, Any]:
-    size = torch.empty(0, dtype=dtype).element_size()
-    # Input sets together larger than any cache here, but at most 8 and at most 2^26 elements each way.
-    sets = max(1, min(8, 2**26 // max(elements, 1)))
-    calls = providers(elements, dtype, device, sets)
-    failures = {}
-    for name in list(calls):
-        try:
-            wrong = passes(name, dtype, device)
-            calls[name]()
-        except Exception as error:
-            wrong = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-        if wrong:
-            failures[name] = wrong
-            del calls[name]
-    result = interleaved(calls, device, budget=budget)
-    for name, row in result.items():
-        touched = (2 if name == "copy" else 3) * size * elements
-        row["ns_per_element"] = row["median"] / elements * 1e9
-        row["GB_per_s"] = touched / row["median"] / 1e9
-    return {"elements": elements, "dtype": str(dtype), "providers": result, "failures": failures}
+def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) -> Trial:
+    inputs = Inputs(elements, operands(elements, dtype, device))
+    size = elements * inputs.sets[0][0].element_size()
+    calls = providers(inputs, device)
+    return Trial(
+        f"update of {elements:,} elements",
+        calls,
+        lambda name: wrong(name, dtype, device),
+        base="fused out=",
+        elements=elements,
+        touched={name: (2 if name == "copy" else 3) * size for name in calls},
+    )
 
 
-def table(case: dict[str, Any]) -> str:
-    rows = case["providers"]
-    lines = [
-        f"\n{case['elements']:,} elements, {case['dtype']}, {case['threads']} thread(s)",
-        f"{'provider':16} {'median':>11} {'quartiles':>23} {'ns/element':>11} {'GB/s':>8} {'of copy':>8} "
-        f"{'/ fused out=':>14}",
-    ]
-    for name, row in rows.items():
-        share = row["GB_per_s"] / rows["copy"]["GB_per_s"] if "copy" in rows else float("nan")
-        ratio = row["median"] / rows["fused out="]["median"] if "fused out=" in rows else float("nan")
-        lines.append(
-            f"{name:16} {row['median'] * 1e6:9.1f}us {row['lower'] * 1e6:10.1f} ..{row['upper'] * 1e6:10.1f} "
-            f"{row['ns_per_element']:11.3f} {row['GB_per_s']:8.1f} {share:8.1%} {ratio:13.2f}x"
-        )
-    lines += [f"{name:16} not timed: {why}" for name, why in case["failures"].items()]
-    return "\n".join(lines)
+PROVIDERS = (
+    "published",
+    "eager",
+    "eager in place",
+    "torch.compile",
+    "fused",
+    "fused out=",
+    "fused in place",
+    "add",
+    "copy",
+)
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--sizes", type=int, nargs="+", help="elements; the device's standard sizes by default")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=list(DTYPES))
-    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="CPU threads")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds for each case")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.step: error: there is no CUDA device here", file=sys.stderr)
-        return 2
-    device = torch.device(options.device)
-    cases = []
-    for threads in options.threads if options.device == "cpu" else [1]:
-        if options.device == "cpu":
-            torch.set_num_threads(threads)
-        for dtype in options.dtypes:
-            for elements in options.sizes or SIZES[options.device]:
-                torch.compiler.reset()
-                case = measure(elements, DTYPES[dtype], device, options.budget)
-                case["threads"] = threads
-                cases.append(case)
-                print(table(case), flush=True)
-    if options.json:
-        record = {"benchmark": "step", "a": A, "b": B, "machine": machine(device), "cases": cases}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if any(case["failures"] for case in cases) else 0
-
+BENCHMARK = Benchmark(
+    "step",
+    __doc__,
+    sizes={"cpu": (8, 3072, 128 * 3072, 2**24), "cuda": (8, 3072, 128 * 3072, 2**24, 2**28)},
+    trial=trial,
+    providers=PROVIDERS,
+    threads=(2, 1),
+    labels={
+        "published": "published code (NCSNv2), with its norms at every step",
+        "eager": "`x + a*score + b*torch.randn_like(x)`",
+        "eager in place": "`x.add_(score, alpha=a).add_(noise.normal_(), alpha=b)`",
+        "torch.compile": "`torch.compile` of the expression",
+        "fused": "`fl.step(x, score, ...)`, a new tensor",
+        "fused out=": "`fl.step(x, score, ..., out=y)`",
+        "fused in place": "`fl.step_(x, score, ...)`",
+        "add": "`torch.add(x, score, out=y)`: the same bytes, no noise",
+        "copy": "`y.copy_(x)`",
+    },
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(BENCHMARK))

@@ -84,7 +84,7 @@ def test_a_chain_goes_on_from_any_point_with_the_same_bits(name):
 def test_the_benchmark_of_the_loop_refuses_another_law():
     torch.manual_seed(0)
     shape, steps = (64, 3, 8, 8), 3
-    calls = sampling.providers(shape, steps, torch.device("cpu"))
+    calls = sampling.providers(shape, steps, torch.float32, torch.device("cpu"))
     for name, call in calls.items():
         samples = call()
         assert sampling.wrong(name, samples, steps) is None

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import fastlangevin as fl
-from benchmarks import network
+from benchmarks import operations
+from benchmarks.unfused import eager_norm, published_norm, unfused
 from fastlangevin.models import NCSN, NCSNConfig, NCSNv2, NCSNv2Config, for_sampling, packing
 
 LADDER = fl.geometric_sigmas(1.0, 0.01, 10)
@@ -99,7 +100,7 @@ def test_bad_arguments_are_named(options, raised, message):
 
 
 def test_the_operations_of_a_forward_pass():
-    found = network.counts()
+    found = operations.counts()
     for name, least, most in (("ncsn", 1000, 260), ("ncsnv2", 380, 160)):
         assert found[name]["published"] > least
         assert found[name]["fused"] <= most
@@ -114,8 +115,8 @@ def test_the_networks_that_are_compared_are_one(name):
     net = kind(LADDER, config(width=8))
     with torch.no_grad():
         want = net(X, LABELS)
-        for function in (network.published_norm, network.eager_norm):
-            assert error(network.unfused(net, function)(X, LABELS), want) < 1e-5
+        for function in (published_norm, eager_norm):
+            assert error(unfused(net, function)(X, LABELS), want) < 1e-5
 
 
 def test_convolutions_are_packed_and_where_they_cannot_be_they_stay():

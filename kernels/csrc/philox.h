@@ -88,7 +88,7 @@ FL_INLINE void generate_words(const Stream& s, W counter, int64_t groups, uint32
 //
 // Words first, then values from them: two loops short enough for a processor to have several turns of in flight. On
 // Zen 3 that takes 1.27 ns a normal against 1.42 in one loop; two groups a turn (1.27), or that in one loop (1.38), and
-// buffers of half the length (1.26) change nothing more.
+// buffers of half the length (1.26) change nothing more. On Zen 4 with AVX-512 two groups a turn take 0.82 for 0.84.
 template <class Values, class Sink>
 FL_INLINE void generate(const Stream& s, uint32_t block, int64_t groups, const Sink& sink) {
     constexpr int64_t kRun = kChunk / kGroup;

@@ -1,0 +1,84 @@
+"""The standard networks without fused operations: norms, sums and activations as operations of PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastlangevin import reference
+from fastlangevin.models import refinenet
+from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
+
+__all__ = ["eager_norm", "published_norm", "unfused"]
+
+
+def published_norm(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool) -> Tensor:
+    """InstanceNorm++ operation by operation."""
+    means = x.mean((2, 3))
+    centre = means.mean(1, keepdim=True)
+    variance = means.var(1, keepdim=True)
+    means = (means - centre) / torch.sqrt(variance + 1e-5)
+    h = F.instance_norm(x)
+    gamma, alpha, beta = (each.view(-1, x.shape[1], 1, 1) for each in (gamma, alpha, beta))
+    h = h + means[..., None, None] * alpha
+    out = gamma * h + beta
+    return F.elu(out) if activation else out
+
+
+def eager_norm(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool) -> Tensor:
+    return reference.instance_norm(x, gamma, alpha, beta, activation=activation)[0]
+
+
+class Unfused(nn.Module):
+    """A norm of the standard networks by another function of plain PyTorch."""
+
+    def __init__(self, norm: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.norm = norm
+        self.function = function
+
+    def forward(self, x: Tensor, labels: Tensor, *, activation: bool = False) -> Tensor:
+        if isinstance(self.norm, ConditionalInstanceNormPlusPlus):
+            parameters = self.norm.embed(labels).chunk(3, dim=1)
+        else:
+            parameters = self.norm.gamma, self.norm.alpha, self.norm.beta
+        return self.function(x, *parameters, activation)
+
+
+def unfused(net: nn.Module, function: Callable[..., Tensor]) -> nn.Module:
+    """A copy of a network without fused operations, whose norms are computed by a function."""
+    net = copy.deepcopy(net)
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, (ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus)):
+                module.register_module(name, Unfused(child, function))
+    return Published(net)
+
+
+@contextlib.contextmanager
+def plain_activations() -> Iterator[None]:
+    """Sums and ELU between convolutions each an operation of PyTorch."""
+    fused = refinenet.add_elu
+    refinenet.add_elu = lambda *terms, keep=True: reference.add_elu(terms)
+    try:
+        yield
+    finally:
+        refinenet.add_elu = fused
+
+
+class Published(nn.Module):
+    """A network whose norms, sums and activations are operations of PyTorch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        with plain_activations():
+            out: Tensor = self.net(x, labels)
+            return out
