@@ -33,6 +33,7 @@ __all__ = [
     "elu",
     "instruction_sets",
     "load",
+    "location",
     "norm",
     "polar",
     "randn",
@@ -191,6 +192,11 @@ def load() -> ctypes.CDLL:
         _denoise = library.fl_denoise
         _norm = library.fl_norm
         return library
+
+
+def location() -> str:
+    """Where the library was loaded from."""
+    return str(load()._name)
 
 
 def _set_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: ``fastlangevin sample``, ``train``, ``convert`` and ``plan``."""
+"""The command line: ``fastlangevin sample``, ``train``, ``convert``, ``plan``, ``selftest`` and ``info``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def parser() -> argparse.ArgumentParser:
-    from fastlangevin.cli import convert, plan, sample, train
+    from fastlangevin.cli import convert, info, plan, sample, selftest, train
 
     top = argparse.ArgumentParser(
         prog="fastlangevin",
@@ -29,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
         ("train", train, "train a score network by denoising score matching"),
         ("convert", convert, "make a checkpoint of this package from a published one"),
         ("plan", plan, "choose a ladder, updates a level and a step size"),
+        ("selftest", selftest, "try the package's promises on this machine"),
+        ("info", info, "say what runs here, and why"),
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Help)
         module.add_arguments(command)
