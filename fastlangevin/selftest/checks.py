@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ EPSILON, STEPS = 0.004, 20
 def known_answers(device: torch.device) -> str:
     """The generator's words against its authors' answers."""
     for counter, key, answer in ANSWERS:
-        words = [torch.tensor([word], dtype=torch.int64, device=device) for word in (*counter, *key)]
-        got = tuple(int(word) for word in reference.philox(*words))
+        c0, c1, c2, c3, k0, k1 = torch.tensor([*counter, *key], dtype=torch.int64, device=device).unsqueeze(1)
+        got = tuple(int(word) for word in reference.philox(c0, c1, c2, c3, k0, k1))
         if got != answer:
             raise Failure(f"Philox of counter {counter}, key {key} is {got}, not {answer}")
     return f"{len(ANSWERS)} answers of Philox4x32-10"
@@ -122,7 +123,7 @@ def exact_law(device: torch.device) -> str:
 
 def resume(device: torch.device) -> str:
     """A chain stopped and gone on with, and a part of a batch alone, against the whole."""
-    settings = {"epsilon": EPSILON, "steps_per_level": 3, "seed": 2, "device": device}
+    settings: dict[str, Any] = {"epsilon": EPSILON, "steps_per_level": 3, "seed": 2, "device": device}
     whole = annealed_langevin(_score, SIGMAS, shape=(9, 33), **settings)
     for stop in (1, 7, 14):
         left = annealed_langevin(
@@ -133,8 +134,8 @@ def resume(device: torch.device) -> str:
             full_output=True,
             **settings,
         ).state
-        rest = {"epsilon": EPSILON, "steps_per_level": 3}
-        if not torch.equal(annealed_langevin(_score, SIGMAS, resume=left, **rest), whole):
+        again = annealed_langevin(_score, SIGMAS, resume=left, epsilon=EPSILON, steps_per_level=3)
+        if not torch.equal(again, whole):
             raise Failure(f"a chain that was stopped after {stop} updates ends with other bits")
     part = annealed_langevin(_score, SIGMAS, shape=(2, 33), sample_offset=5, **settings)
     if not torch.equal(part, whole[5:7]):

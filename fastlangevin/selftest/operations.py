@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ Operation = Callable[[str, torch.device], list[Tensor]]
 
 
 def _normals(impl: str, device: torch.device) -> list[Tensor]:
-    place = {"impl": impl, "device": device}
+    place: dict[str, Any] = {"impl": impl, "device": device}
     ids = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**56 - 1], device=device)
     return [
         randn((64, 3, 16, 16), seed=SEED, draw=0, **place),
