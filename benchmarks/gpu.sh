@@ -3,11 +3,11 @@
 #
 #   OUT=results bash benchmarks/gpu.sh
 #
-# Installs the tree without dependencies or build isolation into a folder of its own, runs the tests marked gpu (Triton
-# against the C++ implementation of the same machine, bit for bit), then the benchmarks of the update, of the objective
-# and of a network. Writes to OUT: gpu-tests.xml, step-gpu.json, dsm-gpu.json, network-gpu.json, step-cpu.json and the
-# logs. Each part has a time limit; all together stay within 9 minutes. The exit status is that of the first part that
-# failed.
+# Installs the tree without dependencies or build isolation into a folder of its own, tries the promises (selftest), runs
+# the tests marked gpu (Triton against the C++ implementation of the same machine, bit for bit), looks for races and bad
+# addresses in small launches where compute-sanitizer is installed, then runs the benchmark suite and makes its report.
+# Writes to OUT: gpu-tests.xml, a JSON for each benchmark, report.md with its pictures, and the logs. Each part has a
+# time limit; all together stay within 9 minutes. The exit status is that of the first part that failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${OUT:?set OUT to a folder for the results}"
@@ -28,10 +28,23 @@ part() {
 part install 60 python3 -m pip install --quiet --no-deps --no-build-isolation --no-index --target "$site" .
 # The installed tree first, so that what is tested is what was installed; benchmarks come from the checkout.
 export PYTHONPATH="$site" PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1
-part gpu-tests 180 python3 -m pytest -m gpu -q -W default -p no:cacheprovider --junitxml "$OUT/gpu-tests.xml" tests
+part selftest 30 python3 -m fastlangevin selftest
+part gpu-tests 150 python3 -m pytest -m gpu -q -W default -p no:cacheprovider --junitxml "$OUT/gpu-tests.xml" tests
+if command -v compute-sanitizer >/dev/null; then
+    part sanitizer 50 compute-sanitizer --error-exitcode 3 python3 -m fastlangevin selftest --device cuda
+fi
 export PYTHONPATH="$site:$PWD"
-part step-gpu 100 python3 -m benchmarks.step --device cuda --dtypes float32 bfloat16 --budget 6 --json "$OUT/step-gpu.json"
-part dsm-gpu 60 python3 -m benchmarks.dsm --device cuda --dtypes float32 bfloat16 --budget 6 --json "$OUT/dsm-gpu.json"
-part network-gpu 110 python3 -m benchmarks.network --device cuda --networks ncsn --budget 4 --json "$OUT/network-gpu.json"
-part step-cpu 30 python3 -m benchmarks.step --device cpu --threads 2 --sizes 8 16777216 --budget 6 --json "$OUT/step-cpu.json"
+suite() {
+    local limit=$1
+    shift
+    part "$1" "$limit" python3 -m benchmarks.suite "$1" --device cuda --out "$OUT" "${@:2}"
+}
+suite 60 step --dtypes float32 bfloat16 --budget 3
+suite 30 perturb --budget 2
+suite 30 dsm --budget 2
+suite 40 network --budget 3
+suite 35 sampling --sizes 128 --budget 4
+suite 35 replaying --budget 2
+part step-cpu 15 python3 -m benchmarks.step --threads 2 --sizes 8 16777216 --budget 4 --json "$OUT/step-cpu.json"
+part report 15 python3 -m benchmarks.report "$OUT"
 exit "$status"
