@@ -47,9 +47,13 @@ def adapt(
         raise TypeError(f"net must be callable as net(x, {takes}), got {type(net).__name__}")
     ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
 
+    tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
     def score(x: Tensor, labels: Tensor) -> Tensor:
-        table = ladder.to(device=x.device, dtype=x.dtype)
-        sigma = table[labels]
+        where = x.device, x.dtype
+        if where not in tables:
+            tables[where] = ladder.to(device=x.device, dtype=x.dtype)  # waits for the device: once, not at every call
+        sigma = tables[where][labels]
         value = net(x, labels if takes == "labels" else sigma)
         if not isinstance(value, Tensor):
             raise TypeError(f"net must return a tensor of the shape of x, got {type(value).__name__}")

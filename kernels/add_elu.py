@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .instance_norm import elu
+from .launching import launch
 from .layout import Call, Launch, on_device
 from .philox import load_as, round_to, widened
 
@@ -63,6 +64,6 @@ def add_elu(out: Tensor, total: Tensor | None, terms: Sequence[Tensor]) -> None:
         terms: one to three dense tensors of one shape, dtype and layout.
     """
     if out.numel():
-        grid, arguments, launch = prepare(out, total, terms)
+        call = prepare(out, total, terms)
         with on_device(out):
-            add_elu_kernel[grid](**arguments, num_warps=launch.num_warps)
+            launch(add_elu_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
 from .philox import interleave4, load_as, multiply, normals, philox, round_to
@@ -221,8 +222,8 @@ def dsm(
         shape = output.shape[0], max(triton.cdiv(elements, segment), 1)
         partial = values.new_empty(shape) if elements else values.new_zeros(shape)
     if output.numel():
-        grid, named, launch = prepare(gradient, partial, output, segment=segment, **arguments)
+        call = prepare(gradient, partial, output, segment=segment, **arguments)
         with on_device(output):
-            dsm_kernel[grid](**named, num_warps=launch.num_warps, enable_fp_fusion=False)
+            launch(dsm_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
     if partial is not None:
         finish(values, level_sums, level_counts, total, partial=partial, labels=arguments["labels"], weight=weight)

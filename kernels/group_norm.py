@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .groups import by_group, members_of, to_members, to_tile
 from .instance_norm import statistics_kernel
+from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, along, partials, planes_of, split_sums, tile_of
@@ -154,4 +155,4 @@ def group_norm(out: Tensor, x: Tensor, *operands: Tensor, groups: int, eps: floa
         calls = prepare(out, x, *operands, groups=groups, eps=eps, activation=activation)
         with on_device(x):
             for kernel, call in zip((statistics_kernel, apply_kernel), calls, strict=True):
-                kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps)
+                launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

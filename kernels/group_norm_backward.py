@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .group_norm import logistic
 from .groups import by_group, members_of, to_tile
+from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
@@ -210,4 +211,4 @@ def group_norm_backward(grad_x: Tensor, *operands: Tensor, groups: int, activati
         calls = prepare(grad_x, *operands, groups=groups, activation=activation)
         with on_device(grad_x):
             for kernel, call in zip((sums_kernel, gradient_kernel), calls, strict=True):
-                kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps)
+                launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to, widened
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
@@ -245,4 +246,4 @@ def instance_norm(
         calls = prepare(out, x, *operands, activation=activation, labels=labels)  # type: ignore[arg-type]
         with on_device(x):
             for kernel, call in zip((statistics_kernel, apply_kernel), calls, strict=True):
-                kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps)
+                launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, across, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
@@ -227,4 +228,4 @@ def instance_norm_backward(grad_x: Tensor, *operands: Tensor, activation: bool) 
         calls = prepare(grad_x, *operands, activation=activation)
         with on_device(grad_x):
             for kernel, call in zip((sums_kernel, gradient_kernel), calls, strict=True):
-                kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps)
+                launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

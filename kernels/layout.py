@@ -7,6 +7,7 @@ division-free: groups on the first, rows on the second, and on the third what th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
@@ -27,7 +28,7 @@ class Launch(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A launch ready to be made: ``kernel[grid](**arguments, num_warps=..., enable_fp_fusion=False)``."""
+    """A launch ready to be made: ``launch(kernel, grid, arguments, num_warps=..., enable_fp_fusion=False)``."""
 
     grid: tuple[int, int, int]
     arguments: dict[str, Any]
@@ -154,12 +155,11 @@ def random_arguments(
 CHANGING = ("rows", "count", "elements", "seed", "seed_high", "draw", "ids_ptr", "sample_offset", "purpose")
 
 
-def launch_for(state: Tensor, elements: int, contiguous: bool) -> Launch:
+def launch_for(element_size: int, elements: int, contiguous: bool) -> Launch:
     """The launch table. 16-bit states take 8 elements in one 16-byte access where rows stay aligned to it."""
-    return WIDE if contiguous and state.element_size() == 2 and elements % 8 == 0 else NARROW
+    return WIDE if contiguous and element_size == 2 and elements % 8 == 0 else NARROW
 
 
-@lru_cache(maxsize=4096)
 def tile_groups(count: int, groups: int) -> int:
     """How many neighbouring groups of a row make a tile, for rows of ``count`` groups.
 
@@ -219,30 +219,32 @@ def layout_of(operands: Sequence[Tensor | None], shape: torch.Size) -> Tensor | 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:
     """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    if tensor.is_cuda and tensor.get_device() != torch.cuda.current_device():
+        return torch.cuda.device(tensor.device)
+    return nullcontext()
+
+
+@lru_cache(maxsize=4096)
+def geometry(
+    shape: torch.Size, element_size: int, columns: int, segment: int
+) -> tuple[tuple[int, int, int], Launch, dict[str, Any]]:
+    """Grid, launch and the arguments that a state's shape decides; ``columns`` of its layout's table, 0 without one."""
+    rows = shape[0]
+    elements = math.prod(shape[1:])
+    launch = NARROW if segment else launch_for(element_size, elements, not columns)
+    count = triton.cdiv(elements, launch.width)
+    size = segment // launch.width or tile_groups(count, launch.groups)
+    deep = triton.cdiv(chunks := triton.cdiv(rows, launch.groups // size), 65535)
+    sizes = {"rows": rows, "count": count, "elements": elements, "IS_LONG": elements >= 2**31}
+    constants = {"NDIM": max(columns - 1, 0), "WIDTH": launch.width, "GROUPS": launch.groups, "TILE": size}
+    return (triton.cdiv(count, size), triton.cdiv(chunks, deep), deep), launch, sizes | constants
 
 
 def call_for(
     state: Tensor, operands: Sequence[Tensor | None], random: dict[str, Any], segment: int = 0, **arguments: Any
 ) -> Call:
     """The launch over ``state``, an operand and not empty. ``segment``: elements of a row in a tile, 4 to 1024."""
-    rows = state.shape[0]
-    elements = state.numel() // rows
     layout = layout_of(operands, state.shape)
-    launch = NARROW if segment else launch_for(state, elements, layout is None)
-    count = triton.cdiv(elements, launch.width)
-    size = segment // launch.width or tile_groups(count, launch.groups)
-    deep = triton.cdiv(chunks := triton.cdiv(rows, launch.groups // size), 65535)
-    arguments.update(
-        random,
-        layout_ptr=layout,
-        rows=rows,
-        count=count,
-        elements=elements,
-        NDIM=0 if layout is None else layout.shape[1] - 1,
-        IS_LONG=elements >= 2**31,
-        WIDTH=launch.width,
-        GROUPS=launch.groups,
-        TILE=size,
-    )
-    return Call((triton.cdiv(count, size), triton.cdiv(chunks, deep), deep), arguments, launch)
+    columns = 0 if layout is None else layout.shape[1]
+    grid, launch, sizes = geometry(state.shape, state.element_size(), columns, segment)
+    return Call(grid, {**arguments, **random, "layout_ptr": layout, **sizes}, launch)

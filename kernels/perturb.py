@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
 from .philox import interleave4, interleave8, load_as, multiply, normals, philox, round_to
@@ -160,6 +161,6 @@ def perturb(out: Tensor, x: Tensor, **arguments: Any) -> None:
         out = torch.empty_like(x)
         arguments["noise"] = None
     if x.numel():
-        grid, values, launch = prepare(out, x, **arguments)
+        call = prepare(out, x, **arguments)
         with on_device(x):
-            perturb_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)
+            launch(perturb_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .philox import interleave4, interleave8, normals, philox, round_to, uniform
 
@@ -105,6 +106,6 @@ def randn(out: Tensor, **arguments: Any) -> None:
         seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
     """
     if out.numel():
-        grid, values, launch = prepare(out, **arguments)
+        call = prepare(out, **arguments)
         with on_device(out):
-            randn_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)
+            launch(randn_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import on_device
 from .philox import round_to
 
@@ -40,4 +41,5 @@ def rescale(values: Tensor, factor: Tensor) -> None:
     count = values.numel()
     if count:
         with on_device(values):
-            rescale_kernel[(triton.cdiv(count, BLOCK),)](values, factor, count, BLOCK=BLOCK, enable_fp_fusion=False)
+            arguments = {"values_ptr": values, "factor_ptr": factor, "count": count, "BLOCK": BLOCK}
+            launch(rescale_kernel, (triton.cdiv(count, BLOCK),), arguments, enable_fp_fusion=False)

@@ -20,6 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import plain
+from .launching import Shortcut, launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .philox import interleave4, interleave8, load_as, multiply, normals, philox, round_to
 
@@ -178,6 +180,9 @@ def prepare(
     return call_for(x, operands, random_arguments(seed, draw, sample_ids, sample_offset, purpose), **arguments)
 
 
+shortcut = Shortcut(step_kernel, plain.CHANGING)
+
+
 def step(out: Tensor, x: Tensor, score: Tensor, **arguments: Any) -> None:
     """Write the update of ``x`` to ``out``. The caller has validated everything.
 
@@ -195,7 +200,13 @@ def step(out: Tensor, x: Tensor, score: Tensor, **arguments: Any) -> None:
         mask: bool; where True the result is ``known``.
         known: values for ``mask``.
     """
-    if x.numel():
-        grid, values, launch = prepare(out, x, score, **arguments)
-        with on_device(x):
-            step_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)
+    if not x.numel():
+        return
+    with on_device(x):
+        known = plain.update(shortcut, out, x, score, **arguments)
+        if known is not None and shortcut.launch(*known):
+            return
+        call = prepare(out, x, score, **arguments)
+        made = launch(step_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
+        if known is not None and made is not None:
+            shortcut.keep(known[0], made, call.grid, call.arguments)

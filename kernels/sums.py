@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launching import launch
 from .layout import Call, Launch, on_device
 from .levels import at_level
 
@@ -124,4 +125,4 @@ def finish(*results: Any, **arguments: Tensor) -> None:
     """
     with on_device(arguments["weight"]):
         for kernel, call in zip((values_kernel, levels_kernel), prepare(*results, **arguments), strict=True):
-            kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
+            launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

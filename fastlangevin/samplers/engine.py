@@ -20,11 +20,14 @@ from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.inpainting import Region
 from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.replaying import updates
 from fastlangevin.samplers.signal import SignalToNoise
 
-__all__ = ["Move", "Plan", "run"]
+__all__ = ["Chain", "Level", "Move", "Plan", "run"]
 
 Noise = Callable[[int], Tensor]
+# What a chain's score is called with beside the state: the level's index, the labels of a replayed update, or nothing.
+Level = int | Tensor | None
 
 
 class Move(NamedTuple):
@@ -55,11 +58,11 @@ def check_draws(updates: int) -> int:
     return updates
 
 
-class _Chain:
+class Chain:
     """One update after the other."""
 
     def __init__(
-        self, score: Callable[[Tensor, int | None], Tensor], plan: Plan, start: ChainState, options: Options
+        self, score: Callable[[Tensor, Level], Tensor], plan: Plan, start: ChainState, options: Options
     ) -> None:
         self.score = score
         self.plan = plan
@@ -83,7 +86,8 @@ class _Chain:
         level = self.plan.move(index).level or 0
         return level, self.plan.ladder[level]
 
-    def update(self, index: int) -> None:
+    def update(self, index: int, x: Tensor | None = None) -> None:
+        """The update of a number, of the chain's state or of another one."""
         rule, level = self.plan.move(index)
         random = {**self.address, "draw": index}
         if self.noise is not None:
@@ -93,21 +97,32 @@ class _Chain:
             known = self.region.after(index)
             if known is not None:
                 masked = {"mask": self.region.mask, "known": known}
+        self.move(self.x if x is None else x, rule, level, random, masked)
+
+    def move(
+        self,
+        x: Tensor,
+        rule: Coefficients | SignalToNoise,
+        level: Level,
+        random: dict[str, Any],
+        masked: dict[str, Any],
+    ) -> None:
+        """An update whose level, coefficients and draw number may be tensors: see :class:`DeviceSteps`."""
         if self.order == "noise" and isinstance(rule, Coefficients) and rule.b is not None:
-            step_(self.x, self.x, a=0.0, b=rule.b, **random)
-            score = self.score(self.x, level)
-            step_(self.x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
+            step_(x, x, a=0.0, b=rule.b, **random)
+            score = self.score(x, level)
+            step_(x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
         else:
-            score = self.score(self.x, level)
+            score = self.score(x, level)
             c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, **random)
-            step_(self.x, score, a=a, b=b, c=c, **random, **masked)
+            step_(x, score, a=a, b=b, c=c, **random, **masked)
         if self.clamp is not None:
-            self.x.clamp_(*self.clamp)
+            x.clamp_(*self.clamp)
 
 
 def run(
-    score: Callable[[Tensor, int | None], Tensor],
-    plain_score: Callable[[Tensor, int | None], Tensor],
+    score: Callable[[Tensor, Level], Tensor],
+    plain_score: Callable[[Tensor, Level], Tensor],
     plan: Plan,
     start: ChainState,
     options: Options,
@@ -121,7 +136,7 @@ def run(
         options: the caller's.
     """
     total, done = plan.total, start.step
-    chain = _Chain(score, plan, start, options)
+    chain = Chain(score, plan, start, options)
     x = chain.x
     frames = _Frames(options.trajectory, total, x, start)
     frames.add(done, x)
@@ -133,9 +148,9 @@ def run(
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options.progress else None
-    with nullcontext() if bar is None else bar, torch.no_grad():
+    with nullcontext() if bar is None else bar, torch.no_grad(), updates(chain, done, options.cuda_graph) as update:
         while done < total and not stopped:
-            chain.update(done)
+            update(done)
             evaluations += 1
             done += 1
             frames.add(done, x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.engine import Plan, run
+from fastlangevin.samplers.engine import Level, Plan, run
 from fastlangevin.samplers.options import Options
 from fastlangevin.samplers.start import begin
 from fastlangevin.scores import ScoreFunction
@@ -19,12 +19,15 @@ def run_labelled(score: ScoreFunction, plan: Plan, options: Options) -> Tensor |
     start = begin(plan, plan.ladder[0], options)
     labels = [torch.full((start.x.shape[0],), level, device=start.x.device) for level in range(len(plan.ladder))]
 
-    def plain(x: Tensor, level: int | None) -> Tensor:
-        return score(x, labels[level or 0])
+    def at(level: Level) -> Tensor:
+        return level if isinstance(level, Tensor) else labels[level or 0]
 
-    def drifting(x: Tensor, level: int | None) -> Tensor:
+    def plain(x: Tensor, level: Level) -> Tensor:
+        return score(x, at(level))
+
+    def drifting(x: Tensor, level: Level) -> Tensor:
         assert options.drift is not None
-        return score(x, labels[level or 0]) + options.drift(x, labels[level or 0])
+        return score(x, at(level)) + options.drift(x, at(level))
 
     result = run(plain if options.drift is None else drifting, plain, plan, start, options)
     return result if options.full_output else result.samples

@@ -10,8 +10,8 @@ from torch import Tensor
 from fastlangevin import rules
 from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
 from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
-from fastlangevin.samplers.engine import Move, Plan, run
-from fastlangevin.samplers.options import Options, Order, SampleIds, check_callable
+from fastlangevin.samplers.engine import Level, Move, Plan, run
+from fastlangevin.samplers.options import CudaGraph, Options, Order, SampleIds, check_callable
 from fastlangevin.samplers.start import begin
 
 __all__ = ["langevin"]
@@ -45,6 +45,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     impl: str = "auto",
     clamp: tuple[float, float] | None = None,
     order: Order = "score",
+    cuda_graph: CudaGraph = "auto",
 ) -> Tensor | SamplingResult:
     """Unadjusted Langevin dynamics: x + epsilon/2 score(x) + sqrt(epsilon) z, ``steps`` times.
 
@@ -58,7 +59,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         step_lr: the published code's, x + step_lr score + sqrt(2 step_lr) z. Exactly one of the two must be given.
         temperature: factor on the variance of the noise.
         seed, generator, sample_ids, sample_offset, callback, progress, trajectory, resume, full_output, impl, clamp,
-            order: see :class:`fastlangevin.samplers.ChainOptions`.
+            order, cuda_graph: see :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult`.
@@ -84,6 +85,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         impl=impl,
         clamp=clamp,
         order=order,
+        cuda_graph=cuda_graph,
     )
     record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
     if temperature != 1.0:
@@ -91,7 +93,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     move = Move(rules.langevin(size, temperature), None)
     plan = Plan(lambda index: move, total, None, record | options.record(), [])
 
-    def at_one_level(x: Tensor, level: int | None) -> Tensor:
+    def at_one_level(x: Tensor, level: Level) -> Tensor:
         return score(x)
 
     result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, options), options)

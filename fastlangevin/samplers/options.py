@@ -15,10 +15,11 @@ from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.scores import ScoreFunction
 
-__all__ = ["ChainOptions", "Init", "Options", "Order", "SampleIds", "list_options"]
+__all__ = ["ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
 
 Init = Tensor | Literal["uniform", "normal"]
 Order = Literal["score", "noise"]
+CudaGraph = bool | Literal["auto"]
 SampleIds = Tensor | Sequence[int]
 
 
@@ -46,6 +47,10 @@ class ChainOptions(TypedDict, total=False):
         clamp: ``(low, high)``, to which the state is clamped after every update.
         inpainting: an :class:`Inpainting`: a region that is known.
         order: ``"score"``, noise and score at one point; or ``"noise"``, the noise first and the score where it led to.
+        cuda_graph: on a CUDA device, capture an update as a CUDA graph and replay it, with the same bits: ``"auto"``,
+            where 100 updates or more are left and it can be done; True, which raises where it cannot; or False. The
+            score is called six times more for each graph, and Python that it runs is not run again at a replay: see
+            :mod:`fastlangevin.samplers.replaying`.
     """
 
     shape: Sequence[int] | None
@@ -65,6 +70,7 @@ class ChainOptions(TypedDict, total=False):
     clamp: tuple[float, float] | None
     inpainting: Inpainting | None
     order: Order
+    cuda_graph: CudaGraph
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Options:
     clamp: tuple[float, float] | None = None
     inpainting: Inpainting | None = None
     order: Order = "score"
+    cuda_graph: CudaGraph = "auto"
 
     def __post_init__(self) -> None:
         keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
@@ -97,6 +104,8 @@ class Options:
             raise ValueError("trajectory= is returned in the result object; add full_output=True")
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
+        if not isinstance(self.cuda_graph, bool) and self.cuda_graph != "auto":
+            raise ValueError(f"cuda_graph must be 'auto', True or False, got {self.cuda_graph!r}")
         if self.drift is not None:
             check_callable("drift", self.drift, "drift(x, labels)")
         if self.clamp is not None:
