@@ -1,4 +1,4 @@
-"""How the polynomials of the normals were fitted. Prints them, and checks that they are the package's.
+"""How the polynomials of the package were fitted. Prints them, and checks that they are the package's.
 
     python -m benchmarks.polynomials
 
@@ -7,11 +7,12 @@ Each is a minimax fit by Remez exchange in 25 digits. What is fitted is chosen s
     -2 ln(1 - g/2) = g + g^2 Q(g),   g in [0, 1]     g itself is exact, so a small radius keeps its relative precision
     cos(pi/4 t) = 1 + s C(s),        s = t^2 in [0, 1]
     sin(pi/4 t) = t (pi/4 + s S(s))
+    2^r = 1 + r E(r),            r in [-1/2, 1/2]
 
-Q minimises the relative error of the logarithm; its coefficients are rounded together. C and S minimise the absolute
-error for s in [0.15, 1], which is where the error of a normal is largest; each coefficient is rounded in turn and the
-rest fitted again around it. Fitted from 0 instead, S carries the rounding of pi/4 (0.47 units) all the way to s = 1,
-and the largest error of a normal is 1.06e-6 in place of 0.99e-6.
+Q minimises the relative error of the logarithm and E that of the power of 2; the coefficients of each are rounded
+together. C and S minimise the absolute error for s in [0.15, 1], which is where the error of a normal is largest; each
+coefficient is rounded in turn and the rest fitted again around it. Fitted from 0 instead, S carries the rounding of
+pi/4 (0.47 units) all the way to s = 1, and the largest error of a normal is 1.06e-6 in place of 0.99e-6.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 
+from fastlangevin.reference import mixture
 from fastlangevin.reference import random as reference
 
 Function = Callable[[Any], Any]
@@ -64,8 +66,8 @@ def rounded(value: Any) -> float:
     return float(np.float32(float(value)))
 
 
-def together(function: Function, degree: int, low: Any, weight: Function) -> tuple[list[float], Any]:
-    coefficients, error = remez(function, degree, mp.mpf(low), mp.mpf(1), weight)
+def together(function: Function, degree: int, low: Any, weight: Function, high: float = 1.0) -> tuple[list[float], Any]:
+    coefficients, error = remez(function, degree, mp.mpf(low), mp.mpf(high), weight)
     return [rounded(c) for c in coefficients], error
 
 
@@ -98,6 +100,10 @@ def main() -> int:
         "SIN": (
             in_turn(lambda s: mp.sin(quarter * mp.sqrt(s)) / mp.sqrt(s), quarter, 3, "0.15"),
             reference.SIN,
+        ),
+        "EXP2_Q": (
+            together(lambda r: (2**r - 1) / r if r else mp.log(2), 4, "-0.5", lambda r: abs(r) / 2**r, 0.5),
+            mixture.EXP2_Q,
         ),
         "COS": (in_turn(lambda s: mp.cos(quarter * mp.sqrt(s)), 1, 4, "0.15"), reference.COS),
     }

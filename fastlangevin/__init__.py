@@ -9,6 +9,7 @@ from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
+from fastlangevin.mixture import GaussianMixture
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
 from fastlangevin.samplers import (
@@ -32,6 +33,7 @@ __all__ = [
     "ChainState",
     "DenoisingScoreMatching",
     "FusionReport",
+    "GaussianMixture",
     "Inpainting",
     "Patch",
     "Purpose",

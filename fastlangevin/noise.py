@@ -53,6 +53,7 @@ class Purpose(IntEnum):
     DATA_ORDER = 7
     SEED = 8
     FLIP = 9
+    MIXTURE = 10
     USER = 128
 
 

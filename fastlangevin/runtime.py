@@ -42,6 +42,8 @@ class Launchers(NamedTuple):
     group_norm: Callable[..., None] | None
     group_norm_backward: Callable[..., None] | None
     add_elu: Callable[..., None] | None
+    mixture_score: Callable[..., None] | None = None
+    mixture_chain: Callable[..., None] | None = None
 
 
 class UnavailableError(RuntimeError):
@@ -57,6 +59,7 @@ def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp as cpp
     import fastlangevin.kernels.cpp_add_elu as add_elu
     import fastlangevin.kernels.cpp_denoising as denoising
+    import fastlangevin.kernels.cpp_mixture as mixture
     import fastlangevin.kernels.cpp_norm as norm
 
     try:
@@ -74,6 +77,8 @@ def _cpp() -> Launchers:
         group_norm=norm.group_norm,
         group_norm_backward=norm.group_norm_backward,
         add_elu=add_elu.add_elu,
+        mixture_score=mixture.mixture_score,
+        mixture_chain=mixture.chain,
     )
 
 

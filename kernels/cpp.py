@@ -72,7 +72,7 @@ def _open(path: Path) -> ctypes.CDLL:
         raise OSError(f"{path} was built from other sources")
     library.fl_use_openmp.argtypes = [ctypes.c_void_p]
     library.fl_use_openmp(openmp.entry())
-    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm", "fl_add_elu"):
+    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm", "fl_add_elu", "fl_mixture", "fl_chain"):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int

@@ -7,6 +7,7 @@ graphs take them whole.
 from fastlangevin.ops.add_elu import add_elu
 from fastlangevin.ops.dsm import dsm
 from fastlangevin.ops.group_norm import group_norm
+from fastlangevin.ops.mixture import mixture_score
 from fastlangevin.ops.norm import add_instance_norm, instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
@@ -18,6 +19,7 @@ __all__ = [
     "dsm",
     "group_norm",
     "instance_norm",
+    "mixture_score",
     "perturb",
     "rand",
     "randn",

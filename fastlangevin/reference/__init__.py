@@ -6,6 +6,7 @@ They follow it bit for bit, but for the norms and ELU, where they differ by a fe
 from fastlangevin.reference.add_elu import add_elu
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
+from fastlangevin.reference.mixture import mixture_score
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.random import (
     cos_sin,
@@ -29,6 +30,7 @@ __all__ = [
     "instance_norm",
     "instance_norm_backward",
     "level_of",
+    "mixture_score",
     "normal_pair",
     "perturb",
     "philox",

@@ -11,10 +11,9 @@ from fastlangevin.noise import STREAM_VERSION, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Move, Plan, check_draws
-from fastlangevin.samplers.labelled import run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options, check_callable
+from fastlangevin.samplers.labelled import Score, check_score, run_labelled
+from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.schedules import Sigmas, check_sigmas
-from fastlangevin.scores import ScoreFunction
 
 __all__ = ["annealed_langevin", "annealed_plan"]
 
@@ -52,14 +51,14 @@ def annealed_plan(
 
 @overload
 def annealed_langevin(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
 ) -> Tensor: ...
 @overload
 def annealed_langevin(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
 def annealed_langevin(  # type: ignore[misc]  # the overloads name only what changes the result
-    score: ScoreFunction,
+    score: Score,
     sigmas: Sigmas,
     *,
     epsilon: float | None = None,
@@ -80,7 +79,8 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
 
     Args:
         score: called as ``score(x, labels)`` with labels int64 ``(B,)``, returns the score, shape of ``x``, any float
-            dtype. :func:`fastlangevin.adapt` makes one from a network of another convention.
+            dtype. :func:`fastlangevin.adapt` makes one from a network of another convention. Or a
+            :class:`fastlangevin.GaussianMixture`, whose exact score at each level is taken.
         sigmas: noise levels in units of the data, largest first.
         epsilon: the paper's step size at the last level.
         step_lr: the published code's, equal to epsilon/2. Exactly one of the two must be given.
@@ -98,7 +98,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    check_callable("score", score, "score(x, labels)")
+    check_score(score)
     chosen = Options(full_output=full_output, **options)
     plan = annealed_plan(
         "annealed_langevin", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen

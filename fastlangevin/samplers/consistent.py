@@ -10,24 +10,23 @@ from fastlangevin import rules
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Move, Plan
-from fastlangevin.samplers.labelled import run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options, check_callable
+from fastlangevin.samplers.labelled import Score, check_score, run_labelled
+from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.schedules import Sigmas, check_sigmas
-from fastlangevin.scores import ScoreFunction
 
 __all__ = ["consistent_annealed"]
 
 
 @overload
 def consistent_annealed(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
 ) -> Tensor: ...
 @overload
 def consistent_annealed(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
 def consistent_annealed(  # type: ignore[misc]  # the overloads name only what changes the result
-    score: ScoreFunction,
+    score: Score,
     sigmas: Sigmas,
     *,
     epsilon: float | None = None,
@@ -57,7 +56,7 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the step is too small or too large
             for the ladder.
     """
-    check_callable("score", score, "score(x, labels)")
+    check_score(score)
     ladder = check_sigmas(sigmas)
     size = rules.step_size(epsilon, step_lr)
     chosen = Options(full_output=full_output, **options)

@@ -21,9 +21,10 @@ from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.inpainting import Region
 from fastlangevin.samplers.options import Options
 from fastlangevin.samplers.replaying import updates
+from fastlangevin.samplers.segments import Segments
 from fastlangevin.samplers.signal import SignalToNoise
 
-__all__ = ["Chain", "Level", "Move", "Plan", "run"]
+__all__ = ["Chain", "Frames", "Level", "Move", "Plan", "run"]
 
 Noise = Callable[[int], Tensor]
 # What a chain's score is called with beside the state: the level's index, the labels of a replayed update, or nothing.
@@ -126,6 +127,7 @@ def run(
     plan: Plan,
     start: ChainState,
     options: Options,
+    source: object = None,
 ) -> SamplingResult:
     """Runs a chain to its end, or to where its callback stops it.
 
@@ -134,11 +136,14 @@ def run(
         plan: the chain.
         start: where it begins; ``start.x`` is written to.
         options: the caller's.
+        source: the object that ``score`` calls, which may make many updates at once: see
+            :class:`fastlangevin.samplers.segments.ChainScore`.
     """
     total, done = plan.total, start.step
     chain = Chain(score, plan, start, options)
     x = chain.x
-    frames = _Frames(options.trajectory, total, x, start)
+    segments = None if options.cuda_graph is True else Segments.of(source, plan, start, options)
+    frames = Frames(options.trajectory, total, x, start)
     frames.add(done, x)
     evaluations = 0
 
@@ -150,12 +155,15 @@ def run(
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options.progress else None
     with nullcontext() if bar is None else bar, torch.no_grad(), updates(chain, done, options.cuda_graph) as update:
         while done < total and not stopped:
-            update(done)
-            evaluations += 1
-            done += 1
+            made = 0 if segments is None else segments.run(x, done, frames)
+            if not made:
+                update(done)
+                made = 1
+            evaluations += made
+            done += made
             frames.add(done, x)
             if bar is not None:
-                bar.update()
+                bar.update(made)
             if options.callback is not None:
                 info = StepInfo(x, done, total, plan.move(done - 1).level, state)
                 stopped = bool(options.callback(info))
@@ -168,7 +176,7 @@ def run(
     return SamplingResult(x, left.trajectory, left, evaluations)
 
 
-class _Frames:
+class Frames:
     """Every k-th state of a chain, kept on the state's device."""
 
     def __init__(self, every: int, total: int, x: Tensor, start: ChainState) -> None:
@@ -186,6 +194,13 @@ class _Frames:
         if self.every and step % self.every == 0 and step // self.every == self.count:
             self.buffer[self.count] = x
             self.count += 1
+
+    def coming(self, step: int) -> Tensor | None:
+        """Where the frames up to an update go, for who writes them in one call."""
+        if not self.every:
+            return None
+        first, self.count = self.count, step // self.every + 1
+        return self.buffer[first : self.count]
 
     def kept(self) -> Tensor | None:
         return self.buffer[: self.count].clone() if self.every else None

@@ -16,24 +16,19 @@ from fastlangevin.ops.arguments import floating, sizes
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
-from fastlangevin.samplers.labelled import run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options, check_callable
+from fastlangevin.samplers.labelled import Score, check_score, run_labelled
+from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.schedules import Sigmas
-from fastlangevin.scores import ScoreFunction
 
 __all__ = ["RowNoise", "interpolation"]
 
 
 @overload
-def interpolation(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
-) -> Tensor: ...
+def interpolation(score: Score, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
 @overload
-def interpolation(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
-) -> SamplingResult: ...
+def interpolation(score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any) -> SamplingResult: ...
 def interpolation(  # type: ignore[misc]  # the overloads name only what changes the result
-    score: ScoreFunction,
+    score: Score,
     sigmas: Sigmas,
     *,
     points: int,
@@ -66,7 +61,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    check_callable("score", score, "score(x, labels)")
+    check_score(score)
     count = integer("points", points, 2, 2**20)
     chosen = Options(full_output=full_output, **options)
     for name in ("sample_ids", "resume"):

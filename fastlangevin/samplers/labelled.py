@@ -5,17 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Level, Plan, run
-from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.options import Options, check_callable
 from fastlangevin.samplers.start import begin
 from fastlangevin.scores import ScoreFunction
 
-__all__ = ["run_labelled"]
+__all__ = ["Score", "check_score", "run_labelled"]
+
+Score = ScoreFunction | GaussianMixture
 
 
-def run_labelled(score: ScoreFunction, plan: Plan, options: Options) -> Tensor | SamplingResult:
-    """Runs a chain whose score takes the level of each sample, int64 ``(B,)``."""
+def check_score(score: object) -> None:
+    if not isinstance(score, GaussianMixture):
+        check_callable("score", score, "score(x, labels)")
+
+
+def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | SamplingResult:
+    """Runs a chain whose score takes the level of each sample, int64 ``(B,)``, or is a mixture's on the ladder."""
+    if isinstance(score, GaussianMixture):
+        score = PerturbedMixture(score, plan.ladder, options.impl)
     start = begin(plan, plan.ladder[0], options)
     labels = [torch.full((start.x.shape[0],), level, device=start.x.device) for level in range(len(plan.ladder))]
 
@@ -29,5 +39,5 @@ def run_labelled(score: ScoreFunction, plan: Plan, options: Options) -> Tensor |
         assert options.drift is not None
         return score(x, at(level)) + options.drift(x, at(level))
 
-    result = run(plain if options.drift is None else drifting, plain, plan, start, options)
+    result = run(plain if options.drift is None else drifting, plain, plan, start, options, score)
     return result if options.full_output else result.samples

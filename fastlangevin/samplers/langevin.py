@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
 from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
 from fastlangevin.samplers.engine import Level, Move, Plan, run
@@ -16,17 +17,15 @@ from fastlangevin.samplers.start import begin
 
 __all__ = ["langevin"]
 
+OneLevelScore = Callable[[Tensor], Tensor] | GaussianMixture
+
 
 @overload
-def langevin(
-    score: Callable[[Tensor], Tensor], init: Tensor, *, full_output: Literal[False] = False, **options: Any
-) -> Tensor: ...
+def langevin(score: OneLevelScore, init: Tensor, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
 @overload
-def langevin(
-    score: Callable[[Tensor], Tensor], init: Tensor, *, full_output: Literal[True], **options: Any
-) -> SamplingResult: ...
+def langevin(score: OneLevelScore, init: Tensor, *, full_output: Literal[True], **options: Any) -> SamplingResult: ...
 def langevin(  # type: ignore[misc]  # the overloads name only what changes the result
-    score: Callable[[Tensor], Tensor],
+    score: OneLevelScore,
     init: Tensor,
     *,
     steps: int,
@@ -52,7 +51,8 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     On a Gaussian of variance v it converges to the variance v / (1 - epsilon/(4v)), for epsilon < 4v.
 
     Args:
-        score: called as ``score(x)``, returns the score, shape of ``x``, any float dtype.
+        score: called as ``score(x)``, returns the score, shape of ``x``, any float dtype; or a
+            :class:`fastlangevin.GaussianMixture`.
         init: initial states ``(B, ...)``, not changed.
         steps: updates.
         epsilon: the paper's step size.
@@ -64,6 +64,10 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     Returns:
         The samples, or a :class:`SamplingResult`.
     """
+    source: object = score
+    if isinstance(score, GaussianMixture):
+        source = PerturbedMixture(score, [0.0], impl)
+        score = source.at_one_level
     check_callable("score", score, "score(x)")
     if not isinstance(init, Tensor):
         raise TypeError(
@@ -96,5 +100,5 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     def at_one_level(x: Tensor, level: Level) -> Tensor:
         return score(x)
 
-    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, options), options)
+    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, options), options, source)
     return result if full_output else result.samples

@@ -11,11 +11,10 @@ from fastlangevin.noise import STREAM_VERSION, integer
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Move, Plan, check_draws
-from fastlangevin.samplers.labelled import run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options, check_callable
+from fastlangevin.samplers.labelled import Score, check_score, run_labelled
+from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.samplers.signal import SignalToNoise
 from fastlangevin.schedules import Sigmas, check_sigmas
-from fastlangevin.scores import ScoreFunction
 
 __all__ = ["predictor_corrector"]
 
@@ -30,14 +29,14 @@ PREDICTORS = {
 
 @overload
 def predictor_corrector(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any
 ) -> Tensor: ...
 @overload
 def predictor_corrector(
-    score: ScoreFunction, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
+    score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
 def predictor_corrector(  # type: ignore[misc]  # the overloads name only what changes the result
-    score: ScoreFunction,
+    score: Score,
     sigmas: Sigmas,
     *,
     snr: float,
@@ -74,7 +73,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    check_callable("score", score, "score(x, labels)")
+    check_score(score)
     ladder = check_sigmas(sigmas)
     if predictor not in get_args(Predictor):
         raise ValueError(f"predictor must be one of {', '.join(get_args(Predictor))}, got {predictor!r}")

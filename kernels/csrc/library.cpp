@@ -143,6 +143,37 @@ void run_add_elu(void* context, int64_t begin, int64_t end) {
     work.run(*work.request, begin, end);
 }
 
+template <class Request>
+struct BlockWork {
+    const Request* request;
+    void (*run)(const Request&, int64_t, int64_t);
+};
+
+template <class Request>
+void run_blocks(void* context, int64_t begin, int64_t end) {
+    const BlockWork<Request>& work = *static_cast<const BlockWork<Request>*>(context);
+    const Environment environment;
+    work.run(*work.request, begin, end);
+}
+
+// `work` is roughly how many operations a sample takes.
+template <class Request>
+int share_samples(const Request& request, void (*Kernels::*entry)(const Request&, int64_t, int64_t), int64_t work) {
+    const int64_t set = request.instruction_set;
+    if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    const Kernels& kernels = set < 0 ? best() : *kSets[set];
+    BlockWork<Request> call{&request, kernels.*entry};
+    const int64_t lanes = kChainVectors * kernels.lanes;
+    const int64_t blocks = (request.batch + lanes - 1) / lanes, threads = request.threads;
+    if (threads < 2 || request.batch * work < 64 * kSerialBelow) {
+        run_blocks<Request>(&call, 0, blocks);
+    } else {
+        const int64_t fair = blocks / (16 * threads);
+        parallel(threads, blocks, fair > 1 ? fair : 1, run_blocks<Request>, &call);
+    }
+    return 0;
+}
+
 void set_operand(Plan& plan, int name, const Data& data) {
     plan.operand[name].data = static_cast<char*>(data.data);
     plan.operand[name].dtype = data.dtype;
@@ -236,6 +267,17 @@ FL_EXPORT int fl_add_elu(const AddEluRequest* request) {
         parallel(request->threads, blocks, grain > kGrain / 32 ? grain : kGrain / 32, run_add_elu, &work);
     }
     return 0;
+}
+
+FL_EXPORT int fl_mixture(const MixtureRequest* request) {
+    return share_samples(*request, &Kernels::mixture, request->table.components * (20 + 6 * request->table.features));
+}
+
+FL_EXPORT int fl_chain(const ChainRequest* request) {
+    int64_t updates = 0;
+    for (int64_t i = 0; i < request->run_count; ++i) updates += request->runs[i].times;
+    const MixtureTable& table = request->table;
+    return share_samples(*request, &Kernels::chain, updates * (table.components * (20 + 6 * table.features) + 200));
 }
 
 FL_EXPORT void fl_use_openmp(void* entry) { use_openmp(reinterpret_cast<Region>(entry)); }

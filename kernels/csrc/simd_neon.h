@@ -16,6 +16,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     const uint32x4_t all = vreinterpretq_u32_s32(vshrq_n_s32((int32x4_t)sign, 31));
     return (F)vbslq_f32(all, (float32x4_t)yes, (float32x4_t)no);
 }
+FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

@@ -16,6 +16,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     const I all = (I)((S)sign >> 31);
     return (F)((all & (I)yes) | (~all & (I)no));
 }
+FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

@@ -1,0 +1,154 @@
+"""Whole chains on mixtures in one call: the bits of the loop on every implementation, wherever they begin and stop."""
+
+import pytest
+import torch
+
+import fastlangevin as fl
+from fastlangevin import runtime
+from fastlangevin.mixture import PerturbedMixture
+
+SIGMAS = fl.geometric_sigmas(3.0, 0.3, 4)
+
+
+@pytest.fixture(params=["cpp", "triton"])
+def kernel(request):
+    """An implementation with a chain kernel that runs on CPU tensors here."""
+    if request.param == "triton":
+        pytest.importorskip("triton")
+        if torch.cuda.is_available():
+            pytest.skip("with a CUDA device Triton compiles for it: see test_gpu.py")
+    if runtime.explain("cpu")[request.param] != "available":
+        pytest.skip(f"{request.param} does not run here")
+    return request.param
+
+
+def make(components, features, diagonal=False):
+    weights = fl.rand((components,), seed=1, draw=1, dtype=torch.float64) + 0.1
+    variances = 0.05 + fl.rand((components, features) if diagonal else (components,), seed=1, draw=2)
+    return fl.GaussianMixture(weights / weights.sum(), 2 * fl.randn((components, features), seed=1), variances)
+
+
+def annealed(score, shape, steps=5, **options):
+    made = {"epsilon": 0.02, "steps_per_level": steps, "seed": 4, "full_output": True, "denoise": True} | options
+    return fl.annealed_langevin(score, SIGMAS, shape=shape, **made)
+
+
+def by_the_loop(mixture):
+    """The score without its chain kernel."""
+    score = mixture.perturbed(SIGMAS)
+    return lambda x, labels: score(x, labels)
+
+
+def same(one, other):
+    assert torch.equal(one.samples, other.samples)
+    assert torch.equal(one.state.x, other.state.x)
+    assert (one.trajectory is None) == (other.trajectory is None)
+    assert one.trajectory is None or torch.equal(one.trajectory, other.trajectory)
+    assert (one.evaluations, one.state.step) == (other.evaluations, other.state.step)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(
+    ("components", "features", "batch"),
+    [(1, 1, 5), (8, 2, 37), (3, 3, 16), (25, 4, 3), (5, 7, 33), (4, 16, 2), (2, 64, 2)],
+)
+def test_a_chain_has_the_bits_of_the_loop(kernel, components, features, batch, diagonal):
+    mixture = make(components, features, diagonal)
+    if PerturbedMixture(mixture, [1.0]).chain_kernel(torch.zeros(batch, features), kernel) is None:
+        pytest.skip("left to the loop")
+    steps = 5 if kernel == "cpp" else 2
+    for options in (
+        {},
+        {"trajectory": 3, "temperature": 0.5},
+        {"corrector": "ou", "sample_offset": 2**40 + 5, "seed": 2**63 + 9},
+        {"seed": torch.arange(batch) * 2**33 - 7, "sample_ids": torch.arange(batch) * 2**30 + 3},
+    ):
+        whole = annealed(mixture, (batch, features), steps, impl=kernel, **options)
+        same(whole, annealed(by_the_loop(mixture), (batch, features), steps, impl="reference", **options))
+
+
+def test_the_chain_kernel_is_what_runs(kernel, monkeypatch):
+    calls = []
+    chain_kernel = PerturbedMixture.chain_kernel
+
+    def counting(self, x, impl):
+        run = chain_kernel(self, x, impl)
+        return None if run is None else lambda x, segment: (calls.append(segment.length), run(x, segment))
+
+    monkeypatch.setattr(PerturbedMixture, "chain_kernel", counting)
+    mixture = make(3, 2)
+    annealed(mixture, (5, 2), impl=kernel)
+    fl.consistent_annealed(mixture, SIGMAS, epsilon=0.15, shape=(5, 2), seed=0, impl=kernel)
+    fl.langevin(mixture, torch.zeros(5, 2), steps=7, epsilon=0.1, seed=0, impl=kernel)
+    assert calls == [20, 4, 7]
+    annealed(mixture, (5, 2), impl="reference")
+    annealed(mixture, (5, 2), impl=kernel, dtype=torch.float64)
+    annealed(mixture, (5, 2), impl=kernel, callback=lambda info: False)
+    assert calls == [20, 4, 7]
+
+
+def test_other_samplers_have_the_bits_of_the_loop(kernel):
+    mixture, init = make(3, 2, diagonal=True), 2 * fl.randn((19, 2), seed=2)
+    score, made = by_the_loop(mixture), {"seed": 3, "impl": kernel, "full_output": True}
+    same(
+        fl.consistent_annealed(mixture, SIGMAS, epsilon=0.15, init=init, denoise=True, **made),
+        fl.consistent_annealed(score, SIGMAS, epsilon=0.15, init=init, denoise=True, **made),
+    )
+    same(
+        fl.langevin(mixture, init, steps=9, epsilon=0.1, trajectory=2, **made),
+        fl.langevin(lambda x: mixture.score(x), init, steps=9, epsilon=0.1, trajectory=2, **made),
+    )
+    signal = {"snr": 0.1, "predictor": "reverse_diffusion", "shape": (7, 2), **made}
+    same(fl.predictor_corrector(mixture, SIGMAS, **signal), fl.predictor_corrector(score, SIGMAS, **signal))
+    shaped = annealed(mixture, (6, 1, 2, 1), impl=kernel)
+    assert torch.equal(shaped.samples.view(6, 2), annealed(score, (6, 2), impl=kernel).samples)
+
+
+def test_stops_resumes_and_subsets_have_the_bits_of_the_whole_run(kernel):
+    mixture, batch = make(8, 2), 23
+    steps = 25 if kernel == "cpp" else 5
+    total = steps * len(SIGMAS)
+    whole = annealed(by_the_loop(mixture), (batch, 2), steps, trajectory=4, impl=kernel)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20 if kernel == "cpp" else 3):
+        at = int(torch.randint(1, total, (), generator=generator))
+        stopped = annealed(
+            mixture, (batch, 2), steps, trajectory=4, impl=kernel, callback=lambda info, at=at: info.step == at
+        )
+        assert stopped.state.step == at
+        again = annealed(mixture, None, steps, trajectory=4, impl=kernel, resume=stopped.state, seed=None)
+        assert torch.equal(again.samples, whole.samples)
+        assert torch.equal(again.trajectory, whole.trajectory)
+        ids = torch.randperm(batch, generator=generator)[: int(torch.randint(1, batch, (), generator=generator))]
+        part = annealed(mixture, (len(ids), 2), steps, trajectory=4, impl=kernel, sample_ids=ids)
+        assert torch.equal(part.samples, whole.samples[ids])
+        assert torch.equal(part.trajectory, whole.trajectory[:, ids])
+
+
+def test_threads_and_instruction_sets_change_no_bit():
+    from fastlangevin.kernels import cpp
+
+    mixture, threads = make(8, 2), torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for name in cpp.instruction_sets():
+                cpp.use_instruction_set(name)
+                results.append(annealed(mixture, (2000, 2), 10, impl="cpp", seed=9).samples)
+    finally:
+        cpp.use_instruction_set(None)
+        torch.set_num_threads(threads)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_a_state_that_is_not_finite_stays_alone(kernel):
+    mixture = make(4, 2)
+    init = fl.randn((20, 2), seed=0)
+    alone = annealed(mixture, None, init=init, impl=kernel).samples
+    init[3, 0], init[9, 1] = float("nan"), float("inf")
+    spoiled = annealed(mixture, None, init=init, impl=kernel).samples
+    others = torch.ones(20, dtype=torch.bool)
+    others[[3, 9]] = False
+    assert torch.equal(spoiled[others], alone[others])
+    assert not spoiled[~others].isfinite().all(1).any()

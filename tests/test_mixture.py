@@ -1,0 +1,170 @@
+"""Gaussian mixtures: their density, score and samples against closed forms, and the bits of every implementation."""
+
+import math
+
+import pytest
+import torch
+
+import fastlangevin as fl
+from fastlangevin.mixture import PerturbedMixture
+from fastlangevin.ops import mixture_score
+from fastlangevin.reference import mixture as reference
+
+U = 2.0**-24
+
+
+def make(components, features, diagonal, seed=0, spread=3.0):
+    weights = fl.rand((components,), seed=seed, draw=1, dtype=torch.float64) + 0.1
+    means = spread * fl.randn((components, features), seed=seed)  # exact in fp32, so that an oracle has the same
+    variances = 0.05 + fl.rand((components, features) if diagonal else (components,), seed=seed, draw=2)
+    return fl.GaussianMixture(weights / weights.sum(), means, variances)
+
+
+def states(mixture, count, seed=1):
+    return mixture.sample(count, sigma=0.5, seed=seed)
+
+
+def test_density_integrates_to_one_and_its_gradient_is_the_score():
+    mixture = fl.GaussianMixture([0.2, 0.5, 0.3], [[-1.0], [0.0], [2.0]], [0.1, 0.4, 0.2])
+    grid = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
+    for sigma in (0.0, 0.7):
+        assert mixture.log_prob(grid, sigma).exp().sum().item() * 0.004 == pytest.approx(1, abs=1e-9)
+    for diagonal in (False, True):
+        mixture = make(4, 3, diagonal)
+        x = states(mixture, 50).double().requires_grad_()
+        sigma = torch.linspace(0, 2, 50, dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(mixture.log_prob(x, sigma).sum(), x)
+        score = mixture.score(x, sigma)
+        assert torch.allclose(gradient, score, rtol=1e-10, atol=1e-10)
+        (second,) = torch.autograd.grad(score.sum(), x)
+        assert second.isfinite().all()
+
+
+def bound(mixture, x, sigma):
+    """First-order bound on the error of the fp32 score, in units of U, from the written order of its operations."""
+    wide = x.double()
+    exact, d, total = mixture._components(wide, torch.tensor([sigma], dtype=torch.float64))
+    share = torch.softmax(exact, 1)
+    features, components = mixture.features, len(mixture.weights)
+    # d carries half a unit of its own; the means are exact here. Squares and their sum: a rounding each, and one of i
+    # or h, which all count relative to what is a sum of positive terms; g and the rounding of l count by their size.
+    g = mixture.table([sigma])[0, :, 0].double()
+    quadratic = (d * d / total).sum(2) / (2 * math.log(2))
+    logit = (features + 6) * quadratic + g.abs() + (g - quadratic).abs()
+    largest = (g - quadratic).amax(1, keepdim=True)
+    at_largest = logit.gather(1, (g - quadratic).argmax(1, keepdim=True))
+    weight = 3.2 + math.log(2) * (logit + at_largest + (largest - (g - quadratic)))
+    common = (share * weight).sum(1, keepdim=True)
+    pull = share[..., None] * (d / total).abs()
+    terms = (weight + common + 2 * components + 8)[..., None] * pull
+    return terms.sum(1)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("features", [1, 2, 7, 64])
+def test_score_is_within_the_bound_of_its_roundings(features, diagonal, monkeypatch):
+    mixture = make(8, features, diagonal)
+    x = states(mixture, 2000)
+
+    def worst():
+        ratios = []
+        for sigma in (0.0, 0.3, 5.0):
+            got = PerturbedMixture(mixture, [sigma], "reference")(x, torch.zeros(2000).long())
+            want = mixture.closed_form(x.double(), torch.tensor([sigma], dtype=torch.float64))
+            ratios.append(((got.double() - want).abs() / (U * bound(mixture, x, sigma))).max().item())
+        return max(ratios)
+
+    # Roundings of many elements average out, which the bound does not count on.
+    assert (0.05 if features <= 7 else 0.005) < worst() < 1
+    monkeypatch.setattr(reference, "EXP2_Q", (*reference.EXP2_Q[:3], reference.EXP2_Q[3] * 1.2, 0.0))
+    if features <= 2:
+        assert worst() > 1, "the bound does not notice a worse exponential"
+
+
+def test_power_of_two_over_its_whole_range():
+    y = torch.linspace(-reference.LOWEST * -1, 0, 2_000_001)
+    got, want = reference.exp2(y).double(), y.double().exp2()
+    assert ((got - want).abs() / want).max() < 3.3 * U
+    edges = torch.tensor([0.0, -0.0, -1.0, -99.0, -100.0, -101.0, -1e30, -math.inf, math.nan])
+    assert reference.exp2(edges).tolist() == [1.0, 1.0, 0.5, 2.0**-99, *[2.0**-100] * 5]
+
+
+def test_far_states_and_far_components_give_no_nan(impl):
+    mixture = fl.GaussianMixture([0.5, 0.5], [[-1e4, 0.0], [1e4, 0.0]], [1e-4, 1e-4])
+    x = torch.tensor([[0.0, 0.0], [-1e4, 0.0], [1e4, 1.0], [1e6, -1e6], [1e15, 1e15], [3e18, 0.0]])
+    score = mixture.perturbed([0.5, 0.001], impl=impl)(x, torch.tensor([0, 1, 0, 1, 0, 1]))
+    assert score.isfinite().all()
+    assert score[1].abs().max() < 1e-20  # 2^-100 of the pull of the other component is left
+    assert score[4, 0] < 0
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(
+    ("components", "features"), [(1, 1), (3, 2), (8, 2), (5, 3), (25, 4), (4, 7), (6, 17), (2, 64)]
+)
+def test_every_implementation_has_the_bits_of_the_reference(impl, components, features, diagonal):
+    mixture = make(components, features, diagonal, spread=2.0)
+    sigmas = [4.0, 1.0, 0.01]
+    count = 70
+    x = 3 * fl.randn((count, features), seed=5)
+    x[7] *= 1e12
+    table = mixture.table(sigmas)
+    alike, mixed = torch.ones(count, dtype=torch.int64), torch.arange(count) % 3
+    for labels in (alike, mixed):
+        want = reference.mixture_score(x, table, labels, diagonal)
+        assert torch.equal(mixture_score(x, table, labels, diagonal=diagonal, impl=impl), want)
+        assert mixture_score(x[:0], table, labels[:0], diagonal=diagonal, impl=impl).shape == (0, features)
+
+
+def test_samples_have_the_weights_and_moments_of_the_mixture():
+    mixture = fl.GaussianMixture([0.2, 0.8], [[-5.0, 1.0], [5.0, -1.0]], [[0.5, 1.0], [0.25, 2.0]])
+    count = 200_000
+    x = mixture.sample(count, seed=3, sigma=0.5).double()
+    right = x[:, 0] > 0
+    # 5 standard deviations of a mean, of a variance and of a share; the border is 5.8 of them from both means.
+    assert abs(right.double().mean().item() - 0.8) < 5 * math.sqrt(0.16 / count)
+    for chosen, mean, variance in ((~right, [-5.0, 1.0], [0.75, 1.25]), (right, [5.0, -1.0], [0.5, 2.25])):
+        part, number = x[chosen], int(chosen.sum())
+        want = torch.tensor(variance, dtype=torch.float64)
+        assert ((part.mean(0) - torch.tensor(mean)).abs() < 5 * (want / number).sqrt()).all()
+        assert ((part.var(0) / want - 1).abs() < 5 * math.sqrt(2 / number)).all()
+    assert torch.equal(mixture.sample(3, seed=3, sigma=0.5, sample_ids=[5, 7, 6]).double(), x[[5, 7, 6]])
+    assert not torch.equal(mixture.sample(10, seed=3, sigma=0.5, draw=1).double(), x[:10])
+
+
+def test_shapes_dtypes_and_labels(impl):
+    mixture = make(3, 4, diagonal=True)
+    score = mixture.perturbed([1.0, 0.1], impl=impl)
+    x = fl.randn((6, 1, 2, 2), seed=0)
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    whole = score(x, labels)
+    assert whole.shape == x.shape
+    assert torch.equal(whole.view(6, 4), score(x.view(6, 4), labels))
+    assert torch.equal(score(x.to(torch.bfloat16), labels), score(x.to(torch.bfloat16).float(), labels))
+    assert score(x.double(), labels).dtype == torch.float64
+    assert torch.allclose(score(x.double(), labels).float(), whole, rtol=1e-4, atol=1e-4)
+    each = torch.tensor([1.0, 0.1])[labels]
+    assert torch.allclose(mixture.score(x, each), whole, rtol=1e-5, atol=1e-5)
+    if impl == "reference":
+        table = score.table(x.device)
+        compiled = torch.compile(
+            lambda x: mixture_score(x, table, labels, diagonal=True), backend="aot_eager", fullgraph=True
+        )
+        assert torch.equal(compiled(x.view(6, 4)), whole.view(6, 4))
+
+
+def test_samplers_take_the_mixture_itself():
+    mixture = fl.GaussianMixture([0.2, 0.8], [[-5.0, -5.0], [5.0, 5.0]], 1.0)
+    sigmas = fl.geometric_sigmas(20, 1, 5)
+    for sampler, size in (
+        (fl.annealed_langevin, {"epsilon": 0.1, "steps_per_level": 3}),
+        (fl.consistent_annealed, {"epsilon": 1.2}),
+        (fl.predictor_corrector, {"snr": 0.16}),
+        (fl.interpolation, {"epsilon": 0.1, "steps_per_level": 2, "points": 3}),
+    ):
+        made = {"shape": (20, 2), "seed": 0, "init": "normal", "denoise": True, **size}
+        ours = sampler(mixture, sigmas, **made)
+        assert torch.equal(ours, sampler(lambda x, labels: mixture.perturbed(sigmas)(x, labels), sigmas, **made))
+    init = torch.zeros(20, 2)
+    ours = fl.langevin(mixture, init, steps=5, epsilon=0.1, seed=0)
+    assert torch.equal(ours, fl.langevin(mixture.score, init, steps=5, epsilon=0.1, seed=0))
