@@ -8,7 +8,9 @@ Sizes are samples of 3x32x32. Providers, all with the same score function, which
     published       as NCSNv2 writes it, with its norms at every step (and without its copies to the host)
     eager           x + a*score + b*torch.randn_like(x)
     eager in place  the same by add_ and normal_
-    fused           fl.annealed_langevin
+    fused           fl.annealed_langevin, which looks for values that are not finite
+    unwatched       the same with non_finite=None
+    telemetry       fused with telemetry="level"
     score           the calls of the score function alone
 
 No time is printed for a provider whose samples have another standard deviation than the exact law of the chain.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,8 +85,16 @@ def providers(shape: tuple[int, ...], steps: int, dtype: torch.dtype, device: to
                 x.add_(score(x, labels), alpha=a).add_(noise.normal_(), alpha=b or 0.0)
         return x
 
+    chain: dict[str, Any] = {"init": start, "step_lr": STEP_LR, "steps_per_level": steps, "seed": 0}
+
     def fused() -> Tensor:
-        return fl.annealed_langevin(score, SIGMAS, init=start, step_lr=STEP_LR, steps_per_level=steps, seed=0)
+        return fl.annealed_langevin(score, SIGMAS, **chain)
+
+    def unwatched() -> Tensor:
+        return fl.annealed_langevin(score, SIGMAS, **chain, non_finite=None)
+
+    def telemetry() -> Tensor:
+        return fl.annealed_langevin(score, SIGMAS, **chain, telemetry="level", full_output=True).samples
 
     def alone() -> Tensor:
         for level in range(len(SIGMAS)):
@@ -92,7 +103,15 @@ def providers(shape: tuple[int, ...], steps: int, dtype: torch.dtype, device: to
                 out = score(start, labels)
         return out
 
-    return {"published": published, "eager": eager, "eager in place": in_place, "fused": fused, "score": alone}
+    return {
+        "published": published,
+        "eager": eager,
+        "eager in place": in_place,
+        "fused": fused,
+        "unwatched": unwatched,
+        "telemetry": telemetry,
+        "score": alone,
+    }
 
 
 def exact_deviation(steps: int) -> float:
@@ -133,12 +152,14 @@ BENCHMARK = Benchmark(
     __doc__,
     sizes={"cpu": (128,), "cuda": (1, 128)},
     trial=trial,
-    providers=("published", "eager", "eager in place", "fused", "score"),
+    providers=("published", "eager", "eager in place", "fused", "unwatched", "telemetry", "score"),
     labels={
         "published": "published code (NCSNv2), with its norms at every step",
         "eager": "`x + a*score + b*torch.randn_like(x)`",
         "eager in place": "`x.add_(score, alpha=a).add_(noise.normal_(), alpha=b)`",
         "fused": "`fl.annealed_langevin`",
+        "unwatched": "the same with `non_finite=None`",
+        "telemetry": 'the same with `telemetry="level"`',
         "score": "the score function alone",
     },
 )

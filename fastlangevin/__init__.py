@@ -15,6 +15,7 @@ from fastlangevin.ops import perturb, rand, randn, step, step_
 from fastlangevin.samplers import (
     ChainState,
     Inpainting,
+    NonFiniteError,
     SamplingResult,
     StepInfo,
     annealed_langevin,
@@ -35,6 +36,7 @@ __all__ = [
     "FusionReport",
     "GaussianMixture",
     "Inpainting",
+    "NonFiniteError",
     "Patch",
     "Purpose",
     "SamplingPlan",

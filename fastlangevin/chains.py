@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import container
-from fastlangevin.samplers import ChainState
+from fastlangevin.samplers import ChainState, Telemetry
 
 __all__ = ["load", "save"]
 
@@ -21,13 +21,23 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
         TypeError: the state or its record cannot be written.
         OSError: the folder cannot be written; an older file is left as it was.
     """
-    parts = {"x": state.x, "seed": state.seed, "sample_ids": state.sample_ids, "trajectory": state.trajectory}
+    parts = {
+        "x": state.x,
+        "seed": state.seed,
+        "sample_ids": state.sample_ids,
+        "trajectory": state.trajectory,
+        "fault": state.fault,
+    }
+    kept = state.telemetry
+    if kept is not None:
+        parts.update(score_norm=kept.score_norm, signal_to_noise=kept.signal_to_noise)
     tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
     chain = {
         "step": state.step,
         "seed": None if isinstance(state.seed, Tensor) else state.seed,
         "sample_offset": state.sample_offset,
         "record": state.record,
+        "telemetry": None if kept is None else {"steps": list(kept.steps), "levels": list(kept.levels)},
     }
     container.write(path, tensors, {"chain": chain})
 
@@ -50,6 +60,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
     try:
         tensors, description = container.read(source)
         chain = description["chain"]
+        kept = chain.get("telemetry")  # states of earlier versions have none
         on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
         return ChainState(
             x=on_device["x"],
@@ -59,6 +70,12 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
             sample_offset=chain["sample_offset"],
             trajectory=on_device.get("trajectory"),
             record=chain["record"],
+            fault=on_device.get("fault"),
+            telemetry=None
+            if kept is None
+            else Telemetry(
+                tuple(kept["steps"]), tuple(kept["levels"]), on_device["score_norm"], on_device["signal_to_noise"]
+            ),
         )
     except (KeyError, TypeError, container.DamagedError) as error:
         why = error.why if isinstance(error, container.DamagedError) else f"its content is of another kind, {error!r}"

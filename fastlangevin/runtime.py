@@ -36,6 +36,7 @@ class Launchers(NamedTuple):
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]
+    norms: Callable[..., None]
     rescale: Callable[..., None] | None
     instance_norm: Callable[..., None] | None
     instance_norm_backward: Callable[..., None] | None
@@ -61,6 +62,7 @@ def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp_denoising as denoising
     import fastlangevin.kernels.cpp_mixture as mixture
     import fastlangevin.kernels.cpp_norm as norm
+    import fastlangevin.kernels.cpp_norms as norms
 
     try:
         cpp.load()
@@ -71,6 +73,7 @@ def _cpp() -> Launchers:
         randn=cpp.randn,
         perturb=denoising.perturb,
         dsm=denoising.dsm,
+        norms=norms.norms,
         rescale=None,
         instance_norm=norm.instance_norm,
         instance_norm_backward=norm.instance_norm_backward,
@@ -97,6 +100,7 @@ def _triton(device_type: str) -> Launchers:
     from fastlangevin.kernels.group_norm_backward import group_norm_backward
     from fastlangevin.kernels.instance_norm import instance_norm
     from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
+    from fastlangevin.kernels.norms import norms
     from fastlangevin.kernels.perturb import perturb
     from fastlangevin.kernels.randn import randn
     from fastlangevin.kernels.rescale import rescale
@@ -117,6 +121,7 @@ def _triton(device_type: str) -> Launchers:
         randn=randn,
         perturb=perturb,
         dsm=dsm,
+        norms=norms,
         rescale=rescale,
         instance_norm=instance_norm,
         instance_norm_backward=instance_norm_backward,

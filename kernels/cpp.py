@@ -50,7 +50,7 @@ SERIAL_BELOW = 32768
 # The enum Dtype of csrc/plan.h.
 CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.bool: 4}
 _STEP, _NORMAL, _UNIFORM = range(3)
-_COMMON = "qqQQQQqddd"
+_COMMON = "qqQQQQqdddQq"
 _plain_pack = struct.Struct(_COMMON + "QQQqq").pack
 _FLOAT32 = torch.float32
 _launch_lock = threading.Lock()
@@ -72,7 +72,16 @@ def _open(path: Path) -> ctypes.CDLL:
         raise OSError(f"{path} was built from other sources")
     library.fl_use_openmp.argtypes = [ctypes.c_void_p]
     library.fl_use_openmp(openmp.entry())
-    for name in ("fl_step_plain", "fl_run", "fl_denoise", "fl_norm", "fl_add_elu", "fl_mixture", "fl_chain"):
+    for name in (
+        "fl_step_plain",
+        "fl_run",
+        "fl_denoise",
+        "fl_norms",
+        "fl_norm",
+        "fl_add_elu",
+        "fl_mixture",
+        "fl_chain",
+    ):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int
@@ -264,6 +273,8 @@ def step(
     noise: Tensor | None,
     mask: Tensor | None,
     known: Tensor | None,
+    fault: Tensor | None = None,
+    freeze: bool = False,
 ) -> None:
     """Writes c*x + a*score + b*noise to ``out``.
 
@@ -276,6 +287,8 @@ def step(
         noise: None to draw it here; else a tensor of the same shape.
         mask: bool, same shape: where it is True ``out`` is ``known``.
         known: same shape and dtype as ``x``.
+        fault: int64 ``(B,)``, contiguous: lowered to ``draw`` where a sample's result is not finite.
+        freeze: samples whose fault is below ``draw`` are left as they are.
     """
     if (
         noise is None
@@ -310,6 +323,8 @@ def step(
             c,
             a,
             0.0 if b is None else b,
+            0 if fault is None else fault.data_ptr(),
+            freeze,
             out.data_ptr(),
             x.data_ptr(),
             score.data_ptr(),
@@ -327,6 +342,8 @@ def step(
         sample_ids,
         sample_offset,
         purpose,
+        fault,
+        freeze,
     )
 
 
@@ -353,6 +370,8 @@ def _launch(
     sample_ids: Tensor | None,
     sample_offset: int,
     purpose: int,
+    fault: Tensor | None = None,
+    freeze: bool = False,
 ) -> None:
     """Any call, as the struct ``Request`` of csrc/plan.h."""
     out = operands[0]
@@ -382,6 +401,8 @@ def _launch(
         purpose,
         operands[5] is not None,
         *numbers,
+        0 if fault is None else fault.data_ptr(),
+        freeze,
         kind,
         out.dtype is torch.float64,
         out.ndim,

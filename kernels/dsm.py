@@ -24,7 +24,7 @@ from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
 from .philox import interleave4, load_as, multiply, normals, philox, round_to
-from .sums import finish, fold
+from .sums import finish, fold, sum_neighbours
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, by what is wanted; "clean" is values
 # and gradient from clean data. On sm_90 fp32 takes 68.8, 65.8, 62.9 and 16.2, of which the noise is 55; moving 8 bytes,
@@ -41,16 +41,6 @@ INSTRUCTION_BUDGET = {
 }
 # Triton 3.6 takes 71 and 80 for sm_80, and 3.7.1 64 and 70.
 REGISTER_BUDGET = {torch.float32: 72, torch.float16: 72, torch.bfloat16: 72, torch.float64: 80}
-
-
-@triton.jit
-def _sum_neighbours(values):
-    """(N, 4) to (N,), by pairs, in each thread; (N, 2) are the one pair."""
-    if values.shape[1] == 4:
-        even, odd = tl.split(tl.reshape(values, (values.shape[0], 2, 2)))
-        values = even + odd
-    even, odd = tl.split(values)
-    return even + odd
 
 
 @triton.jit(
@@ -135,7 +125,7 @@ def dsm_kernel(
             squares = multiply(residual, residual)
             if NDIM != 0:
                 squares = tl.where(valid, squares, 0)
-            neighbours = _sum_neighbours(squares)
+            neighbours = sum_neighbours(squares)
             if part == 0:
                 sums = neighbours
             else:

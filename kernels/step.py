@@ -24,6 +24,7 @@ from . import plain
 from .launching import Shortcut, launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .philox import interleave4, interleave8, load_as, multiply, normals, philox, round_to
+from .watch import draw_number, overflows
 
 # Machine instructions of the whole kernel divided by the elements of a thread, and registers of a thread, for
 # contiguous operands and float coefficients: what tests/test_compile_gates.py holds the compiler to. The slow path of
@@ -32,6 +33,9 @@ from .philox import interleave4, interleave8, load_as, multiply, normals, philox
 # fp32, 144 for fp64, and 36 for 16-bit states, which therefore are bound by arithmetic.
 INSTRUCTION_BUDGET = {torch.float32: 66, torch.float16: 67, torch.bfloat16: 67, torch.float64: 69}
 REGISTER_BUDGET = 64
+# With fault: at most 4.5 more, measured on sm_80, 90 and 100; fp32 stays below the 72 that an H200 hides.
+WATCHED_INSTRUCTION_BUDGET = {torch.float32: 70, torch.float16: 69, torch.bfloat16: 70, torch.float64: 74}
+WATCHED_REGISTER_BUDGET = 72
 
 FLOAT = tl.constexpr(0)
 SCALAR = tl.constexpr(1)
@@ -54,7 +58,10 @@ def _coefficient(value, KIND: tl.constexpr, ptrs, valid, first_row, row_lane, ro
         return tl.load(ptrs, mask=valid)
 
 
-@triton.jit(do_not_specialize=CHANGING, do_not_specialize_on_alignment=("c", "a", "b", "layout_ptr", *CHANGING))
+@triton.jit(
+    do_not_specialize=CHANGING,
+    do_not_specialize_on_alignment=("c", "a", "b", "fault_ptr", "layout_ptr", *CHANGING),
+)
 def step_kernel(
     out_ptr,
     x_ptr,
@@ -62,6 +69,7 @@ def step_kernel(
     noise_ptr,
     mask_ptr,
     known_ptr,
+    fault_ptr,
     c,
     a,
     b,
@@ -78,6 +86,7 @@ def step_kernel(
     C_KIND: tl.constexpr,
     A_KIND: tl.constexpr,
     B_KIND: tl.constexpr,
+    FREEZE: tl.constexpr,
     NDIM: tl.constexpr,
     IS_LONG: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -99,6 +108,12 @@ def step_kernel(
         if WIDTH == 8:
             w0, w1, w2, w3 = philox(block + 1, c1, c2, c3, k0, k1)
             z4, z5, z6, z7 = normals(w0, w1, w2, w3)
+
+    if fault_ptr is not None:
+        number = draw_number(draw)
+        fault_ptrs = fault_ptr + first_row + row_lane
+        if FREEZE:
+            frozen = (tl.load(fault_ptrs, mask=row_valid, other=number) < number)[:, None]
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
@@ -126,8 +141,19 @@ def step_kernel(
             fixed = tl.load(locate(mask_ptr, layout_ptr, 4, base, row_lane, e, NDIM), mask=valid)
             known = load_as(locate(known_ptr, layout_ptr, 5, base, row_lane, e, NDIM), valid, dtype)
             moved = tl.where(fixed, known, moved)
+        if FREEZE:
+            moved = tl.where(frozen, x, moved)
+        if fault_ptr is not None:
+            # What is not there may be anything.
+            group = overflows(moved if NDIM == 0 else tl.where(valid, moved, 0), out_ptr.dtype.element_ty)
+            if part == 0:
+                faulty = group
+            else:
+                faulty |= group
         out_ptrs = locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM)
         tl.store(out_ptrs, round_to(moved, out_ptr.dtype.element_ty), mask=valid)
+    if fault_ptr is not None:
+        tl.atomic_min(fault_ptrs, number, mask=faulty & group_valid, sem="relaxed")
 
 
 def _coefficient_argument(value: float | Tensor | None, dtype: torch.dtype) -> tuple[Any, int]:
@@ -161,6 +187,8 @@ def prepare(
     noise: Tensor | None,
     mask: Tensor | None,
     known: Tensor | None,
+    fault: Tensor | None = None,
+    freeze: bool = False,
 ) -> Call:
     """The launch that :func:`step` makes, of the same arguments. ``x`` must not be empty."""
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -172,6 +200,7 @@ def prepare(
     }
     arguments.update(mask_ptr=mask, known_ptr=known)
     operands = list(arguments.values())
+    arguments.update(fault_ptr=fault, FREEZE=freeze)
     for name, coefficient in (("c", c), ("a", a), ("b", b)):
         value, kind = _coefficient_argument(coefficient, compute)
         arguments[name] = value
@@ -199,6 +228,8 @@ def step(out: Tensor, x: Tensor, score: Tensor, **arguments: Any) -> None:
         noise: used in place of the drawn normals.
         mask: bool; where True the result is ``known``.
         known: values for ``mask``.
+        fault: int64 ``(B,)``, contiguous: lowered to ``draw`` where a sample's result is not finite.
+        freeze: samples whose fault is below ``draw`` are left as they are.
     """
     if not x.numel():
         return

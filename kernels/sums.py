@@ -36,6 +36,28 @@ def fold(values):
         return fold(tl.sum(tl.reshape(values, (values.shape[0], 2, size // 2)), axis=1))
 
 
+@triton.jit
+def sum_neighbours(values):
+    """(N, 4) to (N,), by pairs, in each thread; (N, 2) are the one pair."""
+    if values.shape[1] == 4:
+        even, odd = tl.split(tl.reshape(values, (values.shape[0], 2, 2)))
+        values = even + odd
+    even, odd = tl.split(values)
+    return even + odd
+
+
+@triton.jit
+def across(ptr, row, row_valid, segments, LANES: tl.constexpr):
+    """The sums (N,) of rows of ``segments`` entries: the lanes in turn, then by halves."""
+    ptrs = ptr + row[:, None] * segments
+    lane = tl.arange(0, LANES)[None, :]
+    sums = tl.load(ptrs + lane, mask=row_valid[:, None] & (lane < segments), other=0)
+    for start in range(LANES, segments, LANES):
+        turn = start + lane
+        sums += tl.load(ptrs + turn, mask=row_valid[:, None] & (turn < segments), other=0)
+    return fold(sums)
+
+
 @triton.jit(
     do_not_specialize=("rows", "segments", "levels"),
     do_not_specialize_on_alignment=("values_ptr", "partial_ptr", "labels_ptr", "weight_ptr"),
@@ -53,15 +75,10 @@ def values_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_valid = row < rows
-    ptrs = partial_ptr + row[:, None] * segments
-    lane = tl.arange(0, LANES)[None, :]
-    squares = tl.load(ptrs + lane, mask=row_valid[:, None] & (lane < segments), other=0)
-    for start in range(LANES, segments, LANES):
-        turn = start + lane
-        squares += tl.load(ptrs + turn, mask=row_valid[:, None] & (turn < segments), other=0)
+    squares = across(partial_ptr, row, row_valid, segments, LANES)
     label = tl.load(labels_ptr + row, mask=row_valid, other=0)
     weight = at_level(weight_ptr, label, row_valid, levels)
-    tl.store(values_ptr + row, fold(squares) * 0.5 * weight, mask=row_valid)
+    tl.store(values_ptr + row, squares * 0.5 * weight, mask=row_valid)
 
 
 @triton.jit(

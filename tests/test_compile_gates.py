@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = (80, 90, 100)
 STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 # The kernels of the objective: with the levels drawn or given; with what is wanted, or from the clean data.
-OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean")
-FAST = [f"{kind}-{name}" for kind in ("step", "randn", "rand", *OBJECTIVE) for name in STATES]
+OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean", "norms")
+FAST = [f"{kind}-{name}" for kind in ("step", "watched", "randn", "rand", *OBJECTIVE) for name in STATES]
 # InstanceNorm++ ("added": of a sum) and GroupNorm, whose first kernel is the same, in either memory format: their
 # arithmetic is nobody's stream and may be contracted.
 NORM = ("statistics", "apply", "added", "sums", "gradient")
@@ -39,7 +39,7 @@ NORMS += [f"elu-{name}" for name in ("fp32", "bf16", "fp64")]
 # Correct and free of spills, but without a budget: their cost hangs on what they are given.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
-OTHERS += ["values-fp64", "levels-fp64"]
+OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
 CONTROLS = ["control-contracted", "control-spills", "control-library", "control-misaligned", "control-scattered"]
 
 
@@ -58,6 +58,7 @@ def calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     for name, dtype in STATES.items():
         x = torch.zeros(4, 3, 64, 64, dtype=dtype)
         add_step(f"step-{name}", x)
+        add_step(f"watched-{name}", x, fault=torch.zeros(4, dtype=torch.int64))
         made[f"randn-{name}"] = randn.randn_kernel, randn.prepare(x, uniform=False, **address), {}
         made[f"rand-{name}"] = randn.randn_kernel, randn.prepare(x, uniform=True, **address), {}
 
@@ -66,6 +67,8 @@ def calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     sample, whole = torch.zeros(4, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
     scale = torch.ones(4, 1, 1, 1).expand_as(x)
     add_step("step-tensors", x, c=torch.ones(()).expand_as(x), a=scale, b=x, seed=sample, draw=whole, sample_ids=sample)
+    add_step("watched-freezing", x, fault=sample, freeze=True, mask=x.bool(), known=x)
+    add_step("watched-strided", x.contiguous(memory_format=torch.channels_last), x, fault=sample)
     add_step("step-inpainting", x, mask=x.bool(), known=x)
     add_step("step-known-noise", x, noise=x)
     add_step("step-strided", x.contiguous(memory_format=torch.channels_last), x)
@@ -84,7 +87,7 @@ def calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
 def objective_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     """As :func:`calls`, for the kernels of the denoising objective."""
-    from fastlangevin.kernels import dsm, perturb, sums
+    from fastlangevin.kernels import dsm, norms, perturb, sums
 
     made: dict[str, tuple[Any, Any, dict[str, Any]]] = {}
     address: dict[str, Any] = {"seed": 1, "draw": 2, "sample_ids": None, "sample_offset": 0, "purpose": 1}
@@ -109,6 +112,10 @@ def objective_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
             operands = {"labels": labels, "clean": clean, "noise": noise, "segment": segment}
             call = dsm.prepare(gradient, into, x, **tables, **operands, **address)
             made[f"dsm_{kind}-{name}"] = dsm.dsm_kernel, call, {}
+        result, scratch = torch.zeros(2, 4, dtype=compute), torch.zeros(2, 4, 12, dtype=compute)
+        wanted = {"of_x": True, "of_noise": True, "noise": noise, "segment": segment}
+        first, second = norms.prepare(result, scratch, x, **wanted, **address)
+        made[f"norms-{name}"], made[f"roots-{name}"] = (norms.norms_kernel, first, {}), (norms.roots_kernel, second, {})
 
     for name, dtype in STATES.items():
         add(name, torch.zeros(4, 3, 64, 64, dtype=dtype), 1024)
@@ -292,7 +299,7 @@ def allowances(variant: str) -> dict[str, int]:
     exchanged once between the two warps, one number a thread. Four 16-bit elements make 8 bytes.
     """
     kind, name = variant.split("-")
-    if kind.startswith(("norm", "group")):
+    if kind.startswith(("norm_", "group")):
         # The numbers of the channels, by tile and of the whole sample: measured, and fewer than the tile would bring
         # besides were it scattered. They change layout through shared memory, 16 KiB of it on sm_80.
         own = {"statistics": 2, "added": 2, "apply": 26, "sums": 43, "gradient": 59}[kind.split("_")[1]]
@@ -301,7 +308,7 @@ def allowances(variant: str) -> dict[str, int]:
         return {"is_stream": False}
     if kind.startswith("perturb"):
         return {"narrow": 2}
-    if kind.startswith("dsm"):
+    if kind.startswith(("dsm", "norms")):
         return {"vectors": 64 if name in ("fp16", "bf16") else 128, "narrow": 5, "shared": 512}
     return {}
 
@@ -315,6 +322,7 @@ def budget_of(variant: str) -> tuple[float, int]:
         group_norm_backward,
         instance_norm,
         instance_norm_backward,
+        norms,
         perturb,
         randn,
         step,
@@ -323,6 +331,8 @@ def budget_of(variant: str) -> tuple[float, int]:
     kind, name = variant.split("-")
     if kind == "step":
         return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET
+    if kind == "watched":
+        return step.WATCHED_INSTRUCTION_BUDGET[STATES[name]], step.WATCHED_REGISTER_BUDGET
     if kind == "elu":
         return add_elu.INSTRUCTION_BUDGET[STATES[name]], add_elu.REGISTER_BUDGET[STATES[name]]
     family, _, wanted = kind.partition("_")
@@ -334,6 +344,8 @@ def budget_of(variant: str) -> tuple[float, int]:
         module = forward if wanted in forward.INSTRUCTION_BUDGET else backward
         registers = instance_norm.REGISTER_BUDGET_ADDED if wanted == "added" else module.REGISTER_BUDGET
         return module.INSTRUCTION_BUDGET[wanted][STATES[name]], registers[STATES[name]]
+    if family == "norms":
+        return norms.INSTRUCTION_BUDGET[STATES[name]], norms.REGISTER_BUDGET[STATES[name]]
     if family == "perturb":
         return perturb.INSTRUCTION_BUDGET[wanted][STATES[name]], perturb.REGISTER_BUDGET
     if family == "dsm":
@@ -390,7 +402,7 @@ def test_fast_path(variant: str, architecture: int, results: dict[str, dict[str,
 def test_other_paths(variant: str, architecture: int, results: dict[str, dict[str, Any]]) -> None:
     # Triton 3.7 gathers strided accesses through 2 KiB of shared memory where 3.6 uses none: no harm to a path that is
     # bound by its scattered accesses.
-    sums = re.match("dsm|values|levels", variant)
+    sums = re.match("dsm|norms|roots|values|levels", variant)
     shared = 4096 if variant.endswith("strided") or sums else 0
     assert not faults(results[f"{variant}-{architecture}"], vectors=0, shared=shared)
 

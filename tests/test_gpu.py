@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from fastlangevin.ops import NO_FAULT
+from fastlangevin.ops.norms import norms_with_noise
 
 pytestmark = pytest.mark.gpu
 
@@ -132,6 +134,43 @@ def test_a_captured_graph_draws_what_its_tensors_say():
         graph.replay()
         fl.step_(want, want, a=0.1, b=0.2, seed=5, draw=step)
         assert torch.equal(work, want), step
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_faults_and_norms(dtype, freeze):
+    for shape in ((64, 2), (3, 1025), (128, 3, 32, 32)):
+        x, s = state(shape, dtype), state(shape, seed=1)
+        s.view(shape[0], -1)[1, -1], s.view(shape[0], -1)[2, 0] = math.nan, math.inf
+        mine, theirs = torch.full((shape[0],), NO_FAULT, device="cuda"), torch.full((shape[0],), NO_FAULT)
+        y, z = x.cuda(), x.clone()
+        for draw in (3, 4, 5):
+            options = {"a": 0.3, "b": 0.7, "seed": 3, "draw": draw, "freeze": freeze}
+            fl.step_(y, s.cuda(), fault=mine, impl="triton", **options)
+            fl.step_(z, s, fault=theirs, impl="cpp", **options)
+            same(y, z)
+        assert torch.equal(mine.cpu(), theirs)
+        assert theirs[:3].tolist() == [NO_FAULT, 3, 3]
+        for one, other in zip(
+            norms_with_noise(x.cuda(), seed=5, impl="triton"), norms_with_noise(x, seed=5, impl="cpp"), strict=True
+        ):
+            same(one, other)
+
+
+def test_a_captured_graph_records_its_draws():
+    x, s = torch.zeros(2, 8, device="cuda"), torch.zeros(2, 8, device="cuda")
+    fault, draw = torch.full((2,), NO_FAULT, device="cuda"), torch.zeros((), dtype=torch.int64, device="cuda")
+    options = {"a": 1.0, "b": 0.5, "seed": 1, "draw": draw, "fault": fault, "freeze": True}
+    fl.step_(x, s, **options)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fl.step_(x, s, **options)
+    for number in (1, 2, 3, 4):
+        draw.fill_(number)
+        s[1] = math.inf if number >= 3 else 0.0
+        graph.replay()
+    assert fault.tolist() == [NO_FAULT, 3]
 
 
 def test_repeats_are_bitwise():

@@ -24,7 +24,7 @@ from fastlangevin.cli.devices import usable_device
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
-from fastlangevin.samplers import ChainState, StepInfo, annealed_langevin
+from fastlangevin.samplers import ChainState, NonFiniteError, StepInfo, annealed_langevin
 from fastlangevin.shards import digest_of, network_digest
 from fastlangevin.stopping import Stopping
 
@@ -132,34 +132,34 @@ def run(options: argparse.Namespace) -> int:
             return stop.signal is not None
 
         started = time.monotonic()
-        result = annealed_langevin(
-            net,
-            loaded.sigmas,
-            shape=(options.n, *shape),
-            corrector=options.corrector,
-            denoise=True,
-            seed=options.seed,
-            sample_offset=options.sample_offset,
-            device=device,
-            callback=after_step,
-            progress=not options.quiet,
-            trajectory=kept,
-            resume=resume,
-            full_output=True,
-            impl=options.impl,
-            **settings,
-        )
+        try:
+            result = annealed_langevin(
+                net,
+                loaded.sigmas,
+                shape=(options.n, *shape),
+                corrector=options.corrector,
+                denoise=True,
+                seed=options.seed,
+                sample_offset=options.sample_offset,
+                device=device,
+                callback=after_step,
+                progress=not options.quiet,
+                trajectory=kept,
+                resume=resume,
+                full_output=True,
+                impl=options.impl,
+                **settings,
+            )
+        except NonFiniteError as error:
+            raise RuntimeError(
+                f"{len(error.faults)} of {options.n} samples are not finite: the chain diverged; take a smaller "
+                f"--epsilon (now {settings['epsilon']}). No picture was written"
+            ) from error
         seconds = time.monotonic() - started
     if result.state.step < total:
         save(result.state)
         print(f"stopped after {result.state.step} of {total} updates; go on with --resume (state in {left})")
         return stop.exit_code or 0
-    wrong = int((~result.samples.flatten(1).isfinite().all(1)).sum())
-    if wrong:
-        raise RuntimeError(
-            f"{wrong} of {options.n} samples are not finite: the chain diverged; take a smaller --epsilon (now "
-            f"{settings['epsilon']}). No picture was written"
-        )
     _write(options, result.samples, result.trajectory, name)
     left.unlink(missing_ok=True)
     print(

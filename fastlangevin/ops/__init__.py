@@ -11,9 +11,10 @@ from fastlangevin.ops.mixture import mixture_score
 from fastlangevin.ops.norm import add_instance_norm, instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
-from fastlangevin.ops.step import step, step_
+from fastlangevin.ops.step import NO_FAULT, step, step_
 
 __all__ = [
+    "NO_FAULT",
     "add_elu",
     "add_instance_norm",
     "dsm",

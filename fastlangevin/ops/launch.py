@@ -19,7 +19,10 @@ from fastlangevin.runtime import choose
 LIBRARY = torch.library.Library("fastlangevin", "DEF")
 
 ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset"
-_STEP = f"Tensor c, Tensor a, Tensor? b, {ADDRESS}, int purpose, Tensor? noise, Tensor? mask, Tensor? known, str impl"
+_UPDATE = f"Tensor c, Tensor a, Tensor? b, {ADDRESS}, int purpose, Tensor? noise, Tensor? mask, Tensor? known"
+_STEP = f"{_UPDATE}, str impl"
+# Apart from the plain ones, which a compiler may take for functions.
+_WATCHED = f"{_UPDATE}, Tensor(z!) fault, bool freeze, str impl"
 
 
 def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -83,8 +86,10 @@ def launch_step(
     mask: Tensor | None,
     known: Tensor | None,
     impl: str,
+    fault: Tensor | None = None,
+    freeze: bool = False,
 ) -> None:
-    """Write the update to ``out``, which may be ``x``."""
+    """Write the update to ``out``, which may be ``x``; and to ``fault``, if given, what was not finite."""
     launchers = choose(impl, x.device)[1]
     if out.numel() == 0:
         return
@@ -108,12 +113,15 @@ def launch_step(
             noise=noise,
             mask=None if mask is None else mask.expand(shape),
             known=known,
+            fault=fault,
+            freeze=freeze,
         )
         return
     if noise is None and b is not None:
         ids = sample_numbers(sample_ids, sample_offset, shape[0], x.device)
         noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(shape)
-    out.copy_(reference.step(x, score, c, a, b, noise, mask, known))
+    result = reference.step(x, score, c, a, b, noise, mask, known)
+    out.copy_(result if fault is None else reference.watch(result, x, fault, draw, freeze))
 
 
 def _random(
@@ -141,6 +149,22 @@ def _step_(x: Tensor, score: Tensor, *rest: object) -> None:
     launch_step(x, x, score, *rest)  # type: ignore[arg-type]
 
 
+def _watched_step(x: Tensor, score: Tensor, *rest: object) -> Tensor:
+    out = torch.empty_like(x)
+    _launch_watched(out, x, score, *rest)
+    return out
+
+
+def _watched_step_(x: Tensor, score: Tensor, *rest: object) -> None:
+    _launch_watched(x, x, score, *rest)
+
+
+def _launch_watched(out: Tensor, x: Tensor, score: Tensor, *rest: Any) -> None:
+    *update, fault, freeze, impl = rest
+    arguments: tuple[Any, ...] = (*update, impl, fault, freeze)
+    launch_step(out, x, score, *arguments)
+
+
 def _fake_like(x: Tensor, *rest: object) -> Tensor:
     return torch.empty_like(x)
 
@@ -152,3 +176,5 @@ def _fake_nothing(x: Tensor, *rest: object) -> None:
 register(f"random(Tensor like, {ADDRESS}, int purpose, bool uniform, str impl) -> Tensor", _random, _fake_like)
 register(f"step(Tensor x, Tensor score, {_STEP}) -> Tensor", _step, _fake_like)
 register(f"step_(Tensor(a!) x, Tensor score, {_STEP}) -> ()", _step_, _fake_nothing)
+register(f"watched_step(Tensor x, Tensor score, {_WATCHED}) -> Tensor", _watched_step, _fake_like)
+register(f"watched_step_(Tensor(a!) x, Tensor score, {_WATCHED}) -> ()", _watched_step_, _fake_nothing)

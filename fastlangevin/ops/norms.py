@@ -11,7 +11,7 @@ from fastlangevin.ops.arguments import compute_dtype, elements_per_sample
 from fastlangevin.ops.launch import sample_numbers
 from fastlangevin.runtime import choose
 
-__all__ = ["noise_norms", "sample_norms"]
+__all__ = ["noise_norms", "norms_with_noise", "sample_norms"]
 
 
 def sample_norms(x: Tensor, *, impl: str = "auto") -> Tensor:
@@ -21,7 +21,7 @@ def sample_norms(x: Tensor, *, impl: str = "auto") -> Tensor:
         x: ``(B, ...)``, any float dtype and strides.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
     """
-    return _norms(x, x, 0, 0, None, 0, Purpose.LANGEVIN, impl)
+    return _norms(x, (True, False), None, 0, 0, None, 0, Purpose.LANGEVIN, impl)[0]
 
 
 def noise_norms(
@@ -41,11 +41,34 @@ def noise_norms(
         seed, draw, sample_ids, sample_offset, purpose: the address of the noise, resolved.
         impl: as for :func:`sample_norms`.
     """
-    return _norms(like, None, seed, draw, sample_ids, sample_offset, purpose, impl)
+    return _norms(like, (False, True), None, seed, draw, sample_ids, sample_offset, purpose, impl)[0]
+
+
+def norms_with_noise(
+    x: Tensor,
+    *,
+    noise: Tensor | None = None,
+    seed: int | Tensor = 0,
+    draw: int | Tensor = 0,
+    sample_ids: Tensor | None = None,
+    sample_offset: int = 0,
+    purpose: int = Purpose.LANGEVIN,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """:func:`sample_norms` of ``x`` and :func:`noise_norms` of its update, in one launch.
+
+    Args:
+        x: as for :func:`sample_norms`.
+        noise: the noise itself, same shape, any float dtype, in the place of its address.
+        seed, draw, sample_ids, sample_offset, purpose, impl: as for :func:`noise_norms`.
+    """
+    of_x, of_noise = _norms(x, (True, True), noise, seed, draw, sample_ids, sample_offset, purpose, impl)
+    return of_x, of_noise
 
 
 def _norms(
     x: Tensor,
+    wanted: tuple[bool, bool],
     noise: Tensor | None,
     seed: int | Tensor,
     draw: int | Tensor,
@@ -54,42 +77,33 @@ def _norms(
     purpose: int,
     impl: str,
 ) -> Tensor:
-    """Values 2/2 ||0 h + z||^2 of the denoising objective, z being the noise given or drawn."""
-    dtype = compute_dtype(x)
-    batch = x.shape[0]
+    """Norms ``(K, B)``, of x and of the noise, as they are ``wanted``."""
+    of_x, of_noise = wanted
+    out = torch.zeros(of_x + of_noise, x.shape[0], dtype=compute_dtype(x), device=x.device)
     if x.numel() == 0:
-        return x.new_zeros(batch, dtype=dtype)
-    labels = torch.zeros(batch, dtype=torch.int64, device=x.device)
-    zero, two = x.new_zeros(1, dtype=dtype), x.new_full((1,), 2.0, dtype=dtype)
-    nothing = x.new_zeros(()).expand(x.shape)
+        return out
+    elements = elements_per_sample(x.shape)
     launchers = choose(impl, x.device)[1]
-    if launchers is None:
+    if launchers is not None:
+        launchers.norms(
+            out,
+            x,
+            of_x=of_x,
+            of_noise=of_noise,
+            noise=noise,
+            seed=seed,
+            draw=draw,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+            purpose=purpose,
+            segment=reference.segment_elements(elements),
+        )
+        return out
+    if of_x:
+        out[0] = reference.norms(x)
+    if of_noise:
         if noise is None:
-            ids = sample_numbers(sample_ids, sample_offset, batch, x.device)
-            elements = elements_per_sample(x.shape)
+            ids = sample_numbers(sample_ids, sample_offset, x.shape[0], x.device)
             noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=purpose).view(x.shape)
-        values = reference.dsm(nothing, labels, zero, two, zero, two[0], clean=None, noise=noise, gradient=False)[0]
-        return values.sqrt()
-    values = x.new_empty(batch, dtype=dtype)
-    launchers.dsm(
-        values,
-        x.new_empty(1, dtype=dtype),
-        x.new_empty(1, dtype=torch.int64),
-        x.new_empty((), dtype=dtype),
-        None,
-        nothing,
-        clean=None,
-        labels=labels,
-        scale=zero,
-        weight=two,
-        slope=zero,
-        upstream=two[0],
-        seed=seed,
-        draw=draw,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        purpose=purpose,
-        noise=noise,
-        segment=reference.segment_elements(elements_per_sample(x.shape)),
-    )
-    return values.sqrt()
+        out[-1] = reference.norms(noise.to(out.dtype))
+    return out

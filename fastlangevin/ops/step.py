@@ -34,11 +34,16 @@ from fastlangevin.ops.arguments import (
     same_place,
 )
 from fastlangevin.ops.launch import launch_step
+from fastlangevin.reference import NO_FAULT
+
+__all__ = ["NO_FAULT", "step", "step_"]
 
 MAX_FP32 = torch.finfo(torch.float32).max
 
-# c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last.
+# c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last, before
+# the two of Watch, fault and freeze.
 Rest = tuple[Any, ...]
+Watch = tuple[Any, ...]
 
 
 def _check(
@@ -129,6 +134,27 @@ def _is_plain(
     )
 
 
+def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
+    """The record and what is done with it, checked."""
+    if fault is None:
+        if freeze:
+            raise ValueError("freeze=True leaves the samples of fault= as they are; give fault= too")
+        return None, False
+    batch = x.shape[0] if x.ndim else 1
+    if not isinstance(fault, Tensor) or fault.dtype is not torch.int64:
+        kind = fault.dtype if isinstance(fault, Tensor) else type(fault).__name__
+        raise TypeError(
+            f"fault must be an int64 tensor ({batch},), filled with NO_FAULT before the first step, got {kind}"
+        )
+    same_place("fault", fault, x)
+    if fault.shape != (batch,) or not fault.is_contiguous():
+        raise ValueError(
+            f"fault must be contiguous, with one entry for each sample, shape ({batch},); got {tuple(fault.shape)} and "
+            f"strides {fault.stride()}"
+        )
+    return fault, bool(freeze)
+
+
 def _known(known: Tensor, x: Tensor) -> Tensor:
     known = like_state("known", known, x, broadcasts=True)
     if known.dtype != x.dtype:
@@ -195,12 +221,17 @@ class _DifferentiableStep(torch.autograd.Function):
         return *results, *(None,) * 10
 
 
-def _out_of_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+def _out_of_place(x: Tensor, score: Tensor, rest: Rest, watch: Watch = (None, False)) -> Tensor:
     if torch.compiler.is_compiling():
-        result: Tensor = torch.ops.fastlangevin.step(x, score, *_as_tensors(rest, x))
+        *update, impl = _as_tensors(rest, x)
+        result: Tensor = (
+            torch.ops.fastlangevin.step(x, score, *update, impl)
+            if watch[0] is None
+            else torch.ops.fastlangevin.watched_step(x, score, *update, *watch, impl)
+        )
         return result
     out = torch.empty_like(x)
-    launch_step(out, x, score, *rest)
+    launch_step(out, x, score, *rest, *watch)
     return out
 
 
@@ -224,6 +255,8 @@ def step(
     noise: Tensor | None = None,
     mask: Tensor | None = None,
     known: Tensor | None = None,
+    fault: Tensor | None = None,
+    freeze: bool = False,
     out: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
@@ -253,6 +286,11 @@ def step(
         noise: the noise itself, same shape, instead of a seed: for comparing with other code.
         mask: bool, broadcasts to the state; True where the result is ``known``.
         known: values for the mask, of the state's dtype, broadcast to the state.
+        fault: int64 ``(B,)``, written: lowered to ``draw`` for a sample whose result holds a NaN or an infinity once it
+            is rounded to the state's dtype. Filled with ``fastlangevin.ops.NO_FAULT`` (2^63 - 1) before the first step,
+            it ends as the number of each sample's first such draw. The result's bits are not changed by it, no host
+            waits, and no gradient may be asked for.
+        freeze: leave a sample whose ``fault`` is of an earlier draw as it is; the others go on.
         out: written and returned instead of a new tensor; may be ``x`` itself.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
 
@@ -278,22 +316,25 @@ def step(
             x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
         )
     )
+    watch = _watch(fault, freeze, x)
     if out is not None:
-        return _into(out, x, score, rest)
+        return _into(out, x, score, rest, watch)
     if plain:
         out = torch.empty_like(x)
-        launch_step(out, x, score, *rest)
+        launch_step(out, x, score, *rest, *watch)
         return out
     noise, mask, known = rest[8], rest[9], rest[10]
-    if _differentiates(x, score, noise, known):
+    if watch[0] is not None:
+        _refuse_gradients("fault", x, score, noise, known)
+    elif _differentiates(x, score, noise, known):
         differentiable: Tensor = _DifferentiableStep.apply(x, score, noise, known, *rest[:8], mask, impl)
         return differentiable
-    return _out_of_place(x, score, rest)
+    return _out_of_place(x, score, rest, watch)
 
 
-def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Tensor:
     if out is x:
-        return _in_place(x, score, rest)
+        return _in_place(x, score, rest, watch)
     floating("out", out)
     if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
         raise ValueError(
@@ -301,21 +342,25 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest) -> Tensor:
             f"on {out.device}"
         )
     if torch.compiler.is_compiling():
-        return out.copy_(_out_of_place(x, score, rest))
+        return out.copy_(_out_of_place(x, score, rest, watch))
     _refuse_gradients("out", out, x, score, rest[8], rest[10])
     check_output("out", out, {"x": x, "score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
-    launch_step(out, x, score, *rest)
+    launch_step(out, x, score, *rest, *watch)
     _written(out)
     return out
 
 
-def _in_place(x: Tensor, score: Tensor, rest: Rest) -> Tensor:
+def _in_place(x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Tensor:
     _refuse_gradients("x", x, score, rest[8], rest[10])
     if torch.compiler.is_compiling():
-        torch.ops.fastlangevin.step_(x, score, *_as_tensors(rest, x))
+        *update, impl = _as_tensors(rest, x)
+        if watch[0] is None:
+            torch.ops.fastlangevin.step_(x, score, *update, impl)
+        else:
+            torch.ops.fastlangevin.watched_step_(x, score, *update, *watch, impl)
         return x
     check_output("x", x, {"score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
-    launch_step(x, x, score, *rest)
+    launch_step(x, x, score, *rest, *watch)
     _written(x)
     return x
 
@@ -330,7 +375,7 @@ def _refuse_gradients(name: str, *tensors: Tensor | None) -> None:
     if _differentiates(*tensors):
         raise ValueError(
             f"{name} is written in place, which cannot be differentiated, but a gradient is asked for; call it under "
-            "torch.no_grad(), or use step() without out="
+            "torch.no_grad(), or use step() without out= and fault="
         )
 
 
@@ -350,6 +395,8 @@ def step_(
     noise: Tensor | None = None,
     mask: Tensor | None = None,
     known: Tensor | None = None,
+    fault: Tensor | None = None,
+    freeze: bool = False,
     impl: str = "auto",
 ) -> Tensor:
     """:func:`step`, writing to ``x`` and returning it. Arguments and errors as there.
@@ -372,6 +419,8 @@ def step_(
         noise=noise,
         mask=mask,
         known=known,
+        fault=fault,
+        freeze=freeze,
         out=x,
         impl=impl,
     )

@@ -8,6 +8,7 @@ from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_ele
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.mixture import mixture_score
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
+from fastlangevin.reference.norms import norms
 from fastlangevin.reference.random import (
     cos_sin,
     normal_pair,
@@ -18,9 +19,10 @@ from fastlangevin.reference.random import (
     signed64,
     words,
 )
-from fastlangevin.reference.update import step
+from fastlangevin.reference.update import NO_FAULT, step, watch
 
 __all__ = [
+    "NO_FAULT",
     "add_elu",
     "cos_sin",
     "dsm",
@@ -32,6 +34,7 @@ __all__ = [
     "level_of",
     "mixture_score",
     "normal_pair",
+    "norms",
     "perturb",
     "philox",
     "radius",
@@ -41,5 +44,6 @@ __all__ = [
     "signed64",
     "statistics",
     "step",
+    "watch",
     "words",
 ]

@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["dsm", "level_of", "perturb", "segment_elements"]
+__all__ = ["dsm", "level_of", "perturb", "segment_elements", "sum_of_squares"]
 
 LANES = 256
 LARGEST_SEGMENT = 1024
@@ -93,8 +93,8 @@ def _across(values: Tensor) -> Tensor:
     return _fold(lanes)
 
 
-def _sum_of_squares(residual: Tensor) -> Tensor:
-    """``(B, D)`` to ``(B,)``."""
+def sum_of_squares(residual: Tensor) -> Tensor:
+    """``(B, D)`` to ``(B,)``, in the written order."""
     segment = segment_elements(residual.shape[1])
     groups = _padded(residual * residual, segment).unflatten(-1, (-1, segment // 4, 4))
     return _across(_fold((groups[..., 0] + groups[..., 1]) + (groups[..., 2] + groups[..., 3])))
@@ -136,7 +136,7 @@ def dsm(
     else:
         assert noise is not None
         residual = p * output.to(dtype) + noise.to(dtype)
-    values = _sum_of_squares(residual.flatten(1)) * 0.5 * weight[labels]
+    values = sum_of_squares(residual.flatten(1)) * 0.5 * weight[labels]
     own = labels == torch.arange(scale.numel(), device=labels.device)[:, None]
     sums = _across(torch.where(own, values, 0.0))
     derivative = None

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["normal_pair", "philox", "rand", "randn", "signed64"]
+__all__ = ["normal_pair", "philox", "rand", "randn", "signed64", "square_root"]
 
 PHILOX_ROUNDS = 10
 MULTIPLIER_0 = 0xD2511F53
@@ -85,7 +85,7 @@ def _float(word: Tensor) -> Tensor:
     return word.to(torch.int32).to(torch.float32)
 
 
-def _square_root(x: Tensor) -> Tensor:
+def square_root(x: Tensor) -> Tensor:
     """The correctly rounded fp32 square root.
 
     PyTorch's own on the CPU is one unit off for some 15 % of arguments (2.13, vector library). The fp64 root rounds to
@@ -113,7 +113,7 @@ def radius(word: Tensor) -> Tensor:
     exponent = torch.where(upper, 0, 158 - (bits >> 23)).to(torch.float32)
     g = torch.where(upper, folded * 2.0**-31, 2.0 - mantissa)
     tail = _horner(LOG_Q, g) * g * g + g
-    return _square_root(exponent * LN4_HIGH + (exponent * LN4_LOW + tail))
+    return square_root(exponent * LN4_HIGH + (exponent * LN4_LOW + tail))
 
 
 def cos_sin(word: Tensor) -> tuple[Tensor, Tensor]:

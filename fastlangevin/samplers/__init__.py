@@ -15,14 +15,18 @@ from fastlangevin.samplers.interpolation import interpolation
 from fastlangevin.samplers.langevin import langevin
 from fastlangevin.samplers.options import ChainOptions, list_options
 from fastlangevin.samplers.predictor_corrector import predictor_corrector
+from fastlangevin.samplers.watching import Fault, NonFiniteError, Telemetry
 
 __all__ = [
     "Callback",
     "ChainOptions",
     "ChainState",
+    "Fault",
     "Inpainting",
+    "NonFiniteError",
     "SamplingResult",
     "StepInfo",
+    "Telemetry",
     "annealed_langevin",
     "consistent_annealed",
     "interpolation",

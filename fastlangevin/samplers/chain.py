@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fastlangevin.noise import Seed
+from fastlangevin.samplers.watching import Fault, Telemetry
 
 __all__ = ["Callback", "ChainState", "SamplingResult", "StepInfo"]
 
@@ -25,6 +26,9 @@ class ChainState:
         sample_offset: id of the first sample.
         trajectory: frames kept so far ``(F, B, ...)``, or None.
         record: what the chain is: ladder, step size, rule, stream version. A resume must match it.
+        fault: int64 ``(B,)``, the number of each sample's first update that was not finite, 2^63 - 1 where there is
+            none; or None where nobody looked.
+        telemetry: the norms kept so far, or None.
     """
 
     x: Tensor
@@ -34,6 +38,8 @@ class ChainState:
     sample_offset: int = 0
     trajectory: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    fault: Tensor | None = None
+    telemetry: Telemetry | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,17 @@ class SamplingResult:
         trajectory: ``(F, B, ...)``, the states after 0, k, 2k, ... updates for ``trajectory=k``, or None.
         state: the chain as it was left, for ``resume=``.
         evaluations: calls of the score function in this run.
+        faults: a :class:`Fault` for each sample that took a value that is not finite, none as a rule; None with
+            ``non_finite=None``.
+        telemetry: the :class:`Telemetry` of the updates that ``telemetry=`` chose, or None.
     """
 
     samples: Tensor
     trajectory: Tensor | None
     state: ChainState
     evaluations: int
+    faults: tuple[Fault, ...] | None = None
+    telemetry: Telemetry | None = None
 
     @property
     def record(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fastlangevin.samplers.options import Options
 from fastlangevin.samplers.replaying import updates
 from fastlangevin.samplers.segments import Segments
 from fastlangevin.samplers.signal import SignalToNoise
+from fastlangevin.samplers.watching import Watch
 
 __all__ = ["Chain", "Frames", "Level", "Move", "Plan", "run"]
 
@@ -52,6 +53,10 @@ class Plan(NamedTuple):
     ladder: list[float]
     noise: Callable[[ChainState], Noise] | None = None
 
+    def level(self, index: int) -> int | None:
+        """The noise level of an update, or of the denoise step, whose number is ``total``."""
+        return self.move(index).level if index < self.total or self.denoise is None else self.denoise.level
+
 
 def check_draws(updates: int) -> int:
     if updates > MAX_DRAW + 1:
@@ -77,6 +82,8 @@ class Chain:
         self.order = options.order
         self.clamp = options.clamp
         self.noise = None if plan.noise is None else plan.noise(start)
+        shares = plan.noise is not None
+        self.watch = Watch(start, plan.total, plan.level, shares, options.non_finite, options.telemetry)
         self.region: Region | None = None
         if options.inpainting is not None:
             place = start.seed, start.sample_ids, start.sample_offset, options.impl
@@ -88,17 +95,18 @@ class Chain:
         return level, self.plan.ladder[level]
 
     def update(self, index: int, x: Tensor | None = None) -> None:
-        """The update of a number, of the chain's state or of another one."""
+        """The update of a number, of the chain's state, or of another one, which is not measured."""
         rule, level = self.plan.move(index)
         random = {**self.address, "draw": index}
         if self.noise is not None:
-            random = {"noise": self.noise(index), "impl": self.address["impl"]}
+            random = {"noise": self.noise(index), "draw": index, "impl": self.address["impl"]}
         masked: dict[str, Any] = {}
         if self.region is not None:
             known = self.region.after(index)
             if known is not None:
                 masked = {"mask": self.region.mask, "known": known}
-        self.move(self.x if x is None else x, rule, level, random, masked)
+        measured = index if x is None and self.watch.wants(index, level) else None
+        self.move(self.x if x is None else x, rule, level, random, masked, measured)
 
     def move(
         self,
@@ -107,16 +115,23 @@ class Chain:
         level: Level,
         random: dict[str, Any],
         masked: dict[str, Any],
+        measured: int | None = None,
     ) -> None:
         """An update whose level, coefficients and draw number may be tensors: see :class:`DeviceSteps`."""
+        watched = self.watch.arguments
         if self.order == "noise" and isinstance(rule, Coefficients) and rule.b is not None:
-            step_(x, x, a=0.0, b=rule.b, **random)
+            step_(x, x, a=0.0, b=rule.b, **random, **watched)
             score = self.score(x, level)
-            step_(x, score, a=rule.a, b=None, c=rule.c, impl=self.address["impl"], **masked)
+            if measured is not None:
+                self.watch.measure(measured, score, rule.a, rule.b, **random)
+            last = {"draw": random["draw"], "impl": self.address["impl"]}
+            step_(x, score, a=rule.a, b=None, c=rule.c, **last, **masked, **watched)
         else:
             score = self.score(x, level)
             c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, **random)
-            step_(x, score, a=a, b=b, c=c, **random, **masked)
+            if measured is not None:
+                self.watch.measure(measured, score, a, b, **random)
+            step_(x, score, a=a, b=b, c=c, **random, **masked, **watched)
         if self.clamp is not None:
             x.clamp_(*self.clamp)
 
@@ -141,19 +156,21 @@ def run(
     """
     total, done = plan.total, start.step
     chain = Chain(score, plan, start, options)
-    x = chain.x
-    segments = None if options.cuda_graph is True else Segments.of(source, plan, start, options)
+    x, watch = chain.x, chain.watch
+    segments = None if options.cuda_graph is True else Segments.of(source, plan, start, options, watch)
     frames = Frames(options.trajectory, total, x, start)
     frames.add(done, x)
     evaluations = 0
 
     def state() -> ChainState:
-        return replace(start, x=x.clone(), step=done, trajectory=frames.kept())
+        records: dict[str, Any] = {"fault": watch.record(), "telemetry": watch.telemetry()}
+        return replace(start, x=x.clone(), step=done, trajectory=frames.kept(), **records)
 
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options.progress else None
     with nullcontext() if bar is None else bar, torch.no_grad(), updates(chain, done, options.cuda_graph) as update:
+        watch.check(done, state, now=start.fault is not None)
         while done < total and not stopped:
             made = 0 if segments is None else segments.run(x, done, frames)
             if not made:
@@ -167,13 +184,16 @@ def run(
             if options.callback is not None:
                 info = StepInfo(x, done, total, plan.move(done - 1).level, state)
                 stopped = bool(options.callback(info))
+            watch.check(done, state, now=stopped or done == total or made > 1)
         left = state()
         if plan.denoise is not None and done == total:
             rule, level = plan.denoise
             assert isinstance(rule, Coefficients)
-            step_(x, plain_score(x, level), a=rule.a, b=None, c=rule.c, impl=options.impl)
+            final = plain_score(x, level)
+            step_(x, final, a=rule.a, b=None, c=rule.c, draw=min(total, MAX_DRAW), impl=options.impl, **watch.arguments)
             evaluations += 1
-    return SamplingResult(x, left.trajectory, left, evaluations)
+            watch.check(done, lambda: left, now=True)
+    return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)
 
 
 class Frames:

@@ -14,6 +14,7 @@ from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
 from fastlangevin.samplers.engine import Level, Move, Plan, run
 from fastlangevin.samplers.options import CudaGraph, Options, Order, SampleIds, check_callable
 from fastlangevin.samplers.start import begin
+from fastlangevin.samplers.watching import Kept, NonFinite
 
 __all__ = ["langevin"]
 
@@ -45,6 +46,8 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     clamp: tuple[float, float] | None = None,
     order: Order = "score",
     cuda_graph: CudaGraph = "auto",
+    non_finite: NonFinite | None = "raise",
+    telemetry: Kept = 0,
 ) -> Tensor | SamplingResult:
     """Unadjusted Langevin dynamics: x + epsilon/2 score(x) + sqrt(epsilon) z, ``steps`` times.
 
@@ -59,7 +62,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         step_lr: the published code's, x + step_lr score + sqrt(2 step_lr) z. Exactly one of the two must be given.
         temperature: factor on the variance of the noise.
         seed, generator, sample_ids, sample_offset, callback, progress, trajectory, resume, full_output, impl, clamp,
-            order, cuda_graph: see :class:`fastlangevin.samplers.ChainOptions`.
+            order, cuda_graph, non_finite, telemetry: see :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult`.
@@ -90,6 +93,8 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         clamp=clamp,
         order=order,
         cuda_graph=cuda_graph,
+        non_finite=non_finite,
+        telemetry=telemetry,
     )
     record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
     if temperature != 1.0:

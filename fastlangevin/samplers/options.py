@@ -13,6 +13,7 @@ from torch import Tensor
 from fastlangevin.noise import Generators, Seed, integer
 from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
+from fastlangevin.samplers.watching import Kept, NonFinite, check_watching
 from fastlangevin.scores import ScoreFunction
 
 __all__ = ["ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
@@ -51,6 +52,14 @@ class ChainOptions(TypedDict, total=False):
             where 100 updates or more are left and it can be done; True, which raises where it cannot; or False. The
             score is called six times more for each graph, and Python that it runs is not run again at a replay: see
             :mod:`fastlangevin.samplers.replaying`.
+        non_finite: what happens where an update's result is NaN or infinite, which its kernel finds out. ``"raise"``, a
+            :class:`NonFiniteError` that names the first such update, its level and samples, after at most 32 more
+            updates; ``"freeze"``, those samples stay as they are and the others go on; ``"report"``, all go on. The
+            last two are told of in the result's ``faults``. None does not look. No sample that is finite has other
+            bits for it.
+        telemetry: keep the norm of the score and the signal-to-noise ratio ||a s|| / ||b z|| of every k-th update; of
+            the last of each level with ``"level"``, whose cost is that of an update more a level; 0 keeps none. Needs
+            ``full_output``.
     """
 
     shape: Sequence[int] | None
@@ -71,6 +80,8 @@ class ChainOptions(TypedDict, total=False):
     inpainting: Inpainting | None
     order: Order
     cuda_graph: CudaGraph
+    non_finite: NonFinite | None
+    telemetry: Kept
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,15 @@ class Options:
     inpainting: Inpainting | None = None
     order: Order = "score"
     cuda_graph: CudaGraph = "auto"
+    non_finite: NonFinite | None = "raise"
+    telemetry: Kept = 0
 
     def __post_init__(self) -> None:
         keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
         object.__setattr__(self, "trajectory", integer("trajectory", keep, 0, 2**31))
         if self.trajectory and not self.full_output:
             raise ValueError("trajectory= is returned in the result object; add full_output=True")
+        object.__setattr__(self, "telemetry", check_watching(self.non_finite, self.telemetry, self.full_output))
         if self.order not in get_args(Order):
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
         if not isinstance(self.cuda_graph, bool) and self.cuda_graph != "auto":

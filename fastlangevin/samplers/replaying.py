@@ -117,7 +117,9 @@ class Replays:
         self.failed = False
 
     def __call__(self, index: int) -> None:
-        replay = None if self.failed else self._replay(index)
+        # Norms that are kept are measured between the score and the update, by the loop.
+        measured = self.chain.watch.wants(index, self.chain.plan.move(index).level)
+        replay = None if self.failed or measured else self._replay(index)
         if replay is None:
             self.chain.update(index)
             return
@@ -146,6 +148,7 @@ class Replays:
         x, steps = self.chain.x, self.steps
         last = steps.last(kind)
         kept, scratch, alone = x.clone(), x.clone(), x.clone()
+        fault = self.chain.watch.record()
         counters = steps.counters.clone()
 
         def warm_up() -> None:
@@ -175,6 +178,8 @@ class Replays:
             raise
         finally:
             x.copy_(kept)
+            if self.chain.watch.fault is not None and fault is not None:
+                self.chain.watch.fault.copy_(fault)
         return replay
 
 

@@ -19,6 +19,7 @@ from fastlangevin.noise import Seed
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.watching import Watch
 
 if TYPE_CHECKING:
     from fastlangevin.samplers.engine import Frames, Plan
@@ -77,33 +78,58 @@ class ChainScore(Protocol):
 
 
 class Segments:
-    """Runs a chain segment by segment."""
+    """Runs a chain segment by segment.
 
-    def __init__(self, kernel: ChainKernel, plan: Plan, start: ChainState) -> None:
+    Where a state is watched for values that are not finite and a segment ends with one, the segment is made again one
+    update at a time, as are all that follow: so each sample's first is found, and frozen there if it is to be.
+    """
+
+    def __init__(self, kernel: ChainKernel, plan: Plan, start: ChainState, watch: Watch) -> None:
         self.kernel = kernel
         self.plan = plan
         self.start = start
+        self.watch = watch
         self.length = FIRST_LENGTH
+        self.singly = bool(watch.faults())
 
     @classmethod
-    def of(cls, score: object, plan: Plan, start: ChainState, options: Options) -> Segments | None:
+    def of(cls, score: object, plan: Plan, start: ChainState, options: Options, watch: Watch) -> Segments | None:
         """The segments of a chain, or None where its updates are made one by one."""
         kernel_for = getattr(score, "chain_kernel", None)
-        watched = options.callback is not None or plan.noise is not None or options.order != "score"
+        watched = options.callback is not None or plan.noise is not None or options.order != "score" or watch.kept
         changed = options.drift is not None or options.inpainting is not None or options.clamp is not None
         plain = start.x.dtype == torch.float32 and start.x.is_contiguous()
         if kernel_for is None or watched or changed or not plain:
             return None
         kernel = kernel_for(start.x, options.impl)
-        return None if kernel is None else cls(kernel, plan, start)
+        return None if kernel is None else cls(kernel, plan, start, watch)
 
     def run(self, x: Tensor, done: int, frames: Frames) -> int:
         """Makes the updates from number ``done`` on, and says how many: 0 where the next is one for the loop."""
-        runs = self._runs(done)
+        if self.watch.fault is None:
+            return self._run(x, done, frames)
+        before, kept = x.clone(), frames.count
+        if not self.singly:
+            made = self._run(x, done, frames)
+            if not made or bool(x.isfinite().all()):
+                return made
+            self.singly = True
+            x.copy_(before)
+            frames.count = kept
+        runs = self._runs(done, 1)
+        if runs:
+            self.kernel(x, Segment(done, runs, *self._address(), 0, None))
+            self.watch.find(x, before, done)
+        return len(runs)
+
+    def _address(self) -> tuple[Seed, Tensor | None, int]:
+        return self.start.seed, self.start.sample_ids, self.start.sample_offset
+
+    def _run(self, x: Tensor, done: int, frames: Frames) -> int:
+        runs = self._runs(done, self.length)
         made = sum(run.times for run in runs)
         if made:
-            address = self.start.seed, self.start.sample_ids, self.start.sample_offset
-            segment = Segment(done, runs, *address, frames.every, frames.coming(done + made))
+            segment = Segment(done, runs, *self._address(), frames.every, frames.coming(done + made))
             begun = time.perf_counter()
             self.kernel(x, segment)
             if time.perf_counter() - begun < SECONDS:
@@ -112,9 +138,9 @@ class Segments:
                 self.length //= 2
         return made
 
-    def _runs(self, done: int) -> list[Run]:
+    def _runs(self, done: int, length: int) -> list[Run]:
         runs: list[Run] = []
-        moves = map(self.plan.move, range(done, min(done + self.length, self.plan.total)))
+        moves = map(self.plan.move, range(done, min(done + length, self.plan.total)))
         for move, same in groupby(moves):
             if not isinstance(move.rule, Coefficients):
                 break

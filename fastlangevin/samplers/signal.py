@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastlangevin import rules
 from fastlangevin.ops.arguments import elements_per_sample
-from fastlangevin.ops.norms import noise_norms, sample_norms
+from fastlangevin.ops.norms import norms_with_noise, sample_norms
 from fastlangevin.rules import SignalNorm
 from fastlangevin.schedules import positive
 
@@ -48,13 +48,11 @@ class SignalToNoise:
 
     def ratio(self, score: Tensor, *, impl: str = "auto", noise: Tensor | None = None, **address: Any) -> Tensor:
         """||z||/||score|| of each sample ``(B,)``, for the noise given or of an address."""
-        of_score = sample_norms(score, impl=impl)
         if self.norm == "sqrt_d":
+            of_score = sample_norms(score, impl=impl)
             of_noise = torch.full_like(of_score, elements_per_sample(score.shape) ** 0.5)
-        elif noise is not None:
-            of_noise = sample_norms(noise, impl=impl)
         else:
-            of_noise = noise_norms(score, impl=impl, **address)
+            of_score, of_noise = norms_with_noise(score, noise=noise, impl=impl, **address)
         if self.norm == "batch":
             return (of_noise.mean() / of_score.mean()).expand_as(of_score)
         return of_noise / of_score

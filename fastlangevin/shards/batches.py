@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.samplers import StepInfo, annealed_langevin
+from fastlangevin.samplers import NonFiniteError, StepInfo, annealed_langevin
 from fastlangevin.schedules import Sigmas
 from fastlangevin.scores import ScoreFunction
 
@@ -84,24 +84,24 @@ class Batches:
         def after_step(info: StepInfo) -> bool:
             return self.stop()
 
-        result = annealed_langevin(
-            self.score,
-            self.sigmas,
-            shape=(count, *self.shape),
-            sample_offset=first,
-            callback=after_step,
-            full_output=True,
-            **self.options,
-        )
+        try:
+            result = annealed_langevin(
+                self.score,
+                self.sigmas,
+                shape=(count, *self.shape),
+                sample_offset=first,
+                callback=after_step,
+                full_output=True,
+                **self.options,
+            )
+        except NonFiniteError as error:
+            raise RuntimeError(
+                f"{len(error.faults)} of {count} samples are not finite, the first is sample "
+                f"{error.faults[0].sample_id}: the chain diverged, take a smaller step size; they were not written"
+            ) from error
         if result.state.step < self.steps:
             return None
         samples = result.samples.cpu()
-        wrong = (~samples.reshape(count, -1).isfinite().all(1)).nonzero().flatten()
-        if len(wrong):
-            raise RuntimeError(
-                f"{len(wrong)} of {count} samples are not finite, the first is sample {first + int(wrong[0])}: the "
-                "chain diverged, take a smaller step size; they were not written"
-            )
         self.drawn += count
         self.evaluations += result.evaluations
         return samples

@@ -360,7 +360,8 @@ class _Run:
             seed=self.config.seed,
             device=self.world.device,
             callback=lambda _: self.stop.signal is not None,
-            **self.sampling,
+            # What a network that has not learnt yet makes is no reason to stop.
+            **{"non_finite": None, **self.sampling},
         )
         if self.stop.signal is None:
             notes = {"step": self.done, "seed": self.config.seed}

@@ -1,4 +1,4 @@
-// Perturbed samples and denoising score matching: compiled once for each instruction set (FL_HEADER, FL_DENOISE).
+// Perturbed samples, denoising score matching and norms: compiled once for each instruction set (FL_HEADER, FL_DENOISE).
 // As in kernel.cpp, everything but that function is in an anonymous namespace.
 #include "plan.h"
 
@@ -52,6 +52,7 @@ FL_INLINE void each_row(const Plan& plan, const Range& range, const Number& numb
 }  // namespace
 
 #include "dsm.h"
+#include "norms.h"
 #include "perturb.h"
 
 namespace {
@@ -65,6 +66,7 @@ void run_chunks(const Plan& plan, int64_t first, int64_t last) {
 
 template <class C>
 void run(const Plan& plan, int64_t first, int64_t last) {
+    if (plan.kind == kNorms) return run_chunks<NormsBuffers<C>>(plan, first, last);
     if (plan.kind == kPerturb) return run_chunks<PerturbBuffers<C>>(plan, first, last);
     run_chunks<DsmBuffers<C>>(plan, first, last);
 }

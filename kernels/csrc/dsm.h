@@ -88,6 +88,21 @@ C sum_segment(const C* residual, int64_t count, int64_t segment) {
     }
 }
 
+// take(row, sum) of the squares of each row of a range; where rows are cut, their segments' sums to the scratch.
+template <class C, class Take>
+void sum_rows(const Plan& plan, const Range& range, const C* values, int64_t segment, C* scratch, const Take& take) {
+    const int64_t segments = (plan.elements + segment - 1) / segment;
+    const int64_t each = range.rows == 1 ? range.n : plan.elements;
+    for (int64_t row = range.row; row < range.row + range.rows; ++row, values += each) {
+        C sums[kLongestSegment / 128 + 1];
+        C* const parts = plan.pieces > 1 ? scratch + row * segments + range.first / segment : sums;
+        int64_t count = 0;
+        for (int64_t at = 0; at < each; at += segment, ++count)
+            parts[count] = sum_segment(values + at, each - at < segment ? each - at : segment, segment);
+        if (plan.pieces == 1) take(row, across(parts, count));
+    }
+}
+
 template <class C>
 void run_chunk(const Plan& plan, Source& source, const Range& range, DsmBuffers<C>& buffers) {
     for (int64_t done = 0; done < range.n; done += kChunk) {
@@ -99,19 +114,9 @@ void run_chunk(const Plan& plan, Source& source, const Range& range, DsmBuffers<
     }
     const Denoising& d = plan.denoising;
     if (!d.values) return;
-    const int64_t segments = (plan.elements + d.segment - 1) / d.segment;
-    const int64_t each = range.rows == 1 ? range.n : plan.elements;
-    for (int64_t row = range.row; row < range.row + range.rows; ++row) {
-        const C* const residual = buffers.residual + (row - range.row) * each;
-        C sums[kLongestSegment / 128 + 1];
-        C* const parts = plan.pieces > 1 ? static_cast<C*>(d.scratch) + row * segments + range.first / d.segment : sums;
-        int64_t count = 0;
-        for (int64_t at = 0; at < each; at += d.segment, ++count)
-            parts[count] = sum_segment(residual + at, each - at < d.segment ? each - at : d.segment, d.segment);
-        if (plan.pieces > 1) continue;
-        const C weight = of_level<C>(plan, d.weight, d.labels[row]);
-        static_cast<C*>(d.values)[row] = across(parts, count) * (C)0.5 * weight;
-    }
+    sum_rows(plan, range, buffers.residual, d.segment, static_cast<C*>(d.scratch), [&](int64_t row, C sum) {
+        static_cast<C*>(d.values)[row] = sum * (C)0.5 * of_level<C>(plan, d.weight, d.labels[row]);
+    });
 }
 
 }  // namespace

@@ -93,8 +93,8 @@ int execute(Plan& plan) {
     const int64_t set = plan.common.instruction_set;
     if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
     const Kernels& kernels = set < 0 ? best() : *kSets[set];
-    const bool denoises = plan.kind == kPerturb || plan.kind == kDsm;
-    if (!plan.draws && !denoises) {  // no sample boundaries to mind
+    const bool sums = plan.kind == kDsm || plan.kind == kNorms, denoises = sums || plan.kind == kPerturb;
+    if (!plan.draws && !denoises && !plan.update.fault) {  // no sample boundaries to mind
         plan.elements *= plan.batch;
         plan.batch = 1;
     }
@@ -103,7 +103,7 @@ int execute(Plan& plan) {
     const bool packed = plan.rank == 1 && out.stride[0] == 1;
     if (out.data && out.data != plan.operand[kX].data && packed && plan.batch * plan.elements >= kLarge)
         expect_writes(out.data, plan.batch * plan.elements * kBytes[out.dtype]);
-    cut(plan, kernels.lanes, plan.kind == kDsm ? kLongestSegment : kChunk);
+    cut(plan, kernels.lanes, sums ? kLongestSegment : kChunk);
     Work work{&plan, denoises ? kernels.denoise : kernels.run};
     const int64_t threads = plan.common.threads, total = plan.batch * plan.elements;
     if (threads < 2 || total < kSerialBelow) {
@@ -113,9 +113,9 @@ int execute(Plan& plan) {
         const int64_t fair = total / (4 * threads), grain = fair < kHugePage ? fair : kHugePage;
         parallel(threads, plan.chunks, ((grain > kGrain ? grain : kGrain) + plan.span - 1) / plan.span, run, &work);
     }
-    if (plan.kind == kDsm && plan.denoising.values) {
+    if (plan.kind == kNorms || (plan.kind == kDsm && plan.denoising.values)) {
         const Environment environment;
-        finish_sums(plan);
+        plan.kind == kNorms ? finish_norms(plan) : finish_sums(plan);
     }
     return 0;
 }
@@ -223,6 +223,24 @@ FL_EXPORT int fl_denoise(const DenoisingRequest* request) {
     set_operand(plan, kNoise, request->noise);
     set_operand(plan, kClean, request->clean);
     plan.draws = !request->noise.data && !request->clean.data;
+    if (request->rank == 0)
+        set_contiguous(plan, request->tail[0], request->tail[1]);
+    else
+        set_layout(plan, request->tail, request->rank);
+    return execute(plan);
+}
+
+FL_EXPORT int fl_norms(const NormsRequest* request) {
+    Plan plan;
+    plan.common = request->common;
+    plan.address = request->address;
+    plan.norms = request->norms;
+    plan.kind = kNorms;
+    plan.wide = request->wide;
+    for (Operand& operand : plan.operand) operand.data = nullptr;
+    set_operand(plan, kX, request->x);
+    set_operand(plan, kNoise, request->noise);
+    plan.draws = request->norms.of_noise && !request->noise.data;
     if (request->rank == 0)
         set_contiguous(plan, request->tail[0], request->tail[1]);
     else

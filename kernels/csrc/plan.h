@@ -1,10 +1,10 @@
-// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormRequest,
-// AddEluRequest, MixtureRequest, ChainRequest) and as the kernels read it (Plan; the last four as they are). No code here.
+// What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormsRequest, NormRequest,
+// AddEluRequest, MixtureRequest, ChainRequest) and as the kernels read it (Plan; the last five as they are). No code here.
 #pragma once
 
 #include <cstdint>
 
-enum Kind : int64_t { kStep, kNormal, kUniform, kPerturb, kDsm };
+enum Kind : int64_t { kStep, kNormal, kUniform, kPerturb, kDsm, kNorms };
 enum Dtype : int64_t { kFloat32, kFloat16, kBfloat16, kFloat64, kBool };
 // A perturbation has kOut, kX (the clean samples) and kNoise; denoising score matching has kOut (the gradient), kX (the
 // network's output), kNoise and kClean.
@@ -27,6 +27,8 @@ struct Address {
 struct Update {
     int64_t has_b;
     double c, a, b;
+    int64_t* fault;  // of each sample, the first draw whose result is not finite; null: not looked at
+    int64_t freeze;  // samples with an earlier fault are left as they are
 };
 
 struct Denoising {
@@ -40,6 +42,12 @@ struct Denoising {
     void *values, *level_sums;            // null where only the gradient is wanted, like the two below
     int64_t* level_counts;
     void *total, *scratch;  // scratch: as many numbers as segments, where a sample is cut or samples are many
+};
+
+struct Norms {
+    int64_t segment;         // elements whose squares are summed first
+    void *of_x, *of_noise;   // (B,) in the computing dtype; null where they are not wanted
+    void *scratch[2];        // as many numbers as segments for each of the two, where a sample is cut
 };
 
 // out = c*x + a*score + b*noise with contiguous fp32 tensors and plain numbers: the usual call.
@@ -71,6 +79,15 @@ struct DenoisingRequest {
     Address address;
     Denoising denoising;
     Data out, x, noise, clean;
+    int64_t tail[];
+};
+
+struct NormsRequest {
+    Common common;
+    int64_t wide, rank;  // rank 0: all operands are contiguous, and the tail is batch and elements
+    Address address;
+    Norms norms;
+    Data x, noise;
     int64_t tail[];
 };
 
@@ -151,6 +168,7 @@ struct Plan {
     Address address;
     Update update;
     Denoising denoising;
+    Norms norms;
     int64_t kind, wide;
     // Dimensions that all operands can walk together are merged; flat positions count in logical row-major order.
     int64_t rank, size[kMaxRank];

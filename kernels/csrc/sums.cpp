@@ -70,7 +70,26 @@ void finish(const Plan& plan) {
     sum_levels<C>(plan, order);
 }
 
+// Of samples that were cut.
+template <class C>
+void finish_norms(const Plan& plan) {
+    const Norms& norms = plan.norms;
+    const int64_t segments = (plan.elements + norms.segment - 1) / norms.segment;
+    void* const results[] = {norms.of_x, norms.of_noise};
+    for (int i = 0; i < 2; ++i) {
+        const C* parts = static_cast<const C*>(norms.scratch[i]);
+        for (int64_t row = 0; results[i] && row < plan.batch; ++row, parts += segments)
+            static_cast<C*>(results[i])[row] = root(across(parts, segments));
+    }
+}
+
 }  // namespace
+
+void finish_norms(const Plan& plan) {
+    if (plan.pieces == 1) return;
+    if (plan.wide) return finish_norms<double>(plan);
+    finish_norms<float>(plan);
+}
 
 void finish_sums(const Plan& plan) {
     if (plan.wide) return finish<double>(plan);

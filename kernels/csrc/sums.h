@@ -7,6 +7,7 @@
 
 struct Plan;
 void finish_sums(const Plan& plan);
+void finish_norms(const Plan& plan);
 
 namespace {
 
@@ -32,6 +33,9 @@ inline C fold(C* entries) {
     }
     return entries[0];
 }
+
+inline float root(float x) { return __builtin_sqrtf(x); }
+inline double root(double x) { return __builtin_sqrt(x); }
 
 // How many of the 256 lanes are worth having: those further on stay zero.
 inline int64_t lanes_for(int64_t count) { return count <= 8 ? 8 : count <= 64 ? 64 : kSumLanes; }

@@ -7,6 +7,8 @@ from bad_call_row import INF, MANY, META, NAN, Row
 from torch import Tensor
 from well_formed_calls import Arguments, numbers
 
+from fastlangevin.ops import NO_FAULT
+
 
 def _overlapping(shift: int) -> Arguments:
     """Two 2x3 views of one memory, ``shift`` elements apart."""
@@ -62,6 +64,52 @@ STEP = [
         lambda k: {"x": torch.zeros(1).expand(1, MANY), "score": torch.zeros(1).expand(1, MANY)},
         ValueError,
         (str(MANY), "elements", str(2**34)),
+    ),
+    Row(
+        "freeze without a record",
+        "step",
+        lambda k: {"freeze": True},
+        ValueError,
+        ("freeze=True", "fault="),
+        lambda k: {"freeze": True, "fault": torch.full((2,), NO_FAULT)},
+    ),
+    Row(
+        "fault of floats",
+        "step_",
+        lambda k: {"fault": torch.zeros(2)},
+        TypeError,
+        ("fault must be an int64 tensor (2,)", "NO_FAULT", "torch.float32"),
+        lambda k: {"fault": torch.full((2,), NO_FAULT)},
+    ),
+    Row("fault is a list", "step", lambda k: {"fault": [0, 0]}, TypeError, ("fault must be an int64 tensor", "list")),
+    Row(
+        "fault of another batch",
+        "step",
+        lambda k: {"fault": torch.full((3,), NO_FAULT)},
+        ValueError,
+        ("fault must be contiguous", "(2,)", "(3,)"),
+    ),
+    Row(
+        "fault strided",
+        "step",
+        lambda k: {"fault": torch.full((4,), NO_FAULT)[::2]},
+        ValueError,
+        ("fault must be contiguous", "(2,)"),
+    ),
+    Row(
+        "fault on another device",
+        "step",
+        lambda k: {"fault": torch.full((2,), NO_FAULT, device=META)},
+        ValueError,
+        ("fault", "meta", "cpu"),
+    ),
+    Row(
+        "fault and a gradient",
+        "step",
+        lambda k: {"x": _leaf(2, 3), "fault": torch.full((2,), NO_FAULT)},
+        ValueError,
+        ("fault is written in place", "torch.no_grad()"),
+        lambda k: {"fault": torch.full((2,), NO_FAULT)},
     ),
     Row("a is a string", "step", lambda k: {"a": "0.1"}, TypeError, ("a must be", "'0.1'", "number or a tensor")),
     Row("a is None", "step", lambda k: {"a": None}, TypeError, ("a must be", "None")),

@@ -1,0 +1,211 @@
+"""What is watched while a chain runs: states that are not finite, norms of the score, signal-to-noise ratios.
+
+The update's kernel records a state's first value that is no finite number; the record stays on the device, where it is
+read every 32 updates and at the end, so that the host waits no more often. Norms are made by a kernel of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from fastlangevin.noise import integer
+from fastlangevin.ops.norms import norms_with_noise, sample_norms
+from fastlangevin.ops.step import NO_FAULT
+
+if TYPE_CHECKING:
+    from fastlangevin.samplers.chain import ChainState
+
+__all__ = ["Fault", "Kept", "NonFinite", "NonFiniteError", "Telemetry", "Watch", "check_watching"]
+
+NonFinite = Literal["raise", "freeze", "report"]
+Kept = int | Literal["level"]
+# Updates between two looks at the record: a wait in 32, and at most so many updates in vain.
+EVERY = 32
+NAMED = 8
+
+
+class Fault(NamedTuple):
+    """A sample whose state took a value that is NaN or infinite.
+
+    Attributes:
+        row: place in the batch.
+        sample_id: global id; the place in the batch for an interpolation, whose samples share their noise.
+        step: number of the first update with such a result, which is its draw number, from 0; that of the denoise step
+            is the number of updates.
+        level: index of that update's noise level, or None for a chain without levels.
+    """
+
+    row: int
+    sample_id: int
+    step: int
+    level: int | None
+
+
+class NonFiniteError(RuntimeError):
+    """A chain took values that are NaN or infinite.
+
+    Attributes:
+        faults: a :class:`Fault` for each sample that did, by its row.
+        state: the :class:`ChainState` when this was found; the other samples are as they should be, and the record is
+            part of it. ``resume=error.state`` with ``non_finite="freeze"`` or ``"report"`` goes on.
+    """
+
+    def __init__(self, message: str, faults: tuple[Fault, ...], state: ChainState) -> None:
+        super().__init__(message)
+        self.faults = faults
+        self.state = state
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What ``telemetry=`` kept of K updates, on the state's device.
+
+    Attributes:
+        steps: number of each update, from 0, K of them.
+        levels: index of each update's noise level, or None for a chain without levels.
+        score_norm: ||s|| of each sample, ``(K, B)``, in fp32, or fp64 for fp64 scores.
+        signal_to_noise: ||a s|| / ||b z|| of the update c x + a s + b z, ``(K, B)``, which the paper's step sizes keep
+            from depending on the level (Song and Ermon 2019, section 4.3); infinite where no noise was added.
+    """
+
+    steps: tuple[int, ...]
+    levels: tuple[int | None, ...]
+    score_norm: Tensor
+    signal_to_noise: Tensor
+
+
+def check_watching(non_finite: object, telemetry: object, full_output: bool) -> Kept:
+    """Raises unless both are of the kind that samplers take; returns what is kept."""
+    if non_finite is not None and non_finite not in get_args(NonFinite):
+        raise ValueError(f"non_finite must be one of {', '.join(get_args(NonFinite))}, or None, got {non_finite!r}")
+    if non_finite == "report" and not full_output:
+        raise ValueError("non_finite='report' is returned in the result object; add full_output=True")
+    if isinstance(telemetry, str) and telemetry != "level":
+        raise ValueError(f"telemetry must be 'level', or a number of updates, got {telemetry!r}")
+    kept: Kept = "level"
+    if not isinstance(telemetry, str):
+        kept = integer("telemetry", int(telemetry) if isinstance(telemetry, bool) else telemetry, 0, 2**31)
+    if kept and not full_output:
+        raise ValueError("telemetry= is returned in the result object; add full_output=True")
+    return kept
+
+
+class Watch:
+    """What is watched of one chain.
+
+    Args:
+        start: where the chain begins, with the records so far.
+        total: its updates.
+        level: the noise level of an update, and of the denoise step, whose number is ``total``.
+        shares: whether samples share their noise, so that their ids are not their own.
+        non_finite, kept: as :func:`check_watching` passed them.
+    """
+
+    def __init__(
+        self,
+        start: ChainState,
+        total: int,
+        level: Callable[[int], int | None],
+        shares: bool,
+        non_finite: NonFinite | None,
+        kept: Kept,
+    ) -> None:
+        self.start = start
+        self.total = total
+        self.level = level
+        self.shares = shares
+        self.raises = non_finite == "raise"
+        self.kept = kept
+        self.fault: Tensor | None = None
+        # What step_ takes.
+        self.arguments: dict[str, Any] = {}
+        if non_finite is not None:
+            batch, device = start.x.shape[0], start.x.device
+            self.fault = torch.full((batch,), NO_FAULT, device=device) if start.fault is None else start.fault.clone()
+            self.arguments = {"fault": self.fault, "freeze": non_finite == "freeze"}
+        past = start.telemetry
+        self.steps = [] if past is None else list(past.steps)
+        self.norms = [] if past is None else list(past.score_norm)
+        self.ratios = [] if past is None else list(past.signal_to_noise)
+
+    def wants(self, index: int, level: int | None) -> bool:
+        """Whether the norms of an update, which is of this level, are kept."""
+        if self.kept == "level":
+            return index + 1 == self.total or self.level(index + 1) != level
+        return self.kept > 0 and (index + 1) % self.kept == 0
+
+    def measure(self, index: int, score: Tensor, a: float | Tensor, b: float | Tensor | None, **noise: Any) -> None:
+        """Keep the norms of an update; ``noise`` is its address, or the noise itself."""
+        if b is None:
+            of_score = sample_norms(score, impl=noise["impl"])
+            ratio = torch.full_like(of_score, torch.inf)
+        else:
+            of_score, of_noise = norms_with_noise(score, **noise)
+            signal: Any = abs(a)
+            disturbance: Any = abs(b)
+            ratio = (of_score * signal) / (of_noise * disturbance)
+        self.steps.append(index)
+        self.norms.append(of_score)
+        self.ratios.append(ratio.to(of_score.dtype))
+
+    def telemetry(self) -> Telemetry | None:
+        """What was kept so far."""
+        if not self.kept and not self.steps:
+            return None
+        empty = self.start.x.new_empty(0, self.start.x.shape[0])
+        norms, ratios = (torch.stack(each) if each else empty for each in (self.norms, self.ratios))
+        return Telemetry(tuple(self.steps), tuple(self.level(step) for step in self.steps), norms, ratios)
+
+    def find(self, x: Tensor, before: Tensor, step: int) -> None:
+        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen."""
+        assert self.fault is not None
+        if self.arguments["freeze"]:
+            frozen = self.fault != NO_FAULT
+            x[frozen] = before[frozen]
+        bad = ~x.isfinite().flatten(1).all(1) & (self.fault == NO_FAULT)
+        self.fault[bad] = step
+
+    def record(self) -> Tensor | None:
+        """The record so far, for a :class:`ChainState`."""
+        return self.start.fault if self.fault is None else self.fault.clone()
+
+    def faults(self) -> tuple[Fault, ...] | None:
+        """The samples that are not finite, or None where nobody looked. Waits for the device."""
+        if self.fault is None:
+            return None
+        steps = self.fault.tolist()
+        ids = None if self.start.sample_ids is None else self.start.sample_ids.tolist()
+        found = []
+        for row, step in enumerate(steps):
+            if step != NO_FAULT:
+                own = row if self.shares else self.start.sample_offset + row if ids is None else ids[row]
+                found.append(Fault(row, own, step, self.level(step)))
+        return tuple(found)
+
+    def check(self, done: int, state: Callable[[], ChainState], *, now: bool = False) -> None:
+        """Raises where a state is not finite, if it is to; looks after every 32nd update, or ``now``."""
+        if not self.raises or self.fault is None or not (now or done % EVERY == 0) or not self.fault.numel():
+            return
+        if int(self.fault.min()) != NO_FAULT:
+            found = self.faults()
+            assert found is not None
+            raise NonFiniteError(self._say(found), found, state())
+
+    def _say(self, found: tuple[Fault, ...]) -> str:
+        first = min(found, key=lambda each: each.step)
+        what = "the denoise step" if first.step == self.total else f"update {first.step} (of {self.total}, from 0)"
+        where = "" if first.level is None else f" at level {first.level}"
+        ids = [str(each.sample_id) for each in found if each.step == first.step]
+        named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+        return (
+            f"{len(found)} of {self.start.x.shape[0]} samples are not finite, the first in {what}{where}: "
+            f"sample{'s' if len(ids) > 1 else ''} {named}. The chain diverged, or the score is not "
+            f"finite: take a smaller step size, or check what the score returns{where}. Nothing is lost: this error's "
+            ".state holds the chain, and resume=error.state with non_finite='freeze' (leave these samples as they are) "
+            "or 'report' goes on"
+        )
