@@ -4,8 +4,8 @@
     python -m benchmarks.launching --json results.json  also keep the numbers
 
 Cases, each with Triton's own launch and the direct one:
-    update      fl.step_ of a plain update: its checks, its preparation and its launch
-    launcher    the same from the kernels' launcher on
+    update      a plain update from its checked arguments on: the choice of the implementation, and the launcher
+    launcher    the launcher alone: what it prepares, and the launch
     tensors     the launcher with coefficients, seed and draw number in tensors
     normals     the launcher of random tensors
 
@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-import fastlangevin as fl
 from benchmarks.timing import interleaved, machine
 
 SHAPE = (128, 3, 32, 32)
@@ -32,6 +31,7 @@ SHAPE = (128, 3, 32, 32)
 
 def cases() -> dict[str, Callable[[], object]]:
     from fastlangevin.kernels import randn, step
+    from fastlangevin.ops.launch import launch_step
 
     x, score = torch.zeros(SHAPE), torch.zeros(SHAPE)
     number, word = torch.ones(()), torch.zeros((), dtype=torch.int64)
@@ -39,8 +39,9 @@ def cases() -> dict[str, Callable[[], object]]:
     plain: dict[str, Any] = {"c": 1.0, "a": 0.1, "b": 0.2, "noise": None, "mask": None, "known": None, **address}
     spread = number.expand(SHAPE)
     tensors = {**plain, "c": spread, "a": spread, "b": spread, "seed": word, "draw": word}
+    rest = 1.0, 0.1, 0.2, 3, 5, None, 0, 1, None, None, None, "triton"
     return {
-        "update": lambda: fl.step_(x, score, a=0.1, b=0.2, seed=3, draw=5, impl="triton"),
+        "update": lambda: launch_step(x, x, score, *rest),
         "launcher": lambda: step.step(x, x, score, **plain),
         "tensors": lambda: step.step(x, x, score, **tensors),
         "normals": lambda: randn.randn(x, uniform=False, **address),
