@@ -11,7 +11,20 @@ from .launching import Shortcut
 from .layout import signed_words
 
 # The arguments of the step kernel that differ between updates of one key, in the order of :func:`update`.
-CHANGING = ("out_ptr", "x_ptr", "score_ptr", "c", "a", "b", "seed", "seed_high", "draw", "sample_offset", "purpose")
+CHANGING = (
+    "out_ptr",
+    "x_ptr",
+    "score_ptr",
+    "fault_ptr",
+    "c",
+    "a",
+    "b",
+    "seed",
+    "seed_high",
+    "draw",
+    "sample_offset",
+    "purpose",
+)
 
 
 def update(
@@ -27,6 +40,8 @@ def update(
     draw: Any,
     sample_offset: int,
     purpose: int,
+    fault: Tensor | None = None,
+    freeze: bool = False,
     **operands: Any,
 ) -> tuple[Any, ...] | None:
     """The key of a launch, then the arguments that it leaves open; None where the update is not plain.
@@ -45,5 +60,7 @@ def update(
         return None
     to, at, along = out.data_ptr(), x.data_ptr(), score.data_ptr()
     aligned = to % 16 == 0, at % 16 == 0, along % 16 == 0
-    key = begun, aligned, out.dtype, dtype, score.dtype, b is None, x.shape, out.stride(), x.stride(), score.stride()
-    return key, to, at, along, c, a, b, *signed_words(seed), signed_words(draw)[0], sample_offset, purpose
+    kind = out.dtype, dtype, score.dtype, b is None, fault is None, freeze
+    key = begun, aligned, *kind, x.shape, out.stride(), x.stride(), score.stride()
+    record = None if fault is None else fault.data_ptr()
+    return key, to, at, along, record, c, a, b, *signed_words(seed), signed_words(draw)[0], sample_offset, purpose

@@ -23,7 +23,8 @@ import torch
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
-FAULTS = ["aligned", "dtype", "width", "none", "device", "debug", "plain aligned", "plain layout", "plain order"]
+FAULTS = ["aligned", "dtype", "width", "none", "device", "debug", "plain aligned", "plain layout", "plain record"]
+FAULTS += ["plain order"]
 
 Arguments = dict[str, Any]
 
@@ -154,6 +155,9 @@ def updates(device: str = "cpu") -> Iterator[Arguments]:
         {"seed": 2**63 + 1, "sample_offset": 1, "purpose": 16},
     ):
         yield {"out": x, "x": x, "score": x, **plain, **change}
+    for dtype, offset, freeze in itertools.product(floats, (0, 1), (False, True)):
+        record, state = tensor((16,), torch.int64, offset), tensor((16, 64), dtype)
+        yield {"out": state, "x": state, "score": state, **plain, "fault": record, "freeze": freeze}
     # As integers these are 0, the smallest above it, 16, and far out.
     for number in (0.0, 5e-324, 8e-323, -1.5):
         yield {"out": wide, "x": wide, "score": wide, **plain, "c": number, "a": -number}
@@ -343,7 +347,9 @@ def with_fault(fault: str) -> Callable[[], None]:
         if fault == "plain aligned":
             key[1] = None
         if fault == "plain layout":
-            key[7:] = [key[6].numel()]
+            key[9:] = [key[8].numel()]
+        if fault == "plain record":
+            key[7] = None
         return tuple(key), *known[1:]
 
     def swapped(self: Any, key: Any, *changing: Any) -> Any:
