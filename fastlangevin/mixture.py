@@ -277,6 +277,8 @@ class PerturbedMixture:
         launchers = choose(impl, x.device)[1]
         if launchers is None or launchers.mixture_chain is None or x.numel() == 0:
             return None
+        if launchers.mixture_chain_features < self.mixture.features:
+            return None
         chain, flat = launchers.mixture_chain, self.mixture.flattened(x)
         table = self.table(x.device)
 

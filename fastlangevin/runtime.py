@@ -45,6 +45,7 @@ class Launchers(NamedTuple):
     add_elu: Callable[..., None] | None
     mixture_score: Callable[..., None] | None = None
     mixture_chain: Callable[..., None] | None = None
+    mixture_chain_features: int = 0  # the most elements of a sample that it takes
 
 
 class UnavailableError(RuntimeError):
@@ -82,6 +83,7 @@ def _cpp() -> Launchers:
         add_elu=add_elu.add_elu,
         mixture_score=mixture.mixture_score,
         mixture_chain=mixture.chain,
+        mixture_chain_features=mixture.MAX_FEATURES,
     )
 
 
@@ -94,12 +96,14 @@ def _triton(device_type: str) -> Launchers:
             "Triton runs on GPUs; for a CPU tensor use impl='cpp' or 'reference', or set TRITON_INTERPRET=1 "
             "before the program starts to run the kernels in Triton's interpreter"
         )
+    from fastlangevin.kernels import chain_mixture
     from fastlangevin.kernels.add_elu import add_elu
     from fastlangevin.kernels.dsm import dsm
     from fastlangevin.kernels.group_norm import group_norm
     from fastlangevin.kernels.group_norm_backward import group_norm_backward
     from fastlangevin.kernels.instance_norm import instance_norm
     from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
+    from fastlangevin.kernels.mixture import mixture_score
     from fastlangevin.kernels.norms import norms
     from fastlangevin.kernels.perturb import perturb
     from fastlangevin.kernels.randn import randn
@@ -128,6 +132,9 @@ def _triton(device_type: str) -> Launchers:
         group_norm=group_norm,
         group_norm_backward=group_norm_backward,
         add_elu=add_elu,
+        mixture_score=mixture_score,
+        mixture_chain=chain_mixture.chain,
+        mixture_chain_features=chain_mixture.MAX_FEATURES,
     )
 
 

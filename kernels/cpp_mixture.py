@@ -11,7 +11,9 @@ from torch import Tensor
 
 from . import cpp
 
-__all__ = ["chain", "mixture_score"]
+__all__ = ["MAX_FEATURES", "chain", "mixture_score"]
+
+MAX_FEATURES = 64  # kMaxFeatures of csrc/plan.h
 
 # MixtureRequest, ChainRequest and ChainRun of csrc/plan.h.
 _pack_score = struct.Struct("3qQ3qQQQ").pack

@@ -50,15 +50,16 @@ def same(one, other):
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
     ("components", "features", "batch"),
-    [(1, 1, 5), (8, 2, 37), (3, 3, 16), (25, 4, 3), (5, 7, 33), (4, 16, 2), (2, 64, 2)],
+    [(1, 1, 5), (3, 2, 140), (2, 3, 16), (2, 4, 3), (8, 2, 37), (25, 4, 3), (5, 7, 33), (4, 16, 2), (2, 64, 2)],
 )
 def test_a_chain_has_the_bits_of_the_loop(kernel, components, features, batch, diagonal):
     mixture = make(components, features, diagonal)
     if PerturbedMixture(mixture, [1.0]).chain_kernel(torch.zeros(batch, features), kernel) is None:
         pytest.skip("left to the loop")
-    steps = 5 if kernel == "cpp" else 2
+    if kernel == "triton" and components * features > 8:
+        pytest.skip("too long for Triton's interpreter")
+    steps = 5 if kernel == "cpp" else 1
     for options in (
-        {},
         {"trajectory": 3, "temperature": 0.5},
         {"corrector": "ou", "sample_offset": 2**40 + 5, "seed": 2**63 + 9},
         {"seed": torch.arange(batch) * 2**33 - 7, "sample_ids": torch.arange(batch) * 2**30 + 3},
@@ -76,7 +77,7 @@ def test_the_chain_kernel_is_what_runs(kernel, monkeypatch):
         return None if run is None else lambda x, segment: (calls.append(segment.length), run(x, segment))
 
     monkeypatch.setattr(PerturbedMixture, "chain_kernel", counting)
-    mixture = make(3, 2)
+    mixture = make(1, 2)
     annealed(mixture, (5, 2), impl=kernel)
     fl.consistent_annealed(mixture, SIGMAS, epsilon=0.15, shape=(5, 2), seed=0, impl=kernel)
     fl.langevin(mixture, torch.zeros(5, 2), steps=7, epsilon=0.1, seed=0, impl=kernel)
@@ -88,15 +89,15 @@ def test_the_chain_kernel_is_what_runs(kernel, monkeypatch):
 
 
 def test_other_samplers_have_the_bits_of_the_loop(kernel):
-    mixture, init = make(3, 2, diagonal=True), 2 * fl.randn((19, 2), seed=2)
+    mixture, init = make(2, 2, diagonal=True), 2 * fl.randn((19, 2), seed=2)
     score, made = by_the_loop(mixture), {"seed": 3, "impl": kernel, "full_output": True}
     same(
         fl.consistent_annealed(mixture, SIGMAS, epsilon=0.15, init=init, denoise=True, **made),
         fl.consistent_annealed(score, SIGMAS, epsilon=0.15, init=init, denoise=True, **made),
     )
     same(
-        fl.langevin(mixture, init, steps=9, epsilon=0.1, trajectory=2, **made),
-        fl.langevin(lambda x: mixture.score(x), init, steps=9, epsilon=0.1, trajectory=2, **made),
+        fl.langevin(mixture, init, steps=5, epsilon=0.1, trajectory=2, **made),
+        fl.langevin(lambda x: mixture.score(x), init, steps=5, epsilon=0.1, trajectory=2, **made),
     )
     signal = {"snr": 0.1, "predictor": "reverse_diffusion", "shape": (7, 2), **made}
     same(fl.predictor_corrector(mixture, SIGMAS, **signal), fl.predictor_corrector(score, SIGMAS, **signal))
@@ -105,22 +106,22 @@ def test_other_samplers_have_the_bits_of_the_loop(kernel):
 
 
 def test_stops_resumes_and_subsets_have_the_bits_of_the_whole_run(kernel):
-    mixture, batch = make(8, 2), 23
-    steps = 25 if kernel == "cpp" else 5
+    mixture, batch = make(8 if kernel == "cpp" else 2, 2), 23
+    steps = 25 if kernel == "cpp" else 2
     total = steps * len(SIGMAS)
-    whole = annealed(by_the_loop(mixture), (batch, 2), steps, trajectory=4, impl=kernel)
+    whole = annealed(by_the_loop(mixture), (batch, 2), steps, trajectory=3, impl=kernel)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(20 if kernel == "cpp" else 3):
+    for _ in range(20 if kernel == "cpp" else 1):
         at = int(torch.randint(1, total, (), generator=generator))
         stopped = annealed(
-            mixture, (batch, 2), steps, trajectory=4, impl=kernel, callback=lambda info, at=at: info.step == at
+            mixture, (batch, 2), steps, trajectory=3, impl=kernel, callback=lambda info, at=at: info.step == at
         )
         assert stopped.state.step == at
-        again = annealed(mixture, None, steps, trajectory=4, impl=kernel, resume=stopped.state, seed=None)
+        again = annealed(mixture, None, steps, trajectory=3, impl=kernel, resume=stopped.state, seed=None)
         assert torch.equal(again.samples, whole.samples)
         assert torch.equal(again.trajectory, whole.trajectory)
         ids = torch.randperm(batch, generator=generator)[: int(torch.randint(1, batch, (), generator=generator))]
-        part = annealed(mixture, (len(ids), 2), steps, trajectory=4, impl=kernel, sample_ids=ids)
+        part = annealed(mixture, (len(ids), 2), steps, trajectory=3, impl=kernel, sample_ids=ids)
         assert torch.equal(part.samples, whole.samples[ids])
         assert torch.equal(part.trajectory, whole.trajectory[:, ids])
 
@@ -142,12 +143,13 @@ def test_threads_and_instruction_sets_change_no_bit():
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # NumPy's, under Triton's interpreter
 def test_a_state_that_is_not_finite_stays_alone(kernel):
-    mixture = make(4, 2)
+    mixture = make(2, 2)
     init = fl.randn((20, 2), seed=0)
-    alone = annealed(mixture, None, init=init, impl=kernel).samples
+    alone = annealed(mixture, None, 1, init=init, impl=kernel).samples
     init[3, 0], init[9, 1] = float("nan"), float("inf")
-    spoiled = annealed(mixture, None, init=init, impl=kernel).samples
+    spoiled = annealed(mixture, None, 1, init=init, impl=kernel).samples
     others = torch.ones(20, dtype=torch.bool)
     others[[3, 9]] = False
     assert torch.equal(spoiled[others], alone[others])

@@ -1,0 +1,207 @@
+"""Whole chains of Langevin dynamics: a mixture of 8 Gaussians on a ring in two dimensions.
+
+    python -m benchmarks.chain                          this machine's CPU, 2 threads: 100,000 chains, 1,000 updates
+    python -m benchmarks.chain --device cuda            a GPU, 1,000,000 chains
+    python -m benchmarks.chain --json results.json      also keep the numbers
+    python -m benchmarks.chain --law                    10^8 chains against the exact law of theirs, within 0.1 %
+
+Providers:
+    eager            the score from (chains, components, 2) tensors of distances, as it is mostly written
+    eager products   a product of matrices for the logits, softmax, one for the mean, in place
+    eager columns    the same with chains as columns, so that softmax runs along the memory
+    loop             fl.langevin with the mixture's score, update by update
+    chain            fl.langevin with the mixture: the chain kernel
+
+No time is printed for a provider whose chains do not end with the mean distance from the centre that the others have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastlangevin as fl
+from benchmarks.timing import interleaved, machine
+from fastlangevin.mixture import PerturbedMixture
+
+COMPONENTS, VARIANCE, RADIUS = 8, 0.3, 4.0
+EPSILON = 0.01
+
+Provider = Callable[[], Tensor]
+
+
+def ring() -> fl.GaussianMixture:
+    angle = 2 * math.pi * torch.arange(COMPONENTS, dtype=torch.float64) / COMPONENTS
+    means = RADIUS * torch.stack([angle.cos(), angle.sin()], 1)
+    return fl.GaussianMixture([1 / COMPONENTS] * COMPONENTS, means, VARIANCE)
+
+
+def mixture_providers(chains: int, steps: int, device: torch.device) -> dict[str, Provider]:
+    """Every provider starts with the same states and makes ``steps`` updates."""
+    mixture = ring()
+    start = 8 * fl.rand((chains, 2), seed=0, device=device) - 4
+    means = mixture.means.to(device, torch.float32)
+    a, b = EPSILON / 2, math.sqrt(EPSILON)
+    score = PerturbedMixture(mixture, [0.0])
+    bias, scaled = -(means**2).sum(1) / (2 * VARIANCE), means / VARIANCE
+
+    def eager() -> Tensor:
+        x = start
+        for _ in range(steps):
+            d = means - x[:, None]
+            share = torch.softmax((d * d).sum(-1) / (-2 * VARIANCE), 1)
+            x = x + a * (share[..., None] * d).sum(1) / VARIANCE + b * torch.randn_like(x)
+        return x
+
+    def products() -> Tensor:
+        x, noise, pull = start.clone(), torch.empty_like(start), torch.empty_like(start)
+        weights, logits = scaled.T.contiguous(), start.new_empty(chains, COMPONENTS)
+        for _ in range(steps):
+            torch.addmm(bias, x, weights, out=logits)
+            torch.mm(torch.softmax(logits, 1), scaled * a, out=pull)
+            x.mul_(1 - a / VARIANCE).add_(pull).add_(noise.normal_(), alpha=b)
+        return x
+
+    def columns() -> Tensor:
+        x = start.T.contiguous()
+        noise, pull, logits = torch.empty_like(x), torch.empty_like(x), start.new_empty(COMPONENTS, chains)
+        mean = (scaled * a).T.contiguous()
+        for _ in range(steps):
+            torch.addmm(bias[:, None], scaled, x, out=logits)
+            torch.mm(mean, torch.softmax(logits, 0), out=pull)
+            x.mul_(1 - a / VARIANCE).add_(pull).add_(noise.normal_(), alpha=b)
+        return x.T
+
+    def loop() -> Tensor:
+        return fl.langevin(score.at_one_level, start, steps=steps, epsilon=EPSILON, seed=0)
+
+    def chain() -> Tensor:
+        return fl.langevin(mixture, start, steps=steps, epsilon=EPSILON, seed=0)
+
+    return {"eager": eager, "eager products": products, "eager columns": columns, "loop": loop, "chain": chain}
+
+
+def wrong(samples: Tensor, expected: Tensor) -> str | None:
+    """None where the squared distances from the centre have the expected mean, within six standard deviations."""
+    found, want = (each.double().square().sum(1) for each in (samples, expected))
+    spread = math.sqrt((found.var() / len(found) + want.var() / len(want)).item())
+    distance = abs(found.mean().item() - want.mean().item())
+    return None if distance < 6 * spread else f"mean square {found.mean():.4f}, not {want.mean():.4f}"
+
+
+# The kinds of score whose chains are measured: name to providers of (chains, steps, device).
+SCORES: dict[str, Callable[[int, int, torch.device], dict[str, Provider]]] = {"mixture": mixture_providers}
+
+
+def measure(score: str, chains: int, steps: int, device: torch.device, budget: float) -> dict[str, Any]:
+    calls = SCORES[score](chains, steps, device)
+    expected = calls["chain"]()
+    failures = {}
+    for name in [name for name in calls if name != "chain"]:
+        samples = calls[name]()
+        why = wrong(samples, expected)
+        if name == "loop" and not torch.equal(samples, expected):
+            why = "other bits than the chain kernel's"
+        if why:
+            failures[name] = why
+            del calls[name]
+    rows = interleaved(calls, device, rounds=7, budget=budget)
+    return {"score": score, "chains": chains, "updates": steps, "providers": rows, "failures": failures}
+
+
+def table(case: dict[str, Any]) -> str:
+    rows = case["providers"]
+    best = min((row["median"] for name, row in rows.items() if name.startswith("eager")), default=float("nan"))
+    lines = [f"\n{case['score']}: {case['chains']} chains, {case['updates']} updates, {case['threads']} thread(s)"]
+    lines.append(f"{'provider':16} {'median':>10} {'quartiles':>21} {'ns/update':>10} {'it / chain':>11}")
+    for name, row in rows.items():
+        lines.append(
+            f"{name:16} {row['median']:9.3f}s {row['lower']:9.3f} ..{row['upper']:9.3f} "
+            f"{row['median'] / case['updates'] / case['chains'] * 1e9:10.2f} "
+            f"{row['median'] / rows['chain']['median']:10.2f}x"
+        )
+    lines.append(f"chain against the best eager: {best / rows['chain']['median']:.1f}x")
+    lines += [f"{name:16} not timed: {why}" for name, why in case["failures"].items()]
+    return "\n".join(lines)
+
+
+def law(chains: int, device: torch.device, noise: float = 1.0, seed: int = 0) -> dict[str, float]:
+    """How far the variance of chains on a Gaussian is from its exact law, in standard deviations.
+
+    x <- (1 - alpha/2) x + sqrt(alpha) z from x = 0 has after n updates the variance v (1 - rho^(2n)) with
+    rho = 1 - alpha/2 and v = alpha/(1 - rho^2), and is Gaussian: the mean of the squares of N chains has the standard
+    deviation sqrt(2/N) of it.
+
+    Args:
+        chains: N; noise off by 0.1 % is 14 standard deviations for 10^8, and 6 for 1.8 x 10^7.
+        device: where they run.
+        noise: factor on the noise, for the twin that must be caught.
+        seed: of the chains.
+    """
+    alpha, steps, part = 0.5, 8, 4_000_000
+    gaussian = fl.GaussianMixture([1.0], [[0.0] * 4], 1.0)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for begin in range(0, chains, part):
+        count = min(part, chains - begin)
+        start = torch.zeros(count // 4, 4, device=device)
+        made = {"steps": steps, "epsilon": alpha, "temperature": noise**2, "seed": seed}
+        total += fl.langevin(gaussian, start, sample_offset=begin // 4, **made).double().square().sum()
+    rho = 1 - alpha / 2
+    exact = alpha * (1 - rho ** (2 * steps)) / (1 - rho**2)
+    ratio = total.item() / (chains // 4 * 4) / exact
+    return {"chains": chains, "variance / exact": ratio, "deviations": (ratio - 1) / math.sqrt(2 / chains)}
+
+
+def check_law(chains: int, device: torch.device) -> int:
+    found, twin = law(chains, device), law(chains, device, noise=1.001)
+    print(
+        f"{chains:.0e} chains: variance {found['variance / exact']:.6f} of the exact one, "
+        f"{found['deviations']:+.2f} standard deviations"
+    )
+    print(f"with noise 0.1 % too large: {twin['variance / exact']:.6f}, {twin['deviations']:+.2f}")
+    return 0 if abs(found["deviations"]) < 5 < twin["deviations"] else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--score", nargs="+", default=list(SCORES), choices=list(SCORES))
+    parser.add_argument("--chains", type=int, help="100,000, or 1,000,000 on a GPU; with --law 10^8")
+    parser.add_argument("--steps", type=int, default=1000, help="updates")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of measuring")
+    parser.add_argument("--law", action="store_true", help="check the law of many chains instead")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("benchmarks.chain: error: there is no CUDA device here", file=sys.stderr)
+        return 2
+    device = torch.device(options.device)
+    if options.device == "cpu":
+        torch.set_num_threads(options.threads)
+    if options.law:
+        return check_law(options.chains or 10**8, device)
+    cases = []
+    for score in options.score:
+        chains = options.chains or (1_000_000 if options.device == "cuda" else 100_000)
+        case = measure(score, chains, options.steps, device, options.budget)
+        case["threads"] = options.threads if options.device == "cpu" else 1
+        print(table(case))
+        cases.append(case)
+    if options.json:
+        record = {"benchmark": "chain", "machine": machine(device), "cases": cases}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 1 if any(case["failures"] for case in cases) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
