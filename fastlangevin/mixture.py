@@ -214,7 +214,8 @@ class GaussianMixture:
         edges = self.weights.cumsum(0)[:-1].float().to(z.device)
         which = torch.bucketize(uniform, edges, right=True)
         spread = (self.variances + level**2).sqrt().float().to(z.device)[which]
-        return (self.means.float().to(z.device)[which] + spread.view(count, -1) * z).to(dtype)
+        spread = spread if self.diagonal else spread[:, None]
+        return (self.means.float().to(z.device)[which] + spread * z).to(dtype)
 
     def flattened(self, x: Tensor) -> Tensor:
         """``x`` as ``(B, D)``, or an error that says which shape it should have."""

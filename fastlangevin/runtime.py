@@ -33,6 +33,8 @@ class Launchers(NamedTuple):
     """
 
     step: Callable[..., None]
+    # The step of numbers and plain tensors: whether it was one. Only where it is a shorter way.
+    step_plain: Callable[..., bool] | None
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]
@@ -71,6 +73,7 @@ def _cpp() -> Launchers:
         raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
     return Launchers(
         step=cpp.step,
+        step_plain=cpp.step_plain,
         randn=cpp.randn,
         perturb=denoising.perturb,
         dsm=denoising.dsm,
@@ -122,6 +125,7 @@ def _triton(device_type: str) -> Launchers:
             ) from error
     return Launchers(
         step=step,
+        step_plain=None,
         randn=randn,
         perturb=perturb,
         dsm=dsm,

@@ -39,6 +39,7 @@ __all__ = [
     "randn",
     "refused",
     "step",
+    "step_plain",
     "use_instruction_set",
 ]
 
@@ -257,6 +258,66 @@ def norm(request: bytes) -> None:
         refused()
 
 
+def step_plain(
+    out: Tensor,
+    x: Tensor,
+    score: Tensor,
+    c: float,
+    a: float,
+    b: float | None,
+    seed: int,
+    draw: int,
+    sample_offset: int,
+    purpose: int,
+    fault: Tensor | None,
+    freeze: bool,
+) -> bool:
+    """:func:`step` of numbers, where the tensors are contiguous, of fp32, and the same or apart: whether they are.
+
+    With few elements the time is that of the call, so nothing is asked twice. Shapes are the caller's to check.
+    """
+    if not (
+        out.dtype is _FLOAT32
+        and x.dtype is _FLOAT32
+        and score.dtype is _FLOAT32
+        and out.is_contiguous()
+        and x.is_contiguous()
+        and score.is_contiguous()
+    ):
+        return False
+    total = x.numel()
+    if total == 0:
+        return True
+    to, at, along = out.data_ptr(), x.data_ptr(), score.data_ptr()
+    if not ((to == at or abs(to - at) >= 4 * total) and (to == along or abs(to - along) >= 4 * total)):
+        return False
+    if _step_plain is None:
+        load()
+    batch = x.size(0)
+    request = _plain_pack(
+        _set,
+        1 if total < SERIAL_BELOW else torch.get_num_threads(),
+        seed,
+        draw,
+        sample_offset,
+        purpose,
+        b is not None,
+        c,
+        a,
+        0.0 if b is None else b,
+        0 if fault is None else fault.data_ptr(),
+        freeze,
+        to,
+        at,
+        along,
+        batch,
+        total // batch,
+    )
+    if _step_plain(request):  # type: ignore[misc]
+        refused()
+    return True
+
+
 def step(
     out: Tensor,
     x: Tensor,
@@ -294,45 +355,13 @@ def step(
         noise is None
         and mask is None
         and sample_ids is None
-        and out.dtype is _FLOAT32
-        and x.dtype is _FLOAT32
-        and score.dtype is _FLOAT32
         and type(c) is float
         and type(a) is float
         and (b is None or type(b) is float)
         and type(seed) is int
         and type(draw) is int
-        and out.is_contiguous()
-        and x.is_contiguous()
-        and score.is_contiguous()
+        and step_plain(out, x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze)
     ):
-        total = x.numel()
-        if total == 0:
-            return
-        if _step_plain is None:
-            load()
-        batch = x.size(0)
-        request = _plain_pack(
-            _set,
-            1 if total < SERIAL_BELOW else torch.get_num_threads(),
-            seed,
-            draw,
-            sample_offset,
-            purpose,
-            b is not None,
-            c,
-            a,
-            0.0 if b is None else b,
-            0 if fault is None else fault.data_ptr(),
-            freeze,
-            out.data_ptr(),
-            x.data_ptr(),
-            score.data_ptr(),
-            batch,
-            total // batch,
-        )
-        if _step_plain(request):  # type: ignore[misc]
-            refused()
         return
     _launch(
         _STEP,

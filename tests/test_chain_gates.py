@@ -1,5 +1,6 @@
 """What the compiler makes of the chain kernel, for GPUs that need not be there: see test_compile_gates.py."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +13,16 @@ import torch
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def gates():
+    """test_compile_gates.py, which compiles and says what is wrong: by its path, since tests import no tests."""
+    specification = importlib.util.spec_from_file_location("compile_gates", ROOT / "tests" / "test_compile_gates.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
 ARCHITECTURES = (80, 90, 100)
 CHAINS = [(features, diagonal) for features in (1, 2, 3, 4) for diagonal in (False, True)]
 NAMES = [f"chain-{features}-{'diagonal' if diagonal else 'isotropic'}" for features, diagonal in CHAINS]
@@ -42,12 +53,10 @@ def calls():
 
 def faults(result):
     """As in test_compile_gates.py; a division rounded once brings a reciprocal and fused operations of its own."""
-    from test_compile_gates import faults as general
-
     divisions = sum(name == "div.rn.f32" for name in result["special"])
     inside = {**result["counts"], "FFMA": max(0, result["counts"].get("FFMA", 0) - 24 * divisions)}
     special = [name for name in result["special"] if name != "div.rn.f32"]
-    return general({**result, "special": special, "counts": inside}, vectors=0)
+    return gates().faults({**result, "special": special, "counts": inside}, vectors=0)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
     environment["TRITON_CACHE_DIR"] = str(folder / "cache")
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     path = folder / "results.json"
     done = subprocess.run([sys.executable, __file__, path], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -86,9 +95,7 @@ def test_the_gate_closes(name, fault, results):
 
 
 def main(path):
-    from test_compile_gates import measure
-
-    measured = {}
+    measure, measured = gates().measure, {}
     for name, (kernel, call, options) in calls().items():
         for architecture in ARCHITECTURES if name not in ("contracted", "spills") else (90,):
             measured[f"{name}-{architecture}"] = measure(kernel, call, architecture, **options)

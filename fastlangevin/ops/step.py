@@ -35,6 +35,7 @@ from fastlangevin.ops.arguments import (
 )
 from fastlangevin.ops.launch import launch_step
 from fastlangevin.reference import NO_FAULT
+from fastlangevin.runtime import choose
 
 __all__ = ["NO_FAULT", "step", "step_"]
 
@@ -120,7 +121,7 @@ def _is_plain(
         and x.dtype in FLOATS
         and score.dtype in FLOATS
         and x.shape == score.shape
-        and x.device == score.device
+        and ((x.is_cpu and score.is_cpu) or x.device == score.device)
         and x.layout is torch.strided
         and score.layout is torch.strided
         and 0 <= seed <= MAX_SEED
@@ -153,6 +154,25 @@ def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
             f"strides {fault.stride()}"
         )
     return fault, bool(freeze)
+
+
+def _is_like(out: Tensor, x: Tensor) -> bool:
+    """Whether an output is the state, or a plain tensor of its shape that needs no gradient."""
+    return out is x or (
+        type(out) is Tensor
+        and out.dtype is x.dtype
+        and out.is_cpu
+        and out.shape == x.shape
+        and not (torch.is_grad_enabled() and out.requires_grad)
+    )
+
+
+def _quick(impl: str, x: Tensor) -> Any:
+    """What makes a plain step with the least of calls: True if it was one, of a state with a dimension."""
+    if not x.ndim:
+        return None
+    launchers = choose(impl, x.device)[1]
+    return None if launchers is None else launchers.step_plain
 
 
 def _known(known: Tensor, x: Tensor) -> Tensor:
@@ -309,6 +329,14 @@ def step(
         and _is_plain(x, score, a, b, c, seed, draw, purpose, sample_offset)
         and known is None
     )
+    watch = _watch(fault, freeze, x)
+    if plain and x.is_cpu and (out is None or _is_like(out, x)):
+        quick = _quick(impl, x)
+        to = torch.empty_like(x) if out is None else out
+        if quick is not None and quick(to, x, score, c, a, b, seed, draw, sample_offset, purpose, *watch):
+            if out is not None:
+                _written(out)
+            return to
     rest: Any = (
         (c, a, b, seed, draw, None, sample_offset, purpose, None, None, None, impl)
         if plain
@@ -316,7 +344,6 @@ def step(
             x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
         )
     )
-    watch = _watch(fault, freeze, x)
     if out is not None:
         return _into(out, x, score, rest, watch)
     if plain:

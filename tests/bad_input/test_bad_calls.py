@@ -17,6 +17,7 @@ from bad_diagnostics_rows import DIAGNOSTICS
 from bad_file_rows import FILES
 from bad_fusion_rows import FUSION
 from bad_ladder_rows import LADDERS
+from bad_mixture_rows import MIXTURES
 from bad_move_rows import MOVES
 from bad_ncsn_rows import NCSN
 from bad_network_rows import NETWORKS
@@ -34,7 +35,7 @@ from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*COMPAT, *NCSN, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS]
+ROWS += [*COMPAT, *NCSN, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS, *MIXTURES]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

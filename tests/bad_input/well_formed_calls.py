@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from compat_calls import COMPAT_CALLS
 from data_calls import DATA_CALLS
+from mixture_calls import MIXTURE_CALLS
 from ncsn_calls import NCSN_CALLS
 from plan_calls import PLAN_CALLS
 from rule_calls import RULE_CALLS
@@ -258,6 +259,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
     **COMPAT_CALLS,
     **DATA_CALLS,
+    **MIXTURE_CALLS,
     **NCSN_CALLS,
     **PLAN_CALLS,
     **RULE_CALLS,
