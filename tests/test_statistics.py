@@ -1,0 +1,213 @@
+"""The law of the noise by statistics: the harness in a short form, what it must reject, and its own pieces."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import special, stats
+
+from benchmarks import interleavings, pvalues, statistics, tallies, uniforms
+from fastlangevin import reference
+from fastlangevin.kernels import cpp
+from fastlangevin.runtime import explain
+
+if explain("cpu")["cpp"] != "available":
+    pytest.skip("the normals tried are those of the C++ kernels", allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parents[1]
+LONG_RUN = ROOT / "benchmarks" / "results" / "statistics.json"
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    out = tmp_path_factory.mktemp("statistics") / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.statistics", "--short", "--quiet", "--json", out],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+def p_values(figures):
+    return {each["name"]: each["p"] for each in figures["statistics"]}
+
+
+def test_every_statistic_of_ten_million_normals_is_accepted(figures):
+    found = p_values(figures)
+    assert figures["normals"] > 10**7
+    assert len(found) == len(figures["statistics"]) >= 100  # every name once
+    assert {name: p for name, p in found.items() if not p > 1e-6} == {}
+
+
+def test_p_values_are_not_all_alike(figures):
+    """120 of them, some of which go together: none is below 10^-6, and no law is so wide that they crowd at 1.
+
+    Counts of events that 10^7 normals do not have are left out: they are what is expected, with p = 1.
+    """
+    p = np.array([each["p"] for each in figures["statistics"] if each["value"] > 10 or "Poisson" not in each["law"]])
+    assert len(p) > 90
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+
+
+def test_every_implementation_has_these_bits(figures):
+    assert figures["same_bits"] == dict.fromkeys(["reference", *cpp.instruction_sets()], True)
+
+
+def test_every_mistake_is_rejected(figures):
+    assert len(figures["controls"]) == 12
+    accepted = p_values(figures)
+    for name, control in figures["controls"].items():
+        assert control["p"] < 1e-6, name
+        assert accepted[control["name"]] > 1e-6, name
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: f["statistics"][0].update(p=1e-6), "moment 1: p = 1e-06"),
+        (lambda f: f["statistics"][0].update(p=math.nan), "moment 1: p = nan"),
+        (lambda f: next(iter(f["controls"].values())).update(p=1e-6), "not rejected: uniform clamped at 0.0001"),
+        (lambda f: f["same_bits"].update(reference=False), "reference has other bits"),
+        (
+            lambda f: f.update(dieharder={"draw": {"PASSED": [], "WEAK": [], "FAILED": ["a 0"]}}),
+            "dieharder, draw by draw: a 0 failed",
+        ),
+    ],
+)
+def test_the_harness_tells_what_went_wrong(figures, change, says):
+    changed = json.loads(json.dumps(figures))
+    assert statistics.failures(changed) == []
+    change(changed)
+    (line,) = statistics.failures(changed)
+    assert says in line
+
+
+def test_the_long_run_that_is_told_of():
+    told = json.loads(LONG_RUN.read_text())
+    assert told["normals"] >= 10**9
+    assert statistics.failures(told) == []
+    pairs = [each["n"] for each in told["statistics"] if each["name"].startswith(("z z'", "H2 H2'"))]
+    assert min(pairs) >= 10**8
+    assert set(told["controls"]) >= {"uniform clamped at 1e-07", "radius of 24 bits", "1.0002 times too large"}
+
+
+# The pieces.
+
+
+def test_quadratic_forms_have_their_published_quantiles():
+    """Marsaglia and Marsaglia (2004); Csorgo and Faraway (1996)."""
+    for kind, quantiles, error in (
+        ("Anderson-Darling", {0.1: 1.9329578327, 0.05: 2.4923671600, 0.01: 3.8781250216}, 1e-6),
+        ("Cramer-von Mises", {0.1: 0.34730, 0.05: 0.46136, 0.025: 0.58061, 0.01: 0.74346}, 2e-4),
+    ):
+        for above, x in quantiles.items():
+            assert pvalues.quadratic(kind, 1, x).p == pytest.approx(2 * above, rel=error)
+
+
+def test_the_far_tail_of_a_quadratic_form():
+    """Zolotarev (1961): P(A^2 > x) goes to 2 sqrt(3) (1 - Phi(sqrt(2 x))), the further eigenvalues being sqrt(3).
+
+    Their product's slope, 11/18, is the next term: 1 + 11 / (36 x), with an error of 1/x^2.
+    """
+    for x in (10.0, 15.0, 20.0):
+        expected = 2 * math.sqrt(3) * special.ndtr(-math.sqrt(2 * x)) * (1 + 11 / (36 * x))
+        assert pvalues.quadratic("Anderson-Darling", 1, x).p / 2 == pytest.approx(expected, rel=1e-3)
+    assert pvalues.quadratic("Anderson-Darling", 1, 1e6).p == pvalues.SMALLEST
+
+
+def test_distances_of_blocks_have_their_law():
+    n = tallies.BLOCK
+    distances = np.array([0.45, 0.6, 0.8, 1.0, 1.5, 2.0]) / math.sqrt(n)
+    exact = stats.kstwo.sf(distances, n)
+    np.testing.assert_allclose(pvalues.kolmogorov_of_rows(distances, n), exact, rtol=0, atol=1e-6)
+    # What the limit alone would be off by: a shift that 15,360 blocks might show.
+    assert np.abs(special.kolmogorov(math.sqrt(n) * distances) - exact).max() > 1e-3
+
+
+@pytest.mark.parametrize("lack", [0.8, 1.2])
+def test_p_values_are_two_sided(lack):
+    """Too good a fit is rejected as too bad a one is."""
+    expected = np.full(2000, 1000.0)
+    away = np.where(np.arange(2000) % 2 == 0, 1, -1) * math.sqrt(1000 * lack)
+    assert pvalues.chi_square("", expected + away, expected).p < 1e-6
+    assert pvalues.chi_square("", expected + away / math.sqrt(lack), expected).p > 0.1
+
+
+def test_the_law_near_zero_is_that_of_the_kernels_angles():
+    """From the nearest 2^17 cosines to zero, as computed; the others add 2^-17 of the sum, in proportion."""
+    words = 2**30 + 128 * torch.arange(-(2**16), 2**16)
+    nearest = cpp.polar(words.int())[1].double()
+    for power in (-25, -26):
+        limit = 2.0**power
+        found = 2 * float(-torch.expm1(-0.5 * (limit / nearest) ** 2).sum()) * 2.0**-25
+        assert tallies.near_zero_of_the_angles(limit) == pytest.approx(found, rel=1e-4)
+        assert found < 0.4 * special.erf(limit / math.sqrt(2))
+    assert tallies.near_zero_of_the_angles(2.0**-20) == pytest.approx(special.erf(2.0**-20 / math.sqrt(2)), rel=1e-5)
+
+
+def test_chunks_do_not_overlap():
+    assert len({tuple(statistics.chunk(index)[0, 0, 0, 0, 0, :4].tolist()) for index in (0, 1, 31, 32, 33)}) == 5
+    z = statistics.chunk(33)
+    at = torch.tensor([2**32 + 16 + 5])
+    expected = reference.randn(tallies.SHAPE[-1], at, seed=2**32, draw=3, purpose=statistics.PURPOSES[1])
+    assert torch.equal(z[2, 1, 1, 1, 5], expected[0])
+
+
+@pytest.mark.parametrize("side", list(interleavings.SIDES))
+def test_streams_let_one_side_change_fastest(side):
+    words = np.frombuffer(next(interleavings.stream(side)), np.uint32)
+    place = dict.fromkeys(interleavings.SIDES, 0)
+    for index in (0, 1, interleavings.SIDES[side] - 1):
+        place[side] = index
+        expected = reference.words(
+            4 * (place["element"] // 4 + 1),
+            torch.tensor([place["sample"]]),
+            seed=place["seed"],
+            draw=place["draw"],
+            purpose=place["purpose"],
+        )
+        assert words[index] == int(expected[place["element"] % 4][0, -1])
+
+
+# What the program is taken to print; it is not installed everywhere.
+PROGRAM = """#!{python}
+import sys
+assert sys.argv[1:] == ["-g", "200", "-a"], sys.argv
+assert len(sys.stdin.buffer.read(1_500_000)) == 1_500_000
+print("#    a heading    |  of no meaning")
+print("   diehard_birthdays|   0|       100|     100|0.51|  PASSED  ")
+print("        rgb_bitdist|   3|    100000|     100|0.00|  FAILED  ")
+"""
+
+
+def test_dieharder_is_judged_by_what_it_prints(tmp_path, monkeypatch):
+    program = tmp_path / "dieharder"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = interleavings.dieharder(["-a"])
+    assert found == {
+        side: {"PASSED": ["diehard_birthdays 0"], "WEAK": [], "FAILED": ["rgb_bitdist 3"]}
+        for side in interleavings.SIDES
+    }
+    with pytest.raises(RuntimeError, match="judged nothing"):
+        interleavings.dieharder(["-d", "0"])
+    program.unlink()
+    assert interleavings.dieharder(["-a"]) == "not tested: dieharder is not installed"
+
+
+def test_gaps_are_all_counted():
+    total = uniforms.tally(uniforms.chunk(0))
+    assert total[-uniforms.LONGEST_GAP :].sum() == uniforms.GAPS
