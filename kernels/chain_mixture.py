@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
 from .mixture import load_state, score_of, store_state
-from .philox import cos_sin, multiply, philox, radius
+from .philox import pair, philox
+from .ptx import multiply
 
 BLOCK = 128
 MAX_FEATURES = 4
@@ -38,17 +39,11 @@ CHANGING = ("batch", "components", "run_count", "every", "seed", "seed_high", "d
 def _noise(c1, c2, c3, k0, k1, D: tl.constexpr):
     """The normals of one block, of which an unused pair is not made."""
     w0, w1, w2, w3 = philox(tl.zeros_like(c1), c1, c2, c3, k0, k1)
-    length = radius(w0)
-    cosine, sine = cos_sin(w1)
-    z0 = multiply(length, cosine)
-    z1 = multiply(length, sine)
+    z0, z1 = pair(w0, w1)
     z2 = z0
     z3 = z0
     if D > 2:
-        length = radius(w2)
-        cosine, sine = cos_sin(w3)
-        z2 = multiply(length, cosine)
-        z3 = multiply(length, sine)
+        z2, z3 = pair(w2, w3)
     return z0, z1, z2, z3
 
 

@@ -23,24 +23,25 @@ from torch import Tensor
 from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
-from .philox import interleave4, load_as, multiply, normals, philox, round_to
+from .philox import interleave4, load_as, normals, philox, round_to
+from .ptx import multiply
 from .sums import finish, fold, sum_neighbours
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, by what is wanted; "clean" is values
-# and gradient from clean data. On sm_90 fp32 takes 68.8, 65.8, 62.9 and 16.2, of which the noise is 55; moving 8 bytes,
+# and gradient from clean data. On sm_90 fp32 takes 57.6, 55.5, 52.4 and 16.2, of which the noise is 41; moving 8 bytes,
 # an H200 hides 48 for fp32 and 96 for fp64, so that the kernel is bound by arithmetic with noise and by memory without.
-# The sums cost 6 (37 squares and adds, an exchange between the warps and 5 in them, for 16 elements), the row's label
-# and numbers 2. Measured negatives for fp32, both: 4 warps 79.0; one warp 64.3, with 110 registers; one warp that takes
-# the halves of a segment in turn 64.6 executed, with 64 registers, but an SM holds 16 to 32 programs at most, of one
-# warp each then; folding all by tl.split 73.0, which goes through shared memory where the reduction of two shuffles.
+# The sums cost 5 (37 squares and adds, an exchange between the warps and 5 in them, for 16 elements), the row's label
+# and numbers 2. Measured negatives for fp32, both: one warp 53.8, but with 72 registers (80 on sm_100) for 40, and an
+# SM holds 16 to 32 programs at most, of one warp each then; 4 warps 66.8; folding all by tl.split, 4 more, which goes
+# through shared memory where the reduction of two shuffles.
 INSTRUCTION_BUDGET = {
-    "both": {torch.float32: 71, torch.float16: 72, torch.bfloat16: 73, torch.float64: 75},
-    "values": {torch.float32: 68, torch.float16: 69, torch.bfloat16: 70, torch.float64: 71},
-    "gradient": {torch.float32: 65, torch.float16: 67, torch.bfloat16: 67, torch.float64: 69},
-    "clean": {torch.float32: 18, torch.float16: 20, torch.bfloat16: 21, torch.float64: 21},
+    "both": {torch.float32: 58.5, torch.float16: 60, torch.bfloat16: 60, torch.float64: 62},
+    "values": {torch.float32: 56, torch.float16: 57, torch.bfloat16: 57, torch.float64: 59},
+    "gradient": {torch.float32: 53, torch.float16: 54, torch.bfloat16: 55, torch.float64: 56},
+    "clean": {torch.float32: 17, torch.float16: 19, torch.bfloat16: 20, torch.float64: 20},
 }
-# Triton 3.6 takes 71 and 80 for sm_80, and 3.7.1 64 and 70.
-REGISTER_BUDGET = {torch.float32: 72, torch.float16: 72, torch.bfloat16: 72, torch.float64: 80}
+# Those over 56 are few: 16 bits on sm_90 with Triton 3.7.1, fp64 on sm_100 with 3.6.
+REGISTER_BUDGET = {torch.float32: 56, torch.float16: 66, torch.bfloat16: 66, torch.float64: 66}
 
 
 @triton.jit(

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, on_device
-from .philox import multiply
+from .ptx import multiply
 
 BLOCK = 128
 # 2^r = 1 + r Q(r) on [-1/2, 1/2].

@@ -19,7 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import CHANGING, Call, Launch, address, call_for, elements_of, locate, on_device, random_arguments, tile
-from .philox import interleave4, load_as, multiply, normals, philox
+from .levels import rows_of
+from .philox import interleave4, load_as, normals, philox
+from .ptx import multiply
 from .sums import LANES, across, fold, sum_neighbours
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, for a tensor and noise that is drawn:
@@ -76,8 +78,8 @@ def norms_kernel(
 
     first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
     if of_noise_ptr is not None and noise_ptr is None:
-        row = first_row + row_lane
-        c1, c2, c3, k0, k1 = address(row, row_valid, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
+        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
         block = first_group.to(tl.uint32) + group_lane.to(tl.uint32)
         w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
         z0, z1, z2, z3 = normals(w0, w1, w2, w3)

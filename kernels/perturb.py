@@ -21,17 +21,18 @@ from torch import Tensor
 from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
-from .philox import interleave4, interleave8, load_as, multiply, normals, philox, round_to
+from .philox import interleave4, interleave8, load_as, normals, philox, round_to
+from .ptx import multiply
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, with labels given and drawn. On sm_90
-# fp32 takes 61.2 and 65.2, fp64 63.3 and 66.2: a drawn label is a Philox block in each thread, 45 instructions on 16
-# elements, or on 4 where a program has many short rows (76 for 784 elements). Moving 8 bytes, an H200 hides 48 for
-# fp32; the noise alone takes 55, so that this kernel is bound by arithmetic for all but fp64.
+# fp32 takes 50.7 and 53.8, fp64 53.1 and 56.0: a drawn label is a Philox block in each thread, 45 instructions on 16
+# elements, or on 4 where a program has many short rows (65 for 784 elements). Moving 8 bytes, an H200 hides 48 for
+# fp32, so that this kernel is bound by arithmetic for all but fp64.
 INSTRUCTION_BUDGET = {
-    "given": {torch.float32: 63, torch.float16: 65, torch.bfloat16: 65, torch.float64: 65},
-    "levels": {torch.float32: 68, torch.float16: 68, torch.bfloat16: 68, torch.float64: 68},
+    "given": {torch.float32: 51, torch.float16: 52, torch.bfloat16: 53, torch.float64: 54},
+    "levels": {torch.float32: 55, torch.float16: 55, torch.bfloat16: 56, torch.float64: 57},
 }
-REGISTER_BUDGET = 64
+REGISTER_BUDGET = 56
 
 
 @triton.jit

@@ -2,15 +2,16 @@
 
 The operations and their order are those of ``fastlangevin.reference``, so the bits are the same, provided that the
 caller compiles with ``enable_fp_fusion=False``: a contracted multiply-add rounds once where the stream rounds twice.
-``sqrt_rn`` is needed for the same reason, ``tl.sqrt`` is approximate. libdevice's sine, cosine and logarithm would
-cost about 45 instructions a normal, more than all of what is below.
+libdevice's sine, cosine and logarithm would cost about 45 instructions a normal, which is all that an element of the
+whole stream takes; ``kernels.ptx`` has what the compilers would make longer.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
+
+from .ptx import IS_INTERPRETED, add_exponent, angle, fold, multiply, square_root, wide
 
 # -2 ln(1 - g/2) = g + g^2 Q(g) on [0, 1].
 LOG_0 = tl.constexpr(float.fromhex("0x1.fffec0p-3"))
@@ -21,9 +22,6 @@ LOG_4 = tl.constexpr(float.fromhex("-0x1.7291d6p-8"))
 LOG_5 = tl.constexpr(float.fromhex("0x1.356c6cp-6"))
 LOG_6 = tl.constexpr(float.fromhex("-0x1.a3b986p-7"))
 LOG_7 = tl.constexpr(float.fromhex("0x1.6a1e54p-8"))
-# 2 ln 2 in two parts: the product of the first with an exponent is exact.
-LN4_HIGH = tl.constexpr(float.fromhex("0x1.62e000p+0"))
-LN4_LOW = tl.constexpr(float.fromhex("0x1.0bfbe8p-14"))
 # sin(pi/4 t) = t S(t^2) and cos(pi/4 t) = C(t^2) on [-1, 1].
 SIN_0 = tl.constexpr(float.fromhex("0x1.921fb6p-1"))
 SIN_1 = tl.constexpr(float.fromhex("-0x1.4abbecp-4"))
@@ -38,37 +36,12 @@ COS_4 = tl.constexpr(float.fromhex("0x1.d45af0p-19"))
 TWO_M31 = tl.constexpr(2.0**-31)
 TWO_M23 = tl.constexpr(2.0**-23)
 
-IS_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-IS_PTX = tl.constexpr(not IS_INTERPRETED and torch.version.hip is None and getattr(torch.version, "xpu", None) is None)
-
-
-@triton.jit
-def multiply(x, y):
-    """x*y for a sum that must not be contracted to a multiply-add; x is a tensor.
-
-    For Blackwell LLVM packs pairs of fp32 operations, and the ptxas of CUDA 12.9, which Triton 3.6 carries, makes one
-    FFMA2 of mul.rn.f32x2 and add.rn.f32x2 in spite of ``--fmad=false``; that of 13.1 does not. A product written in
-    PTX is never packed.
-    """
-    if IS_PTX and x.dtype == tl.float32:
-        return tl.inline_asm_elementwise(
-            "mul.rn.f32 $0, $1, $2;", "=f,f,f", [x, y], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        return x * y
-
 
 @triton.jit
 def _round(c0, c1, c2, c3, k0, k1):
-    # A 64-bit product compiles to one IMAD.WIDE where umulhi and a low product are two multiplications.
-    product_0 = c0.to(tl.uint64) * 0xD2511F53
-    product_1 = c2.to(tl.uint64) * 0xCD9E8D57
-    return (
-        (product_1 >> 32).to(tl.uint32) ^ c1 ^ k0,
-        product_1.to(tl.uint32),
-        (product_0 >> 32).to(tl.uint32) ^ c3 ^ k1,
-        product_0.to(tl.uint32),
-    )
+    high_0, low_0 = wide(c0, 0xD2511F53)
+    high_1, low_1 = wide(c2, 0xCD9E8D57)
+    return high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
 
 
 @triton.jit
@@ -90,13 +63,8 @@ def philox(c0, c1, c2, c3, k0, k1):
 @triton.jit
 def radius(word):
     """sqrt(-2 ln((word + 1/2) 2^-32)) in fp32."""
-    upper = word >= 0x80000000
-    folded = tl.where(upper, word ^ 0xFFFFFFFF, word).to(tl.int32).to(tl.float32) + 0.5
-    bits = folded.to(tl.int32, bitcast=True)
-    shift = 158 - (bits >> 23)
-    mantissa = (bits + (shift << 23)).to(tl.float32, bitcast=True)
-    exponent = tl.where(upper, 0, shift).to(tl.float32)
-    g = tl.where(upper, folded, 4294967296.0 - mantissa) * TWO_M31
+    upper = word.to(tl.int32, bitcast=True) < 0
+    g, exponent = fold(word, upper)
     q = multiply(g, LOG_7) + LOG_6
     q = multiply(q, g) + LOG_5
     q = multiply(q, g) + LOG_4
@@ -104,13 +72,18 @@ def radius(word):
     q = multiply(q, g) + LOG_2
     q = multiply(q, g) + LOG_1
     q = multiply(q, g) + LOG_0
-    return tl.sqrt_rn(multiply(exponent, LN4_HIGH) + (multiply(exponent, LN4_LOW) + (multiply(q * g, g) + g)))
+    return square_root(add_exponent(multiply(q * g, g) + g, exponent, upper))
+
+
+@triton.jit
+def _flipped(x, sign):
+    return (x.to(tl.uint32, bitcast=True) ^ sign).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def cos_sin(word):
-    """Cosine and sine of 2 pi (word // 2^7 + 1/2) 2^-25 in fp32."""
-    t = (((word << 2) & 0xFFFFFE00) | 0x100).to(tl.int32, bitcast=True).to(tl.float32) * TWO_M31
+    """Cosine and sine of 2 pi (word // 2^7 + 1/2) 2^-25 in fp32, both less the sign in the third value."""
+    t = angle(word).to(tl.float32) * TWO_M31
     square = t * t
     sine = multiply(square, SIN_3) + SIN_2
     sine = multiply(sine, square) + SIN_1
@@ -120,23 +93,28 @@ def cos_sin(word):
     cosine = multiply(cosine, square) + COS_2
     cosine = multiply(cosine, square) + COS_1
     cosine = multiply(cosine, square) + COS_0
-    # The turn is rounded to quarters; an odd one swaps the two, and the signs are set in the bits.
+    # The turn is rounded to quarters: an odd one makes (-sine, cosine) of (cosine, sine), two change both signs.
     rounded = word + 0x20000000
-    swap = (rounded & 0x40000000) != 0
-    first = tl.where(swap, sine, cosine).to(tl.uint32, bitcast=True) ^ ((rounded + 0x40000000) & 0x80000000)
-    second = tl.where(swap, cosine, sine).to(tl.uint32, bitcast=True) ^ (rounded & 0x80000000)
-    return first.to(tl.float32, bitcast=True), second.to(tl.float32, bitcast=True)
+    odd = (rounded & 0x40000000) != 0
+    return tl.where(odd, _flipped(sine, 0x80000000), cosine), tl.where(odd, cosine, sine), rounded & 0x80000000
+
+
+@triton.jit
+def pair(w0, w1):
+    """Two words to two standard normals in fp32."""
+    first, second, sign = cos_sin(w1)
+    # One radius with the sign for two values with it: a product's sign is exact.
+    length = _flipped(radius(w0), sign)
+    # The objective adds them as they are: of plain products Triton 3.6 made FFMA2 for sm_100, in 16 bits.
+    return multiply(length, first), multiply(length, second)
 
 
 @triton.jit
 def normals(w0, w1, w2, w3):
     """Four words to four standard normals in fp32."""
-    # The objective adds them as they are: of plain products Triton 3.6 made FFMA2 for sm_100, in 16 bits.
-    r0 = radius(w0)
-    r1 = radius(w2)
-    cos0, sin0 = cos_sin(w1)
-    cos1, sin1 = cos_sin(w3)
-    return multiply(r0, cos0), multiply(r0, sin0), multiply(r1, cos1), multiply(r1, sin1)
+    z0, z1 = pair(w0, w1)
+    z2, z3 = pair(w2, w3)
+    return z0, z1, z2, z3
 
 
 @triton.jit

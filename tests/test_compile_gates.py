@@ -198,20 +198,67 @@ def source(kernel: Any, arguments: dict[str, Any], aligned: bool) -> Any:
     return ASTSource(kernel, signature, constants, attributes)
 
 
-def disassemble(cubin: bytes) -> tuple[Counter[str], dict[str, int]]:
-    """How often each machine instruction stands in the code, and what ptxas says of registers, stack and the like."""
+def listing(cubin: bytes, option: str = "-sass") -> str:
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        text, usage = (
-            subprocess.run([tool, option, path], capture_output=True, text=True, check=True).stdout
-            for option in ("-sass", "-res-usage")
-        )
+        return subprocess.run([tool, option, path], capture_output=True, text=True, check=True).stdout
+
+
+def disassemble(cubin: bytes) -> tuple[Counter[str], dict[str, int]]:
+    """How often each machine instruction stands in the code, and what ptxas says of registers, stack and the like."""
+    text, usage = listing(cubin), listing(cubin, "-res-usage")
     found = re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE)
     return Counter(op for op in found if op != "NOP"), {k: int(v) for k, v in re.findall(r"\b([A-Z]+):(\d+)", usage)}
+
+
+def fused(text: str) -> Counter[str]:
+    """The fused operations in PTX, or in the texts of kernels/ptx.py, their operands that are not named left open."""
+    return Counter(re.sub(r"\$\d|%\w+", "%", line) for line in re.findall(r"fma\.[^;]*", text))
+
+
+def square_root(own: bool, architecture: int) -> str:
+    """What the compiler makes of a square root, the kernels' or its own, but for the call for rare arguments."""
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from fastlangevin.kernels import ptx
+
+    root = ptx.square_root
+
+    @triton.jit
+    def root_kernel(x_ptr, OWN: tl.constexpr):
+        ptrs = x_ptr + tl.arange(0, 32)
+        x = tl.load(ptrs)
+        tl.store(ptrs, root(x) if OWN else tl.sqrt_rn(x))
+
+    described = ASTSource(root_kernel, {"x_ptr": "*fp32", "OWN": "constexpr"}, {"OWN": own})
+    target = GPUTarget("cuda", architecture, 32)
+    compiled = triton.compile(described, target=target, options={"num_warps": 1, "enable_fp_fusion": False})
+    known: dict[str, str] = {}
+    result = ""
+
+    def term(text: str) -> str:
+        name = text.removesuffix(".reuse").lstrip("-")
+        return ("-" if text.startswith("-") else "") + known.get(name, "x" if name.startswith("R") else name)
+
+    code = listing(compiled.asm["cubin"]).partition("EXIT")[0]
+    for operation, to, rest in re.findall(r"\*/\s+(MUFU|FMUL|FFMA)\S* (R\d+), ([^;]*) ;", code):
+        first, *others = map(term, rest.split(", "))
+        if operation == "MUFU":
+            result = f"rsq({first})"
+        else:
+            # The sign of a product may stand at either factor.
+            negative = first.startswith("-") != others[0].startswith("-")
+            result = "-" * negative + "*".join(sorted(each.removeprefix("-") for each in (first, others[0])))
+            result = f"({' + '.join([result, *others[1:]])})"
+        known[to] = result
+    return result
 
 
 def measure(kernel: Any, call: Any, architecture: int, aligned: bool = True, **options: Any) -> dict[str, Any]:
@@ -238,6 +285,8 @@ def measure(kernel: Any, call: Any, architecture: int, aligned: bool = True, **o
         "special": sorted(
             set(re.findall(r"\b(?:fma|mad|sqrt|rsqrt|sin|cos|lg2|ex2|rcp|div)\.[\w.]*f\d\d(?:x2)?\b", ptx))
         ),
+        "fused": fused(ptx),
+        "roots": len(re.findall(r"rsqrt\.approx\.ftz\.f32 ", ptx)),
         "contractible": len(re.findall(r"\b(?:add|sub|mul)\.(?!rn)(?:ftz\.)?f\d\d(?:x2)?\b", ptx)),
     }
 
@@ -264,6 +313,8 @@ def faults(
     Allowed are ``shared`` bytes of shared memory and, beside accesses of ``vectors`` bits, ``narrow`` others; where the
     bits are not the stream's, any arithmetic.
     """
+    from fastlangevin.kernels import ptx
+
     counts = Counter(result["counts"])
 
     def total(pattern: str) -> int:
@@ -276,14 +327,19 @@ def faults(
         found.append(f"{total(r'(LDL|STL)')} accesses to local memory: spills")
     if result["shared"] > shared or (not shared and total(r"(LDS|STS|LDSM|BAR)\b")):
         found.append(f"shared memory of {result['shared']} bytes")
-    approximate = [name for name in result["special"] if not re.fullmatch(r"sqrt\.rn\.f32", name)]
+    approximate = set(result["special"]) - {"fma.rn.f32", "rsqrt.approx.ftz.f32"}
     if is_stream and approximate:
-        found.append(f"arithmetic that is not the stream's: {approximate}")
+        found.append(f"arithmetic that is not the stream's: {sorted(approximate)}")
     if is_stream and result["contractible"]:
         found.append(f"{result['contractible']} operations that the assembler may contract")
-    # The only fused operations are those inside sqrt_rn: two each, and one more in the slow path they share.
-    if is_stream and (total(r"FFMA") > 2 * counts["MUFU.RSQ"] + 1 or total(r"DFMA")):
-        found.append(f"{total(r'FFMA')} FFMA and {total(r'DFMA')} DFMA for {counts['MUFU.RSQ']} square roots")
+    # Fused are the three products of a root that kernels/ptx.py shows to be exact or part of it; approximate is what
+    # each root begins with. The machine code has as many as the PTX: nothing was contracted, and nothing done twice.
+    roots = result["roots"]
+    written = fused(ptx.ADD_EXPONENT.value + ptx.SQUARE_ROOT.value)
+    if is_stream and Counter(result["fused"]) != Counter({line: roots * number for line, number in written.items()}):
+        found.append(f"fused operations for {roots} square roots: {result['fused']}")
+    if is_stream and (counts["MUFU.RSQ"] != roots or total(r"FFMA") != roots * written.total() or total(r"DFMA")):
+        found.append(f"{total(r'FFMA')} FFMA and {total(r'DFMA')} DFMA for {roots} square roots")
     if vectors:
         accesses = {name: number for name, number in counts.items() if re.match(r"(LDG|STG)", name)}
         others = {name: number for name, number in accesses.items() if f".{vectors}" not in name}
@@ -330,7 +386,7 @@ def budget_of(variant: str) -> tuple[float, int]:
 
     kind, name = variant.split("-")
     if kind == "step":
-        return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET
+        return step.INSTRUCTION_BUDGET[STATES[name]], step.REGISTER_BUDGET[STATES[name]]
     if kind == "watched":
         return step.WATCHED_INSTRUCTION_BUDGET[STATES[name]], step.WATCHED_REGISTER_BUDGET
     if kind == "elu":
@@ -423,9 +479,17 @@ def test_the_gate_closes(variant: str, fault: str, results: dict[str, dict[str, 
     assert re.search(fault, found), found
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_square_root_is_the_compilers_own(architecture: int, results: dict[str, Any]) -> None:
+    """As far as IEEE's sqrt.rn is rounded to nearest, so is the one without its rare cases."""
+    root = "(rsq(x)*x)"
+    assert results[f"root-own-{architecture}"] == f"((-{root}*{root} + x)*(0.5*rsq(x)) + {root})"
+    assert results[f"root-ptxas-{architecture}"] == results[f"root-own-{architecture}"]
+
+
 def main(path: str) -> None:
     made = calls()
-    measured = {}
+    measured: dict[str, Any] = {}
     for variant in (*FAST, *NORMS, *OTHERS):
         kernel, call, options = made[variant]
         for architecture in ARCHITECTURES:
@@ -434,6 +498,9 @@ def main(path: str) -> None:
     for variant in CONTROLS:
         kernel, call, options = made[variant]
         measured[f"{variant}-90"] = measure(kernel, call, 90, **options)
+    for architecture in ARCHITECTURES:
+        for name, own in (("own", True), ("ptxas", False)):
+            measured[f"root-{name}-{architecture}"] = square_root(own, architecture)
     Path(path).write_text(json.dumps(measured))
 
 
