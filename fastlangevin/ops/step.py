@@ -135,6 +135,9 @@ def _is_plain(
     )
 
 
+_UNWATCHED: Watch = (None, False)
+
+
 def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
     """The record and what is done with it, checked."""
     if fault is None:
@@ -165,14 +168,6 @@ def _is_like(out: Tensor, x: Tensor) -> bool:
         and out.shape == x.shape
         and not (torch.is_grad_enabled() and out.requires_grad)
     )
-
-
-def _quick(impl: str, x: Tensor) -> Any:
-    """What makes a plain step with the least of calls: True if it was one, of a state with a dimension."""
-    if not x.ndim:
-        return None
-    launchers = choose(impl, x.device)[1]
-    return None if launchers is None else launchers.step_plain
 
 
 def _known(known: Tensor, x: Tensor) -> Tensor:
@@ -329,9 +324,10 @@ def step(
         and _is_plain(x, score, a, b, c, seed, draw, purpose, sample_offset)
         and known is None
     )
-    watch = _watch(fault, freeze, x)
-    if plain and x.is_cpu and (out is None or _is_like(out, x)):
-        quick = _quick(impl, x)
+    watch = _UNWATCHED if fault is None and not freeze else _watch(fault, freeze, x)
+    if plain and x.is_cpu and x.ndim and (out is None or _is_like(out, x)):
+        launchers = choose(impl, x.device)[1]
+        quick = None if launchers is None else launchers.step_plain
         to = torch.empty_like(x) if out is None else out
         if quick is not None and quick(to, x, score, c, a, b, seed, draw, sample_offset, purpose, *watch):
             if out is not None:
