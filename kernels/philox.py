@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .ptx import IS_INTERPRETED, add_exponent, angle, fold, multiply, square_root, wide
+from .ptx import IS_INTERPRETED, add_exponent, angle, fold, multiply, multiply_add, square_root, wide
 
 # -2 ln(1 - g/2) = g + g^2 Q(g) on [0, 1].
 LOG_0 = tl.constexpr(float.fromhex("0x1.fffec0p-3"))
@@ -89,7 +89,7 @@ def cos_sin(word):
     sine = multiply(sine, square) + SIN_1
     sine = multiply(sine, square) + SIN_0
     sine = sine * t
-    cosine = multiply(square, COS_4) + COS_3
+    cosine = multiply_add(square, COS_4, COS_3)
     cosine = multiply(cosine, square) + COS_2
     cosine = multiply(cosine, square) + COS_1
     cosine = multiply(cosine, square) + COS_0

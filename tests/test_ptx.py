@@ -88,6 +88,12 @@ def test_radius_and_angle_have_the_references_bits(machine: Any) -> None:
     assert machine.wrong_words(w) == 0
 
 
+def test_the_cosine_may_be_fused_at_first_and_the_sine_not(machine: Any) -> None:
+    t = (2 * torch.arange(2**22) + 1).float() * 2.0**-23
+    assert machine.wrong_cosines(t) == 0
+    assert machine.wrong_cosines(t, reference.SIN) > 0
+
+
 @pytest.mark.parametrize(
     ("name", "right", "wrong"),
     [
