@@ -48,6 +48,7 @@ class Launchers(NamedTuple):
     mixture_score: Callable[..., None] | None = None
     mixture_chain: Callable[..., None] | None = None
     mixture_chain_features: int = 0  # the most elements of a sample that it takes
+    mlp_chain: Callable[..., None] | None = None
 
 
 class UnavailableError(RuntimeError):
@@ -64,6 +65,7 @@ def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp_add_elu as add_elu
     import fastlangevin.kernels.cpp_denoising as denoising
     import fastlangevin.kernels.cpp_mixture as mixture
+    import fastlangevin.kernels.cpp_mlp as mlp
     import fastlangevin.kernels.cpp_norm as norm
     import fastlangevin.kernels.cpp_norms as norms
 
@@ -87,6 +89,7 @@ def _cpp() -> Launchers:
         mixture_score=mixture.mixture_score,
         mixture_chain=mixture.chain,
         mixture_chain_features=mixture.MAX_FEATURES,
+        mlp_chain=mlp.mlp_chain,
     )
 
 
@@ -101,6 +104,7 @@ def _triton(device_type: str) -> Launchers:
         )
     from fastlangevin.kernels import chain_mixture
     from fastlangevin.kernels.add_elu import add_elu
+    from fastlangevin.kernels.chain_mlp import mlp_chain
     from fastlangevin.kernels.dsm import dsm
     from fastlangevin.kernels.group_norm import group_norm
     from fastlangevin.kernels.group_norm_backward import group_norm_backward
@@ -139,6 +143,7 @@ def _triton(device_type: str) -> Launchers:
         mixture_score=mixture_score,
         mixture_chain=chain_mixture.chain,
         mixture_chain_features=chain_mixture.MAX_FEATURES,
+        mlp_chain=mlp_chain,
     )
 
 

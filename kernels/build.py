@@ -46,7 +46,7 @@ FLAGS = (
 LINK_FLAGS = ("-shared", "-pthread") + (() if sys.platform == "darwin" else ("-Wl,--as-needed", "-Wl,-z,defs"))
 X86 = {
     "avx512": ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"),
-    "avx2": ("-mavx2", "-mf16c"),
+    "avx2": ("-mavx2", "-mf16c", "-mfma"),
     "sse2": ("-msse2",),
 }
 SECONDS = 600.0  # for one compiler or ninja run
@@ -147,7 +147,7 @@ def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
     objects = [
         (f"{name}-{source}.o", SOURCES / f"{source}.cpp", (*flags, *_names(name)))
         for name, flags in instruction_sets().items()
-        for source in ("kernel", "denoising", "norm", "add_elu", "chain_mixture")
+        for source in ("kernel", "denoising", "norm", "add_elu", "chain_mixture", "chain_mlp")
     ]
     objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
     objects += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
@@ -162,6 +162,8 @@ def _names(name: str) -> tuple[str, ...]:
         f"-DFL_DENOISE=fl_{name}_denoise",
         f"-DFL_NORM=fl_{name}_norm",
         f"-DFL_ADD_ELU=fl_{name}_add_elu",
+        f"-DFL_MLP=fl_{name}_mlp",
+        f"-DFL_ACTIVATE=fl_{name}_activate",
         f"-DFL_MIXTURE=fl_{name}_mixture",
         f"-DFL_CHAIN=fl_{name}_chain",
         f'-DFL_NAME="{name}"',

@@ -82,6 +82,7 @@ def _open(path: Path) -> ctypes.CDLL:
         "fl_add_elu",
         "fl_mixture",
         "fl_chain",
+        "fl_mlp",
     ):
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
@@ -89,6 +90,7 @@ def _open(path: Path) -> ctypes.CDLL:
     library.fl_instruction_set.argtypes = [ctypes.c_int64]
     library.fl_instruction_set.restype = ctypes.c_char_p
     library.fl_elu.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2]
+    library.fl_activate.argtypes = [*[ctypes.c_int64] * 2, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     library.fl_polar.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     library.fl_polar.restype = ctypes.c_int
     return library

@@ -40,6 +40,10 @@ NORMS += [f"elu-{name}" for name in ("fp32", "bf16", "fp64")]
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
 OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
+# Chains of a perceptron: how its matrices are multiplied, its width, depth and features. The largest of each that is
+# taken, and the usual one.
+CHAINS = ["chain-fp32-64-2-2", "chain-fp32-64-4-32", "chain-fp32-128-3-16", "chain-tf32-128-2-16", "chain-bf16-64-4-32"]
+CHAINS += ["chain-bf16-128-4-16", "chain-tf32-64-2-2"]
 CONTROLS = ["control-contracted", "control-spills", "control-library", "control-misaligned", "control-scattered"]
 
 
@@ -76,6 +80,7 @@ def calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
 
     made.update(objective_calls())
     made.update(norm_calls())
+    made.update(chain_calls())
     kernel, call, _ = made["step-fp32"]
     made["control-contracted"] = kernel, call, {"enable_fp_fusion": True}
     made["control-spills"] = kernel, call, {"maxnreg": 32}
@@ -164,6 +169,40 @@ def norm_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
             for kind, kernel, call in zip(KINDS, kernels, found + added + back + grouped, strict=True):
                 made[f"{kind}{last}-{name}"] = kernel, call, {"enable_fp_fusion": True}
         made[f"elu-{name}"] = add_elu.add_elu_kernel, add_elu.prepare(x, x, [x, x]), {"enable_fp_fusion": True}
+    return made
+
+
+def chain_calls() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
+    """As :func:`calls`, for the chains of a perceptron."""
+    from fastlangevin.kernels import chain_mlp
+
+    made = {}
+    for variant in CHAINS:
+        matmul, *sizes = variant.split("-")[1:]
+        width, depth, features = map(int, sizes)
+        weights = [
+            torch.zeros(width, features),
+            *[torch.zeros(width, width)] * (depth - 1),
+            torch.zeros(features, width),
+        ]
+        tables = torch.zeros(10, depth, width), torch.zeros(features), torch.zeros(10, 3)
+        moves = {"levels": torch.zeros(8, dtype=torch.int64), "coefficients": torch.zeros(8, 3)}
+        call = chain_mlp.prepare(
+            torch.zeros(256, features),
+            weights,
+            *tables,
+            mean=0.5,
+            activation="silu",
+            **moves,
+            noisy=torch.zeros(8, dtype=torch.bool),
+            every=3,
+            frames=torch.zeros(2, 256, features),
+            matmul=matmul,
+            **{"seed": 1, "draw": 2, "sample_ids": None, "sample_offset": 0, "purpose": 1},
+        )
+        # The registers that the launcher asks for on a device; here it stands before the interpreter.
+        options = {**chain_mlp.options(call.launch), "maxnreg": min(255, 65536 // (32 * call.launch.num_warps))}
+        made[variant] = chain_mlp.chain_kernel, call, options
     return made
 
 
@@ -463,6 +502,28 @@ def test_other_paths(variant: str, architecture: int, results: dict[str, dict[st
     assert not faults(results[f"{variant}-{architecture}"], vectors=0, shared=shared)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("variant", CHAINS)
+def test_chains(variant: str, architecture: int, results: dict[str, dict[str, Any]]) -> None:
+    from fastlangevin.kernels import chain_mlp
+
+    result = results[f"{variant}-{architecture}"]
+    matmul, width = variant.split("-")[1], int(variant.split("-")[2])
+    shared = chain_mlp.SHARED_BUDGET[width][matmul]
+    assert not faults(result, vectors=0, shared=shared, is_stream=False)
+    assert faults(result, vectors=0, shared=result["shared"] - 1, is_stream=False)
+    assert result["registers"] <= chain_mlp.REGISTER_BUDGET[width][matmul]
+    # Noise and update are the stream's; with matrix units only the square roots are left to fuse anything.
+    assert not result["contractible"]
+    counts = Counter(result["counts"])
+    fused, units = (
+        sum(number for name, number in counts.items() if re.match(pattern, name))
+        for pattern in ("FFMA", r"(HMMA|HGMMA|UTC\w*MMA)\b")
+    )
+    assert (units == 0) == (matmul == "fp32")
+    assert (fused > 100) == (matmul == "fp32")
+
+
 @pytest.mark.parametrize(
     ("variant", "fault"),
     [
@@ -490,7 +551,7 @@ def test_the_square_root_is_the_compilers_own(architecture: int, results: dict[s
 def main(path: str) -> None:
     made = calls()
     measured: dict[str, Any] = {}
-    for variant in (*FAST, *NORMS, *OTHERS):
+    for variant in (*FAST, *NORMS, *OTHERS, *CHAINS):
         kernel, call, options = made[variant]
         for architecture in ARCHITECTURES:
             measured[f"{variant}-{architecture}"] = measure(kernel, call, architecture, **options)

@@ -391,3 +391,34 @@ def test_group_norm_compiles_whole_and_is_captured():
     x.neg_()
     graph.replay()
     assert torch.equal(got, f(x))
+
+
+@pytest.mark.parametrize("sizes", [(2, 64, 2), (5, 20, 1), (32, 64, 4), (16, 128, 3)], ids=str)
+@pytest.mark.parametrize("activation", ["silu", "elu", "softplus", "relu", "tanh"])
+def test_chains_of_a_perceptron(sizes, activation):
+    """The noise bit for bit; the score within its roundings, and with matrix units within those of their factors."""
+    features, width, depth = sizes
+    sizes = {"features": features, "width": width, "depth": depth}
+    net = fl.models.MLP([1.0, 0.5, 0.2], fl.models.MLPConfig(**sizes, activation=activation)).eval()
+    run = {"epsilon": 0.01, "steps_per_level": 4, "seed": 3, "full_output": True, "trajectory": 5}
+    start = state((300, features))
+    # A new network is a Gaussian's score, whose products are all zero.
+    plain = [
+        fl.annealed_langevin(net.to(device), net.sigmas, init=start.to(device), **run) for device in ("cuda", "cpu")
+    ]
+    same(plain[0].samples, plain[1].samples)
+    same(plain[0].trajectory, plain[1].trajectory)
+    with torch.no_grad():
+        for index, parameter in enumerate(net.parameters()):
+            parameter.add_(0.2 * fl.randn((1, *parameter.shape), seed=index)[0])
+    exact = fl.annealed_langevin(net, net.sigmas, init=start, **run).samples
+    net.cuda()
+    for matmul, tolerance in (("fp32", 1e-4), ("tf32", 0.02), ("bf16", 0.1)):
+        if matmul == "tf32" and (width, depth) == (128, 3):
+            continue
+        made = fl.annealed_langevin(net, net.sigmas, init=start.cuda(), matmul=matmul, **run)
+        torch.testing.assert_close(made.samples.cpu(), exact, rtol=tolerance, atol=tolerance)
+        part = fl.annealed_langevin(
+            net, net.sigmas, init=start[40:60].cuda(), matmul=matmul, sample_offset=40, **{**run, "trajectory": 0}
+        )
+        same(part.samples, made.samples[40:60])

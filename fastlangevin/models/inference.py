@@ -32,6 +32,12 @@ class SamplingNet(nn.Module):
                 out = self.net(x, *args, **options)
         return out.to(x.dtype) if isinstance(out, Tensor) and out.dtype == self.dtype else out
 
+    def chain_kernel(self, x: Tensor, impl: str) -> Any:
+        """The network's own, where it has one and nothing is rounded to half precision."""
+        hooked = self._forward_hooks or self._forward_pre_hooks
+        kernel_for = None if self.dtype is not None or hooked else getattr(self.net, "chain_kernel", None)
+        return None if kernel_for is None else kernel_for(x, impl)
+
 
 def for_sampling(
     net: nn.Module, *, dtype: torch.dtype | None = None, channels_last: bool = True, compile: bool = False

@@ -8,6 +8,7 @@ from fastlangevin.ops.add_elu import add_elu
 from fastlangevin.ops.dsm import dsm
 from fastlangevin.ops.group_norm import group_norm
 from fastlangevin.ops.mixture import mixture_score
+from fastlangevin.ops.mlp_chain import mlp_chain_
 from fastlangevin.ops.norm import add_instance_norm, instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
@@ -21,6 +22,7 @@ __all__ = [
     "group_norm",
     "instance_norm",
     "mixture_score",
+    "mlp_chain_",
     "perturb",
     "rand",
     "randn",

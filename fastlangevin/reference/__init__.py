@@ -1,12 +1,14 @@
 """The operations in plain PyTorch: the specification of the kernels, on any device.
 
-They follow it bit for bit, but for the norms and ELU, where they differ by a few roundings.
+They follow it bit for bit, but for the norms, ELU and the scores of small networks, where they differ by a few
+roundings.
 """
 
 from fastlangevin.reference.add_elu import add_elu
 from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.mixture import mixture_score
+from fastlangevin.reference.mlp import ACTIVATIONS, ChainNetwork, mlp_chain, mlp_score
 from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.norms import norms
 from fastlangevin.reference.random import (
@@ -22,7 +24,9 @@ from fastlangevin.reference.random import (
 from fastlangevin.reference.update import NO_FAULT, step, watch
 
 __all__ = [
+    "ACTIVATIONS",
     "NO_FAULT",
+    "ChainNetwork",
     "add_elu",
     "cos_sin",
     "dsm",
@@ -33,6 +37,8 @@ __all__ = [
     "instance_norm_backward",
     "level_of",
     "mixture_score",
+    "mlp_chain",
+    "mlp_score",
     "normal_pair",
     "norms",
     "perturb",

@@ -157,7 +157,9 @@ def run(
     total, done = plan.total, start.step
     chain = Chain(score, plan, start, options)
     x, watch = chain.x, chain.watch
-    segments = None if options.cuda_graph is True else Segments.of(source, plan, start, options, watch)
+    segments = Segments.of(source, plan, start, options, watch)
+    record = {name: value for name, value in start.record.items() if name != "chain"}
+    start = replace(start, record=record if segments is None else segments.record(record))
     frames = Frames(options.trajectory, total, x, start)
     frames.add(done, x)
     evaluations = 0
@@ -189,8 +191,9 @@ def run(
         if plan.denoise is not None and done == total:
             rule, level = plan.denoise
             assert isinstance(rule, Coefficients)
-            final = plain_score(x, level)
-            step_(x, final, a=rule.a, b=None, c=rule.c, draw=min(total, MAX_DRAW), impl=options.impl, **watch.arguments)
+            if segments is None or not segments.denoise(x, plan.denoise):
+                final, last = plain_score(x, level), min(total, MAX_DRAW)
+                step_(x, final, a=rule.a, b=None, c=rule.c, draw=last, impl=options.impl, **watch.arguments)
             evaluations += 1
             watch.check(done, lambda: left, now=True)
     return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)

@@ -67,7 +67,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     Returns:
         The samples, or a :class:`SamplingResult`.
     """
-    source: object = score
+    source: object = None  # the kernel of another score would take its first level
     if isinstance(score, GaussianMixture):
         source = PerturbedMixture(score, [0.0], impl)
         score = source.at_one_level

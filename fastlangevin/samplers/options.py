@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import Generators, Seed, integer
+from fastlangevin.ops.mlp_chain import Matmul, check_matmul
 from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.watching import Kept, NonFinite, check_watching
 from fastlangevin.scores import ScoreFunction
 
-__all__ = ["ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
+__all__ = ["Chain", "ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
 
 Init = Tensor | Literal["uniform", "normal"]
 Order = Literal["score", "noise"]
+Chain = Literal["auto", "loop", "kernel"]
 CudaGraph = bool | Literal["auto"]
 SampleIds = Tensor | Sequence[int]
 
@@ -60,6 +62,12 @@ class ChainOptions(TypedDict, total=False):
         telemetry: keep the norm of the score and the signal-to-noise ratio ||a s|| / ||b z|| of every k-th update; of
             the last of each level with ``"level"``, whose cost is that of an update more a level; 0 keeps none. Needs
             ``full_output``.
+        chain: ``"auto"`` makes many updates in one call of a kernel where the score can be computed inside it: of a
+            :class:`fastlangevin.GaussianMixture`, with the bits of the loop, or of a :class:`fastlangevin.models.MLP`
+            in evaluation mode, which then differs by roundings. ``"loop"`` calls the score for every update;
+            ``"kernel"`` raises where there is no kernel, with the reason.
+        matmul: of a network's kernel: ``"fp32"``; or ``"tf32"`` or ``"bf16"``, a GPU's matrix units, whose factors have
+            11 or 8 bits. These raise where there is no such kernel.
     """
 
     shape: Sequence[int] | None
@@ -82,6 +90,8 @@ class ChainOptions(TypedDict, total=False):
     cuda_graph: CudaGraph
     non_finite: NonFinite | None
     telemetry: Kept
+    chain: Chain
+    matmul: Matmul
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ class Options:
     cuda_graph: CudaGraph = "auto"
     non_finite: NonFinite | None = "raise"
     telemetry: Kept = 0
+    chain: Chain = "auto"
+    matmul: Matmul = "fp32"
 
     def __post_init__(self) -> None:
         keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
@@ -120,6 +132,13 @@ class Options:
             raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
         if not isinstance(self.cuda_graph, bool) and self.cuda_graph != "auto":
             raise ValueError(f"cuda_graph must be 'auto', True or False, got {self.cuda_graph!r}")
+        if self.chain not in get_args(Chain):
+            raise ValueError(f"chain must be one of {', '.join(get_args(Chain))}, got {self.chain!r}")
+        check_matmul(self.matmul)
+        if self.matmul != "fp32" and self.chain == "loop":
+            raise ValueError(
+                f"matmul={self.matmul!r} is of the kernel, which chain='loop' leaves out; give one of them"
+            )
         if self.drift is not None:
             check_callable("drift", self.drift, "drift(x, labels)")
         if self.clamp is not None:
@@ -140,6 +159,8 @@ class Options:
             record["drift"] = True
         if self.inpainting is not None:
             record["inpainting"] = self.inpainting.noise
+        if self.matmul != "fp32":
+            record["matmul"] = self.matmul
         return record
 
 

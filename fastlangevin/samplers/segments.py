@@ -2,15 +2,17 @@
 
 A score says so by a method ``chain_kernel``, as in :class:`ChainScore`. The samplers ask for it where nothing looks at
 the chain between two updates or changes it there; otherwise, and with scores that have none, the loop makes one update
-after the other. The bits are the same.
+after the other. The bits are the same, but for the score of a network, which kernels compute with roundings of their
+own: a chain that a kernel has begun is the kernel's to its end, one update at a time where each is watched.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,13 +24,15 @@ from fastlangevin.samplers.options import Options
 from fastlangevin.samplers.watching import Watch
 
 if TYPE_CHECKING:
-    from fastlangevin.samplers.engine import Frames, Plan
+    from fastlangevin.samplers.engine import Frames, Move, Plan
 
 __all__ = ["ChainKernel", "ChainScore", "Run", "Segment", "Segments"]
 
 # A call cannot be interrupted, so the segments grow from the first length until a call takes this long.
 FIRST_LENGTH = 64
 SECONDS = 0.25
+
+logger = logging.getLogger("fastlangevin")
 
 
 class Run(NamedTuple):
@@ -73,7 +77,9 @@ class ChainScore(Protocol):
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
         """What writes a segment's updates to a state like ``x``, contiguous fp32 ``(B, ...)``; None: nothing does.
 
-        It has the bits of the loop on the same implementation: of ``step_`` with the score at each update's level.
+        It has the bits of the loop on the same implementation: of ``step_`` with the score at each update's level; or
+        an attribute ``own_bits`` that is true. A score may say why it has none by ``why_no_kernel(x, impl)``, and a
+        kernel that knows several matrix products has ``multiplying(matmul)``.
         """
 
 
@@ -82,27 +88,68 @@ class Segments:
 
     Where a state is watched for values that are not finite and a segment ends with one, the segment is made again one
     update at a time, as are all that follow: so each sample's first is found, and frozen there if it is to be.
+
+    Args:
+        kernel: what makes a segment's updates.
+        plan: the chain.
+        start: where it begins.
+        watch: what is looked for in the state.
+        watched: whether the caller looks at each update, so that a segment has one.
     """
 
-    def __init__(self, kernel: ChainKernel, plan: Plan, start: ChainState, watch: Watch) -> None:
+    def __init__(self, kernel: ChainKernel, plan: Plan, start: ChainState, watch: Watch, watched: bool) -> None:
         self.kernel = kernel
         self.plan = plan
         self.start = start
         self.watch = watch
-        self.length = FIRST_LENGTH
+        self.watched = watched
         self.singly = bool(watch.faults())
+        self.length = 1 if watched else FIRST_LENGTH
+        self.own_bits = bool(getattr(kernel, "own_bits", False))
 
     @classmethod
     def of(cls, score: object, plan: Plan, start: ChainState, options: Options, watch: Watch) -> Segments | None:
-        """The segments of a chain, or None where its updates are made one by one."""
-        kernel_for = getattr(score, "chain_kernel", None)
-        watched = options.callback is not None or plan.noise is not None or options.order != "score" or watch.kept
-        changed = options.drift is not None or options.inpainting is not None or options.clamp is not None
-        plain = start.x.dtype == torch.float32 and start.x.is_contiguous()
-        if kernel_for is None or watched or changed or not plain:
-            return None
-        kernel = kernel_for(start.x, options.impl)
-        return None if kernel is None else cls(kernel, plan, start, watch)
+        """The segments of a chain, or None where its updates are made one by one.
+
+        Raises:
+            ValueError: the caller asks for a kernel that there is not.
+        """
+        found: Segments | None = None
+        reason = _reason_for_loop(plan, start, options)
+        if reason is None:
+            kernel_for = getattr(score, "chain_kernel", None)
+            kernel = None if kernel_for is None else kernel_for(start.x, options.impl)
+            if kernel is None:
+                reason = _reason_of(score, start.x, options.impl)
+            else:
+                if options.matmul != "fp32":
+                    kernel = _multiplying(kernel, options.matmul)
+                found = cls(kernel, plan, start, watch, options.callback is not None)
+                if found.watched and not found.own_bits:
+                    found, reason = None, "a callback looks at every update"
+        was_kernel = start.record.get("chain") == "kernel"
+        if start.step and found is not None and found.own_bits and not was_kernel:
+            found, reason = None, "the chain was begun update by update, and goes on with those roundings"
+        if found is None and (options.chain == "kernel" or options.matmul != "fp32"):
+            asked = "chain='kernel'" if options.matmul == "fp32" else f"matmul={options.matmul!r}"
+            raise ValueError(f"{asked} needs a kernel that makes whole chains, but {reason}; leave it out")
+        if start.step and found is None and was_kernel:
+            logger.warning("a chain that a kernel began goes on update by update, with other roundings: %s", reason)
+        return found
+
+    def record(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A chain's record, which says where the score has a kernel's roundings."""
+        return {**record, "chain": "kernel"} if self.own_bits else record
+
+    def denoise(self, x: Tensor, move: Move) -> bool:
+        """Makes the denoise step with the kernel's score, if that has bits of its own."""
+        if not self.own_bits or not isinstance(move.rule, Coefficients):
+            return False
+        before = x.clone()
+        self.kernel(x, Segment(0, [Run(move.rule, move.level or 0, 1)], *self._address(), 0, None))
+        if self.watch.fault is not None:
+            self.watch.find(x, before, self.plan.total)
+        return True
 
     def run(self, x: Tensor, done: int, frames: Frames) -> int:
         """Makes the updates from number ``done`` on, and says how many: 0 where the next is one for the loop."""
@@ -132,6 +179,8 @@ class Segments:
             segment = Segment(done, runs, *self._address(), frames.every, frames.coming(done + made))
             begun = time.perf_counter()
             self.kernel(x, segment)
+            if self.watched:
+                return made
             if time.perf_counter() - begun < SECONDS:
                 self.length *= 2
             elif self.length > 1:
@@ -146,3 +195,38 @@ class Segments:
                 break
             runs.append(Run(move.rule, move.level or 0, sum(1 for _ in same)))
         return runs
+
+
+def _reason_for_loop(plan: Plan, start: ChainState, options: Options) -> str | None:
+    """What acts between two updates, or keeps a kernel from the state."""
+    acting = {
+        "drift=": options.drift is not None,
+        "inpainting=": options.inpainting is not None,
+        "clamp=": options.clamp is not None,
+        "order='noise'": options.order != "score",
+        "the noise of an interpolation": plan.noise is not None,
+        "telemetry=": bool(options.telemetry),
+        "cuda_graph=True": options.cuda_graph is True,
+    }
+    reasons = [f"{name} acts between two updates" for name, acts in acting.items() if acts]
+    if start.x.dtype != torch.float32:
+        reasons.append(f"the state is {start.x.dtype} and not torch.float32")
+    if not start.x.is_contiguous():
+        reasons.append("the state is not contiguous")
+    if options.chain == "loop":
+        reasons.append("chain='loop' was asked for")
+    return reasons[0] if reasons else None
+
+
+def _reason_of(score: object, x: Tensor, impl: str) -> str:
+    why = getattr(score, "why_no_kernel", None)
+    reason = None if why is None else why(x, impl)
+    return reason or f"the score, {type(score).__name__}, has none for impl={impl!r}"
+
+
+def _multiplying(kernel: ChainKernel, matmul: str) -> ChainKernel:
+    change = getattr(kernel, "multiplying", None)
+    if change is None:
+        raise ValueError(f"matmul={matmul!r} is for the kernel of a network, and this score has no matrix products")
+    changed: ChainKernel = change(matmul)
+    return changed

@@ -19,7 +19,7 @@ from fastlangevin.samplers.options import Init, Options, SampleIds
 
 __all__ = ["begin"]
 
-UNUSUAL = ("temperature", "order", "clamp", "drift", "inpainting")
+UNUSUAL = ("temperature", "order", "clamp", "drift", "inpainting", "matmul")
 
 
 def begin(plan: Plan, spread: float, options: Options) -> ChainState:

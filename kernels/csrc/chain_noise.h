@@ -16,7 +16,8 @@ struct ChainAddress {
 
     FL_INLINE int place(int lane) { return lane / 4 * 2 + lane % 2 + (lane % 4 < 2 ? 0 : kLanes / 2); }
 
-    ChainAddress(const ChainRequest& request, int64_t first) {
+    template <class Request>
+    ChainAddress(const Request& request, int64_t first) {
         alike = true;
         for (int lane = 0; lane < kLanes; ++lane) {
             const int64_t last = request.batch - 1, chain = first + lane < last ? first + lane : last;

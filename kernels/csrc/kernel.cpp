@@ -1,5 +1,5 @@
 // out = c*x + a*score + b*z, a chunk at a time: compiled once for each instruction set (FL_HEADER, FL_KERNELS,
-// FL_DENOISE, FL_NORM, FL_ADD_ELU, FL_MIXTURE, FL_CHAIN).
+// FL_DENOISE, FL_NORM, FL_ADD_ELU, FL_MIXTURE, FL_CHAIN, FL_MLP, FL_ACTIVATE).
 //
 // 12 bytes an fp32 element: x and score are read, out is written, z never leaves the first-level cache. Everything
 // is in an anonymous namespace: two objects must not share a function, or the linker could keep the wrong one.
@@ -202,6 +202,8 @@ void FL_NORM(const NormRequest& request, NormPass pass, int64_t first, int64_t l
 void FL_ADD_ELU(const AddEluRequest& request, int64_t first, int64_t last);            // add_elu.cpp
 void FL_MIXTURE(const MixtureRequest& request, int64_t first, int64_t last);           // chain_mixture.cpp
 void FL_CHAIN(const ChainRequest& request, int64_t first, int64_t last);
+void FL_MLP(const MlpRequest& request, int64_t first, int64_t last);  // chain_mlp.cpp
+void FL_ACTIVATE(int64_t activation, const float* y, int64_t count, float* values);
 extern const Kernels FL_KERNELS;
-const Kernels FL_KERNELS = {FL_NAME,    kLanes,     run,      FL_DENOISE,    FL_NORM,
-                            FL_ADD_ELU, FL_MIXTURE, FL_CHAIN, elu_and_slope, polar};
+const Kernels FL_KERNELS = {FL_NAME,  kLanes, run,         FL_DENOISE,    FL_NORM, FL_ADD_ELU, FL_MIXTURE,
+                            FL_CHAIN, FL_MLP, FL_ACTIVATE, elu_and_slope, polar};

@@ -39,7 +39,8 @@ bool runs_here(const Kernels* set) {
     if (set == &fl_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (set == &fl_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    if (set == &fl_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
 #endif
     return set != nullptr;
 }
@@ -296,6 +297,18 @@ FL_EXPORT int fl_chain(const ChainRequest* request) {
     for (int64_t i = 0; i < request->run_count; ++i) updates += request->runs[i].times;
     const MixtureTable& table = request->table;
     return share_samples(*request, &Kernels::chain, updates * (table.components * (20 + 6 * table.features) + 200));
+}
+
+FL_EXPORT int fl_mlp(const MlpRequest* request) {
+    const MlpRequest& r = *request;
+    return share_samples(r, &Kernels::mlp, r.steps * r.width * (r.depth * r.width + 2 * r.features));
+}
+
+FL_EXPORT int fl_activate(int64_t set, int64_t activation, const float* y, int64_t count, float* values) {
+    if (set >= kCount || (set >= 0 && !runs_here(kSets[set]))) return 1;
+    const Environment environment;
+    (set < 0 ? best() : *kSets[set]).activate(activation, y, count, values);
+    return 0;
 }
 
 FL_EXPORT void fl_use_openmp(void* entry) { use_openmp(reinterpret_cast<Region>(entry)); }

@@ -1,5 +1,6 @@
 // What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormsRequest, NormRequest,
-// AddEluRequest, MixtureRequest, ChainRequest) and as the kernels read it (Plan; the last five as they are). No code here.
+// AddEluRequest, MixtureRequest, ChainRequest, MlpRequest) and as the kernels read it (Plan; the last six as they are). No
+// code here.
 #pragma once
 
 #include <cstdint>
@@ -157,6 +158,29 @@ struct ChainRequest {
     float *frames, *x;
 };
 
+// `steps` updates of `batch` chains whose score is a multilayer perceptron: fp32, contiguous, on sizes up to the limits.
+struct MlpRequest {
+    int64_t instruction_set, threads, batch;
+    int64_t features, width, depth, steps, activation;  // width: padded to a multiple of 8
+    float* x;                                                  // (batch, features), written
+    const float* weights;    // of each layer in turn: 8 rows side by side, [width / 8][inputs][8]
+    const float* biases;     // (levels, depth, width)
+    const float* head;       // (features, width)
+    const float* head_bias;  // (features,)
+    const float* frame;      // (levels, 3): factor of the input, of the head, of the pull to the mean
+    const int64_t* levels;   // of each update
+    const float* coefficients;  // c, a, b of each update
+    const uint8_t* noisy;       // whether an update has noise at all
+    double mean;
+    uint64_t seed, draw, sample_offset, purpose;
+    const int64_t *seeds, *ids;
+    int64_t seed_stride;
+    // After every draw whose number plus one divides by `every`, the state goes to the next of (frames, batch, features);
+    // 0: none are kept.
+    int64_t every;
+    float* frames;
+};
+
 struct Operand {
     char* data;
     int64_t dtype;
@@ -180,6 +204,7 @@ struct Plan {
 };
 
 constexpr int64_t kChunk = 512;  // elements worked on at a time: a few buffers of them fit the first-level cache
+constexpr int64_t kMlpFeatures = 32, kMlpWidth = 128;  // the largest sizes of a perceptron's chains
 constexpr int64_t kLongestSegment = 1024;
 constexpr int64_t kLarge = 1 << 22;  // elements of a result that no cache would keep until it is read
 constexpr int64_t kFewSamples = 1024;  // up to so many are sorted by level without scratch
@@ -194,6 +219,8 @@ struct Kernels {
     void (*add_elu)(const AddEluRequest& request, int64_t first_block, int64_t last_block);
     void (*mixture)(const MixtureRequest& request, int64_t first_block, int64_t last_block);
     void (*chain)(const ChainRequest& request, int64_t first_block, int64_t last_block);
+    void (*mlp)(const MlpRequest& request, int64_t first_block, int64_t last_block);
+    void (*activate)(int64_t activation, const float* y, int64_t count, float* values);
     void (*elu)(const float* y, int64_t count, float* values, float* slopes);
     void (*polar)(const uint32_t* words, int64_t count, float* radius, float* cosine, float* sine);
 };

@@ -17,6 +17,8 @@ FL_INLINE F largest(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 
+FL_INLINE F multiply_add(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+
 FL_INLINE void transpose(F& a, F& b, F& c, F& d) {
     const __m256d ab0 = (__m256d)_mm256_unpacklo_ps((__m256)a, (__m256)b);
     const __m256d ab1 = (__m256d)_mm256_unpackhi_ps((__m256)a, (__m256)b);

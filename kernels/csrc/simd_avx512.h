@@ -23,6 +23,8 @@ FL_INLINE W exclusive_or(W a, W b, W c) {
     return (W)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
 }
 
+FL_INLINE F multiply_add(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+
 FL_INLINE void transpose(F& a, F& b, F& c, F& d) {
     const __m512d ab0 = (__m512d)_mm512_unpacklo_ps((__m512)a, (__m512)b);
     const __m512d ab1 = (__m512d)_mm512_unpackhi_ps((__m512)a, (__m512)b);

@@ -20,6 +20,10 @@ FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 
+FL_INLINE F multiply_add(F a, F b, F c) {
+    return (F)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+
 FL_INLINE void transpose(F& a, F& b, F& c, F& d) {
     const uint64x2_t ab0 = vreinterpretq_u64_f32(vzip1q_f32((float32x4_t)a, (float32x4_t)b));
     const uint64x2_t ab1 = vreinterpretq_u64_f32(vzip2q_f32((float32x4_t)a, (float32x4_t)b));

@@ -20,6 +20,8 @@ FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 
+FL_INLINE F multiply_add(F a, F b, F c) { return a * b + c; }
+
 FL_INLINE void transpose(F& a, F& b, F& c, F& d) {
     const F p = {a[0], b[0], c[0], d[0]}, q = {a[1], b[1], c[1], d[1]};
     const F r = {a[2], b[2], c[2], d[2]}, s = {a[3], b[3], c[3], d[3]};

@@ -20,6 +20,8 @@ FL_INLINE F largest(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 
+FL_INLINE F multiply_add(F a, F b, F c) { return a * b + c; }
+
 FL_INLINE void transpose(F& a, F& b, F& c, F& d) {
     const __m128 ab0 = _mm_unpacklo_ps((__m128)a, (__m128)b), ab1 = _mm_unpackhi_ps((__m128)a, (__m128)b);
     const __m128 cd0 = _mm_unpacklo_ps((__m128)c, (__m128)d), cd1 = _mm_unpackhi_ps((__m128)c, (__m128)d);

@@ -2,7 +2,8 @@
 //
 // + - * ^ & | << >> are the language's operators on them; what has no operator is in the simd_*.h header of the
 // instruction set: multiply, low_words, high_words, transpose, square_root, select, largest, exclusive_or, stream.
-// largest(a, b) is b unless a > b, so also where one is NaN.
+// largest(a, b) is b unless a > b, so also where one is NaN. multiply_add, fused where the set has that, is for what is
+// nobody's stream.
 //
 // A group is FL_LANES blocks of Philox. Counters live in 64-bit lanes of two vectors, a and b, in an order such that
 // low_words(a, b), which interleaves inside 128 bits, followed by the transpose of 4x4 inside 128 bits, leaves the
@@ -35,6 +36,7 @@ FL_INLINE F load(const float* from) {
     return x;
 }
 FL_INLINE void store(float* to, F x) { memcpy(to, &x, sizeof x); }
+FL_INLINE F broadcast(float x) { return x - F{}; }  // a subtraction of zero, unlike an addition, is folded away
 
 FL_INLINE W load_words(const uint64_t* from) {
     W x;

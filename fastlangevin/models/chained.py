@@ -1,0 +1,154 @@
+"""Whole chains of a :class:`fastlangevin.models.MLP`: when kernels take them, and the network as they read it."""
+
+from __future__ import annotations
+
+import logging
+from copy import copy
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from fastlangevin.noise import Purpose
+from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_large, too_large_for_gpu
+from fastlangevin.reference import ChainNetwork
+from fastlangevin.runtime import choose
+
+if TYPE_CHECKING:
+    from fastlangevin.models.mlp import MLP
+    from fastlangevin.samplers.segments import Segment
+
+__all__ = ["MLPKernel", "chain_network", "log_once", "reason_for_loop"]
+
+logger = logging.getLogger("fastlangevin")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+OWN = ("forward", "features", "check", "check_shape", "sigma_of")
+
+
+def _hooked() -> bool:
+    module = nn.modules.module
+    return any(getattr(module, name, None) for name in ("_global_forward_hooks", "_global_forward_pre_hooks"))
+
+
+def _changed(net: MLP, kind: type[MLP]) -> str | None:
+    """What makes the network compute something else than its weights say."""
+    if type(net) is not kind:
+        return f"it is of class {type(net).__name__}, which may compute something else"
+    if any(name in vars(net) for name in OWN):
+        return "one of its methods is overridden"
+    if any(getattr(module, name) for module in net.modules() for name in HOOKS) or _hooked():
+        return "it has hooks, which a kernel does not call"
+    if any(map(is_parametrized, net.modules())):
+        return "it has parametrisations"
+    plain = {nn.Linear, nn.Embedding, nn.ModuleList, kind}
+    others = [type(module).__name__ for module in net.modules() if type(module) not in plain]
+    return f"its layers are of class {others[0]}" if others else None
+
+
+def reason_for_loop(net: MLP, kind: type[MLP], x: Tensor, impl: str) -> str | None:
+    """Why chains of this network are run update by update, or None where a kernel takes them."""
+    config = net.config
+    if net.training:
+        return "the network is in training mode; call net.eval()"
+    sizes = config.features, config.width, config.depth
+    reason = too_large(*sizes) or _changed(net, kind)
+    if reason is not None:
+        return reason
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if tensor.dtype != torch.float32:
+            return f"{name} is {tensor.dtype}, and the kernels compute in torch.float32"
+        if tensor.device != x.device:
+            return f"{name} is on {tensor.device} and the state on {x.device}"
+    if x.ndim != 2 or x.shape[1] != config.features:
+        return f"the state of shape {tuple(x.shape)} is no batch of {config.features} features"
+    if torch.is_autocast_enabled(x.device.type):
+        return "autocast is on, which a kernel does not follow"
+    name, launchers = choose(impl, x.device)
+    if launchers is None:
+        return "impl='reference' has no kernels"
+    return too_large_for_gpu(*sizes, "fp32") if name == "triton" else None
+
+
+@cache
+def log_once(reason: str) -> None:
+    logger.info("chains of an MLP run update by update: %s", reason)
+
+
+def _check_finite(net: MLP) -> None:
+    on_device = net.sigmas.is_cuda and torch.cuda.is_current_stream_capturing()
+    for name, parameter in () if on_device else net.named_parameters():
+        if not parameter.isfinite().all():
+            bad = parameter.detach().flatten()
+            value = bad[~bad.isfinite()][0].item()
+            raise ValueError(f"{name} of the network has the value {value}; a chain would follow it to nowhere")
+
+
+def chain_network(net: MLP) -> ChainNetwork:
+    """The network's weights as :func:`fastlangevin.ops.mlp_chain_` takes them, read now."""
+    config, sigma = net.config, net.sigmas
+    with torch.no_grad():
+        layers = [cast(nn.Linear, layer) for layer in (*net.layers, net.head)]
+        weights = [layer.weight.detach() for layer in layers]
+        shared = torch.stack([layer.bias.detach() for layer in layers[:-1]])
+        biases: Tensor = shared.expand(len(sigma), -1, -1)
+        if net.levels is not None:
+            biases = biases + net.levels.weight.detach().view(len(sigma), config.depth, config.width)
+        else:
+            biases = biases.clone()
+            biases[:, 0] += (sigma.log() / 4)[:, None] * weights[0][:, -1]
+            weights[0] = weights[0][:, :-1].contiguous()
+        wide = sigma.double()
+        total = net.variance + wide * wide
+        frame = torch.stack((total.rsqrt(), (net.variance / total).sqrt() / wide, 1 / total), dim=1).float()
+        return ChainNetwork(tuple(weights), biases, net.head.bias.detach(), frame, net.mean, config.activation)
+
+
+class MLPKernel:
+    """Makes a segment's updates: see :class:`fastlangevin.samplers.segments.ChainKernel`.
+
+    The score differs from the module's by roundings, so a chain is a kernel's from its first update to its last.
+    """
+
+    own_bits = True
+
+    def __init__(self, net: MLP, impl: str) -> None:
+        _check_finite(net)
+        self.network = chain_network(net)
+        self.impl = impl
+        self.matmul: Matmul = "fp32"
+
+    def multiplying(self, matmul: Matmul) -> MLPKernel:
+        """The same with other matrix products; raises where they cannot be had."""
+        check_matmul(matmul, choose(self.impl, self.network.head.device)[0])
+        other = copy(self)
+        other.matmul = matmul
+        return other
+
+    def __call__(self, x: Tensor, segment: Segment) -> None:
+        levels = [level for _, level, times in segment.runs for _ in range(times)]
+        known = self.network.biases.shape[0]
+        if max(levels) >= known:
+            raise ValueError(
+                f"the chain's ladder has a level number {max(levels)}, but the network was built with {known} levels; "
+                "pass its own ladder, sigmas=net.sigmas"
+            )
+        rules = [rule for rule, _, times in segment.runs for _ in range(times)]
+        numbers = [(rule.c, rule.a, 0.0 if rule.b is None else rule.b) for rule in rules]
+        mlp_chain_(
+            x,
+            self.network,
+            levels=torch.tensor(levels, device=x.device),
+            coefficients=torch.tensor(numbers, dtype=torch.float32, device=x.device),
+            noisy=torch.tensor([rule.b is not None for rule in rules], device=x.device),
+            seed=segment.seed,
+            draw=segment.first,
+            sample_ids=segment.sample_ids,
+            sample_offset=segment.sample_offset,
+            purpose=Purpose.LANGEVIN,
+            every=segment.every,
+            frames=segment.frames,
+            matmul=self.matmul,
+            impl=self.impl,
+        )

@@ -1,0 +1,104 @@
+"""The score of a multilayer perceptron, and segments of a chain that follows it.
+
+With the frame of :mod:`fastlangevin.models.frame` as three numbers a level,
+
+    score(x, i) = gain_i (W h_n + w) - pull_i (x - mean)
+    h_l = f(W_l h_{l-1} + b_{l,i}),  h_0 = (x - mean) scale_i
+
+all in fp32. The noise and the update are those of :func:`step`, bit for bit; the score is whatever PyTorch's matrix
+products make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastlangevin.reference.random import randn
+from fastlangevin.reference.update import step
+
+__all__ = ["ACTIVATIONS", "ChainNetwork", "mlp_chain", "mlp_score"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+}
+
+
+class ChainNetwork(NamedTuple):
+    """A multilayer perceptron of D features, n hidden layers of width H and L noise levels.
+
+    Attributes:
+        weights: ``(H, D)``, then ``(H, H)`` for each further hidden layer, then ``(D, H)``.
+        biases: ``(L, n, H)``, of the hidden layers at each level.
+        head: ``(D,)``, the bias of the last layer.
+        frame: ``(L, 3)``: scale, gain and pull of each level.
+        mean: what the input is centred by.
+        activation: a key of :data:`ACTIVATIONS`.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: Tensor
+    head: Tensor
+    frame: Tensor
+    mean: float
+    activation: str
+
+
+def mlp_score(network: ChainNetwork, x: Tensor, level: int) -> Tensor:
+    """The score at one level, for ``x`` ``(B, D)`` in fp32."""
+    scale, gain, pull = network.frame[level]
+    activation = ACTIVATIONS[network.activation]
+    centred = x - network.mean
+    hidden = centred * scale
+    for weight, bias in zip(network.weights[:-1], network.biases[level], strict=True):
+        hidden = activation(F.linear(hidden, weight, bias))
+    score: Tensor = F.linear(hidden, network.weights[-1], network.head) * gain - centred * pull
+    return score
+
+
+def mlp_chain(
+    x: Tensor,
+    network: ChainNetwork,
+    levels: Tensor,
+    coefficients: Tensor,
+    noisy: Tensor,
+    *,
+    seed: int | Tensor,
+    draw: int,
+    sample_ids: Tensor,
+    purpose: int,
+    every: int = 0,
+    frames: Tensor | None = None,
+) -> Tensor:
+    """The state after some updates.
+
+    Args:
+        x: ``(B, D)`` in fp32.
+        network: the score.
+        levels: int64 ``(T,)``, of each update.
+        coefficients: fp32 ``(T, 3)``: c, a and b of each.
+        noisy: bool ``(T,)``: whether an update has noise at all.
+        seed, sample_ids, purpose: as for :func:`randn`.
+        draw: number of the first update's draw.
+        every, frames: after every draw whose number plus one divides by ``every``, the state is written to the next of
+            the ``frames`` ``(F, B, D)``; 0 keeps none.
+    """
+    kept = 0
+    for index, (level, noise) in enumerate(zip(levels.tolist(), noisy.tolist(), strict=True)):
+        c, a, b = coefficients[index]
+        z = None
+        if noise:
+            z = randn(x.shape[1], sample_ids, seed=seed, draw=draw + index, purpose=purpose)
+        x = step(x, mlp_score(network, x, level), c, a, b if noise else None, z)
+        if every and frames is not None and (draw + index + 1) % every == 0:
+            frames[kept] = x
+            kept += 1
+    return x

@@ -1,0 +1,238 @@
+"""Samplers on an MLP: when a kernel makes its chains, and that stops, callbacks and batches change no bit of them."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import fastlangevin as fl
+from fastlangevin.models import MLP, MLPConfig, chained
+
+SIGMAS = fl.geometric_sigmas(1.0, 0.1, 4)
+RUN = {"epsilon": 2e-3, "steps_per_level": 12, "seed": 5, "denoise": True, "full_output": True}
+
+
+@pytest.fixture(autouse=True)
+def needs_kernels():
+    if fl.runtime.explain("cpu")["cpp"] != "available":
+        pytest.skip("no C++ compiler and no built library")
+
+
+def trained(**options):
+    """A network with weights of some size everywhere, in evaluation mode."""
+    net = MLP(SIGMAS, MLPConfig(**{"features": 2, "width": 16, "depth": 2, "mean": 0.1, "std": 0.7, **options}))
+    with torch.no_grad():
+        for index, parameter in enumerate(net.parameters()):
+            parameter.add_(0.2 * fl.randn((1, *parameter.shape), seed=index)[0])
+    return net.eval()
+
+
+def sample(net, shape=(20, 2), **options):
+    return fl.annealed_langevin(net, SIGMAS, shape=shape, **{**RUN, **options})
+
+
+def is_kernel(result):
+    return result.record.get("chain") == "kernel"
+
+
+@pytest.mark.parametrize("conditioning", ["label", "log_sigma"])
+@pytest.mark.parametrize("activation", ["silu", "elu", "softplus", "relu", "tanh"])
+def test_the_kernel_follows_the_module(activation, conditioning):
+    net = trained(activation=activation, conditioning=conditioning, depth=3)
+    made, loop = sample(net, trajectory=7), sample(net, trajectory=7, chain="loop")
+    assert is_kernel(made)
+    assert not is_kernel(loop)
+    # The chains contract, so that 48 updates' roundings stay a few of the state's.
+    torch.testing.assert_close(made.samples, loop.samples, rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(made.trajectory, loop.trajectory, rtol=2e-5, atol=2e-5)
+    assert made.evaluations == loop.evaluations
+    with torch.no_grad():
+        net.head.bias.add_(0.01)  # read at the call
+    assert (sample(net).samples - made.samples).abs().max() > 1e-4
+
+
+def test_watching_and_stopping_change_no_bits():
+    net = trained()
+    whole = sample(net, trajectory=5)
+    watched = []
+    seen = sample(net, trajectory=5, callback=lambda info: watched.append(info.step), progress=True)
+    assert watched == list(range(1, 49))
+    for at in (1, 12, 47):
+        stopped = sample(net, trajectory=5, callback=lambda info, at=at: info.step == at)
+        assert is_kernel(stopped)
+        resumed = sample(net, None, trajectory=5, seed=None, resume=stopped.state)
+        for other in (seen, resumed):
+            assert torch.equal(other.samples, whole.samples)
+            assert torch.equal(other.trajectory, whole.trajectory)
+            assert other.record == whole.record
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    net = trained()
+    whole = sample(net, (70, 2)).samples
+    assert torch.equal(sample(net, (3, 2), sample_offset=50).samples, whole[50:53])
+    assert not torch.equal(sample(net, (3, 2), sample_offset=51).samples, whole[50:53])
+    assert torch.equal(sample(net, (2, 2), sample_ids=[9, 4]).samples, whole[[9, 4]])
+
+
+def test_a_chain_goes_on_as_it_was_begun(caplog):
+    net = trained()
+    stopped = sample(net, chain="loop", callback=lambda info: info.step == 20)
+    resumed = sample(net, None, seed=None, resume=stopped.state)
+    assert not is_kernel(resumed)
+    assert torch.equal(resumed.samples, sample(net, chain="loop").samples)
+    with pytest.raises(ValueError, match=r"chain='kernel' needs a kernel .*begun update by update"):
+        sample(net, None, seed=None, resume=stopped.state, chain="kernel")
+    begun = sample(net, callback=lambda info: info.step == 20)
+    with caplog.at_level(logging.WARNING, "fastlangevin"):
+        assert not is_kernel(sample(net, None, seed=None, resume=begun.state, chain="loop"))
+    assert "a chain that a kernel began goes on update by update" in caplog.text
+
+
+class Other(MLP):
+    def features(self, u, labels):
+        return 2 * super().features(u, labels)
+
+
+def hooked(net):
+    net.layers[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+def overridden(net):
+    net.features = lambda u, labels: u
+
+
+def parametrised(net):
+    parametrizations.weight_norm(net.layers[0])
+
+
+def replaced(net):
+    net.layers[0] = nn.Sequential(nn.Linear(2, 16))
+
+
+CHANGES = {
+    "training mode; call net.eval()": lambda net: net.train(),
+    "has hooks": hooked,
+    "one of its methods is overridden": overridden,
+    "parametrisations": parametrised,
+    "its layers are of class Sequential": replaced,
+}
+
+
+@pytest.mark.parametrize("reason", CHANGES)
+def test_a_network_that_was_changed_runs_in_the_loop(reason, caplog):
+    net = trained()
+    CHANGES[reason](net)
+    chained.log_once.cache_clear()
+    with caplog.at_level(logging.INFO, "fastlangevin"):
+        results = [sample(net) for _ in range(2)]
+    assert caplog.text.count("chains of an MLP run update by update") == 1
+    assert reason in caplog.text
+    assert not is_kernel(results[0])
+    assert torch.equal(results[0].samples, sample(net, chain="loop").samples)
+    with pytest.raises(ValueError, match=f"chain='kernel' needs a kernel .*{reason}".replace("()", r"\(\)")):
+        sample(net, chain="kernel")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"features": 33}, "features is 33, and the kernels hold 32"),
+        ({"width": 129}, "width is 129, and the kernels hold 128"),
+        ({"depth": 5}, "depth is 5, and the kernels hold 4"),
+    ],
+)
+def test_a_larger_network_runs_in_the_loop(options, reason):
+    net = trained(**options)
+    shape = (4, net.config.features)
+    assert not is_kernel(sample(net, shape))
+    with pytest.raises(ValueError, match=f"chain='kernel' needs a kernel .*{reason}"):
+        sample(net, shape, chain="kernel")
+
+
+def test_subclasses_autocast_and_other_dtypes_run_in_the_loop():
+    net = trained()
+    other = Other(SIGMAS, net.config).eval()
+    other.load_state_dict(net.state_dict())
+    assert not is_kernel(sample(other))
+    assert not is_kernel(sample(trained().double(), dtype=torch.float64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_kernel(sample(net))
+    assert not is_kernel(sample(net, impl="reference"))
+    for options in ({"clamp": (-1.0, 1.0)}, {"order": "noise"}, {"drift": lambda x, labels: -x}):
+        assert not is_kernel(sample(net, **options))
+        with pytest.raises(ValueError, match=f"{next(iter(options))}.* acts between two updates"):
+            sample(net, chain="kernel", **options)
+
+
+def test_ready_networks_keep_the_kernel():
+    net = trained()
+    assert torch.equal(sample(fl.models.for_sampling(net)).samples, sample(net).samples)
+    assert not is_kernel(sample(fl.models.for_sampling(net, dtype=torch.bfloat16)))
+
+
+def test_the_other_samplers_use_it():
+    net = trained()
+    options = {"shape": (6, 2), "seed": 1, "full_output": True}
+    for run in (
+        lambda **more: fl.consistent_annealed(net, SIGMAS, epsilon=2e-2, **options, **more),
+        lambda **more: fl.predictor_corrector(net, SIGMAS, snr=0.1, predictor="reverse_diffusion", **options, **more),
+    ):
+        made, loop = run(), run(chain="loop")
+        assert is_kernel(made)
+        torch.testing.assert_close(made.samples, loop.samples, rtol=2e-5, atol=2e-5)
+
+
+def test_one_level_needs_a_level():
+    with pytest.raises(TypeError, match="labels"):
+        fl.langevin(trained(), torch.zeros(2, 2), steps=3, epsilon=1e-3, seed=0)
+
+
+def test_weights_that_are_not_finite_are_named():
+    net = trained()
+    with torch.no_grad():
+        net.layers[1].weight[3, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"layers\.1\.weight of the network has the value nan"):
+        sample(net)
+
+
+def test_a_ladder_longer_than_the_networks_is_refused():
+    longer = fl.geometric_sigmas(1.0, 0.1, 6)
+    with pytest.raises(ValueError, match=r"level number [45], but the network was built with 4 levels"):
+        fl.annealed_langevin(trained(), longer, shape=(2, 2), **RUN)
+
+
+def test_matrix_units_need_a_gpu():
+    for matmul in ("tf32", "bf16"):
+        with pytest.raises(ValueError, match=f"matmul='{matmul}' needs the matrix units of a GPU, but impl='cpp'"):
+            sample(trained(), matmul=matmul)
+        with pytest.raises(ValueError, match=f"matmul='{matmul}' needs a kernel"):
+            sample(trained().train(), matmul=matmul)
+        with pytest.raises(ValueError, match="matmul="):
+            sample(lambda x, labels: -x, matmul=matmul)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_trained_network_samples_its_mixture(depth):
+    """Trained briefly on two clusters, its chains find both, with the clusters' own mean and spread."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = MLP(SIGMAS, MLPConfig(features=2, width=32, depth=depth, std=1.0))
+    optimiser = torch.optim.Adam(net.parameters(), lr=5e-3)
+    for step in range(400):
+        z = fl.randn((256, 3), seed=1, draw=step)
+        x = 0.2 * z[:, :2] + torch.where(z[:, 2:] > 0, 1.0, -1.0)
+        loss = fl.dsm_loss(net, x, SIGMAS, seed=2, step=step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    x = fl.annealed_langevin(
+        net.eval(), SIGMAS, shape=(2000, 2), epsilon=5e-3, steps_per_level=50, seed=3, init="normal"
+    )
+    upper = x.mean(1) > 0
+    assert 0.4 < upper.double().mean() < 0.6
+    for side, mean in ((x[upper], 1.0), (x[~upper], -1.0)):
+        assert (side.mean(0) - mean).abs().max() < 0.1
+        assert ((side.var(0) / (0.2**2 + 0.1**2)).sqrt() - 1).abs().max() < 0.3
