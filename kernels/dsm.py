@@ -28,7 +28,7 @@ from .ptx import multiply
 from .sums import finish, fold, sum_neighbours
 
 # Instructions an element and registers a thread, counted as in kernels/step.py, by what is wanted; "clean" is values
-# and gradient from clean data. On sm_90 fp32 takes 57.6, 55.5, 52.4 and 16.2, of which the noise is 41; moving 8 bytes,
+# and gradient from clean data. On sm_90 fp32 takes 57.8, 55, 52 and 16, of which the noise is 40.5; moving 8 bytes,
 # an H200 hides 48 for fp32 and 96 for fp64, so that the kernel is bound by arithmetic with noise and by memory without.
 # The sums cost 5 (37 squares and adds, an exchange between the warps and 5 in them, for 16 elements), the row's label
 # and numbers 2. Measured negatives for fp32, both: one warp 53.8, but with 72 registers (80 on sm_100) for 40, and an
