@@ -72,8 +72,9 @@ def values(total: Floats, n: int) -> list[Statistic]:
     mass = np.abs(np.diff(side))
     middles = (edges[1:] + edges[:-1]) / 2
     found = []
+    power = np.ones_like(middles)
     for k in range(1, 9):
-        power = middles**k
+        power = power * middles
         mean = float((mass * power).sum())
         found.append(normal(f"moment {k}", n, (total * (power - mean)).sum(), n * (mass * (power - mean) ** 2).sum()))
     below = np.cumsum(total)[:-1]

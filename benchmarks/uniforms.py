@@ -55,14 +55,15 @@ def even(name: str, counts: Floats) -> Statistic:
 
 
 def bit_frequencies(name: str, *counts: Floats) -> Statistic:
-    """Each bit is 1 in n/2 of n words, with variance n/4, independently of the other bits."""
+    """Each bit is 1 in n/2 of n words, independently of the others: two cells and one degree of freedom each."""
     n = counts[0].sum()
     ones = [
         float(part[np.arange(part.size) >> bit & 1 == 1].sum())
         for part in counts
         for bit in range(part.size.bit_length() - 1)
     ]
-    return chi_square(name, ones, np.full(len(ones), n / 2), len(ones))._replace(n=int(n))
+    both = np.array([ones, [n - each for each in ones]])
+    return chi_square(name, both, np.full(both.shape, n / 2), len(ones))._replace(n=int(n))
 
 
 def statistics(total: Floats) -> list[Statistic]:
