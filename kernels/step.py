@@ -35,11 +35,10 @@ from .watch import draw_number, overflows
 # every byte an element moves: 72 for fp32, 144 for fp64, and 36 for 16-bit states, which are bound by arithmetic.
 # Measured negatives for fp32: loads without a mask, of elements that exist in place of those that do not, half an
 # instruction more; 32 elements a thread, 1.5 less but 108 registers.
-INSTRUCTION_BUDGET = {torch.float32: 54, torch.float16: 54, torch.bfloat16: 55, torch.float64: 56}
-# fp64 takes more than 64 on sm_80 alone.
-REGISTER_BUDGET = {torch.float32: 64, torch.float16: 48, torch.bfloat16: 48, torch.float64: 66}
+INSTRUCTION_BUDGET = {torch.float32: 54, torch.float16: 54, torch.bfloat16: 55, torch.float64: 61}
+REGISTER_BUDGET = {torch.float32: 64, torch.float16: 48, torch.bfloat16: 48, torch.float64: 48}
 # With fault, measured on sm_80, 90 and 100; fp32 stays below the 72 that an H200 hides.
-WATCHED_INSTRUCTION_BUDGET = {torch.float32: 59, torch.float16: 60, torch.bfloat16: 61, torch.float64: 62}
+WATCHED_INSTRUCTION_BUDGET = {torch.float32: 59, torch.float16: 60, torch.bfloat16: 61, torch.float64: 67}
 WATCHED_REGISTER_BUDGET = 72
 
 FLOAT = tl.constexpr(0)
@@ -211,7 +210,12 @@ def prepare(
         arguments[name] = value
         arguments[f"{name.upper()}_KIND"] = kind
         operands.append(value if kind == ELEMENT.value else None)
-    return call_for(x, operands, random_arguments(seed, draw, sample_ids, sample_offset, purpose), **arguments)
+    call = call_for(x, operands, random_arguments(seed, draw, sample_ids, sample_offset, purpose), **arguments)
+    if x.dtype == torch.float64:
+        # 8 elements a thread: of 16 the loads, which the compiler puts first, take 72 registers on sm_80. The 5
+        # instructions an element that it costs stay hidden behind 24 bytes.
+        call = call._replace(launch=call.launch._replace(num_warps=4))
+    return call
 
 
 shortcut = Shortcut(step_kernel, plain.CHANGING)

@@ -149,8 +149,28 @@ def test_a_state_that_is_not_finite_stays_alone(kernel):
     init = fl.randn((20, 2), seed=0)
     alone = annealed(mixture, None, 1, init=init, impl=kernel).samples
     init[3, 0], init[9, 1] = float("nan"), float("inf")
-    spoiled = annealed(mixture, None, 1, init=init, impl=kernel).samples
+    spoiled = annealed(mixture, None, 1, init=init, impl=kernel, non_finite="report")
     others = torch.ones(20, dtype=torch.bool)
     others[[3, 9]] = False
-    assert torch.equal(spoiled[others], alone[others])
-    assert not spoiled[~others].isfinite().all(1).any()
+    assert torch.equal(spoiled.samples[others], alone[others])
+    assert not spoiled.samples[~others].isfinite().all(1).any()
+    assert [(fault.row, fault.step) for fault in spoiled.faults] == [(3, 0), (9, 0)]
+
+
+@pytest.mark.parametrize("non_finite", ["freeze", "report"])
+def test_the_first_update_that_is_not_finite_is_the_loops(non_finite):
+    """With a step size that diverges; segments that end so are made again, one update at a time."""
+    mixture = make(2, 2)
+    init = torch.tensor([[1.0, 1.0], [1e37, 0.0], [2.0, 2.0]]).repeat(2, 1)
+    options = {"steps": 120, "epsilon": 50.0, "seed": 0, "full_output": True, "trajectory": 10}
+    found, loop = (
+        fl.langevin(score, init, **options, non_finite=non_finite)
+        for score in (mixture, lambda x: mixture.score(x, 0.0))
+    )
+    assert len({fault.step for fault in loop.faults}) > 2
+    assert found.faults == loop.faults
+    for one, other in ((found.samples, loop.samples), (found.trajectory, loop.trajectory)):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+        assert torch.equal(one.isnan(), other.isnan())
+    with pytest.raises(fl.NonFiniteError, match=f"update {min(fault.step for fault in loop.faults)} "):
+        fl.langevin(mixture, init, steps=120, epsilon=50.0, seed=0)
