@@ -174,3 +174,18 @@ def test_the_first_update_that_is_not_finite_is_the_loops(non_finite):
         assert torch.equal(one.isnan(), other.isnan())
     with pytest.raises(fl.NonFiniteError, match=f"update {min(fault.step for fault in loop.faults)} "):
         fl.langevin(mixture, init, steps=120, epsilon=50.0, seed=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize(("components", "features"), [(1, 1), (8, 2), (3, 3), (25, 4), (5, 7), (2, 64)])
+def test_a_gpu_has_the_bits_of_the_cpu(components, features, diagonal):
+    mixture = make(components, features, diagonal)
+    for options in (
+        {"trajectory": 7},
+        {"seed": torch.arange(1000) * 2**33 - 7, "sample_ids": torch.arange(1000) * 2**30 + 3},
+    ):
+        theirs = annealed(mixture, (1000, features), 20, device="cuda", **options)
+        ours = annealed(mixture, (1000, features), 20, impl="cpp", **options)
+        assert torch.equal(theirs.samples.cpu(), ours.samples)
+        assert ours.trajectory is None or torch.equal(theirs.trajectory.cpu(), ours.trajectory)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from benchmarks.chain import law
+from benchmarks.chain import law, mixture_providers, wrong
 from fastlangevin import rules
 
 CPU = torch.device("cpu")
@@ -17,6 +17,17 @@ def test_noise_off_by_half_a_percent_is_caught():
     assert abs(law(4_000_000, CPU)["deviations"]) < 5
     assert law(4_000_000, CPU, noise=1.005)["deviations"] > 9
     assert law(4_000_000, CPU, noise=0.995)["deviations"] < -9
+
+
+def test_the_benchmark_takes_only_providers_of_the_same_law():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        calls = mixture_providers(20_000, 30, CPU)
+        samples = {name: call() for name, call in calls.items()}
+    assert torch.equal(samples["loop"], samples["chain"])
+    assert all(wrong(each, samples["chain"]) is None for each in samples.values())
+    assert wrong(1.05 * samples["eager"], samples["chain"])
+    assert wrong(mixture_providers(20_000, 15, CPU)["chain"](), samples["chain"])
 
 
 MIXTURE = fl.GaussianMixture([0.3, 0.7], [[-1.5], [1.0]], [0.2, 0.4])
