@@ -1,39 +1,36 @@
 """Whole chains of Langevin dynamics: a mixture of 8 Gaussians on a ring in two dimensions, a perceptron 2-64-64-2.
 
-    python -m benchmarks.chain                          this machine's CPU, 2 threads: 100,000 chains of the mixture,
-                                                        10,000 and 256 of the perceptron, 1,000 updates
-    python -m benchmarks.chain --device cuda            a GPU, 1,000,000 chains
+    python -m benchmarks.chain                          this machine's CPU, 2 threads
+    python -m benchmarks.chain --device cuda            a GPU
     python -m benchmarks.chain --json results.json      also keep the numbers
     python -m benchmarks.chain --law                    10^8 chains against the exact law of theirs, within 0.1 %
 
-Providers:
+Sizes are chains, of 1,000 updates up to 10,000 chains and of 100 above. Providers for the mixture:
     eager            the score from (chains, components, 2) tensors of distances, as it is mostly written
     eager products   a product of matrices for the logits, softmax, one for the mean, in place
     eager columns    the same with chains as columns, so that softmax runs along the memory
     loop             fl.langevin with the mixture's score, update by update
     chain            fl.langevin with the mixture: the chain kernel
 
-Those of the perceptron stand in benchmarks.chain_mlp.
+Those for the perceptron stand in benchmarks.chain_mlp.
 
-No time is printed for a provider whose chains do not end with the mean distance from the centre that the others have.
+No time is printed for a provider whose chains do not end with the mean square that the chain kernel's have, which is
+held to its law by --law and to the loop's bits by the tests.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import fastlangevin as fl
 from benchmarks.chain_mlp import mlp_providers
-from benchmarks.timing import interleaved, machine
+from benchmarks.command import command
+from benchmarks.harness import Benchmark, Trial
 from fastlangevin.mixture import PerturbedMixture
 
 COMPONENTS, VARIANCE, RADIUS = 8, 0.3, 4.0
@@ -101,44 +98,34 @@ def wrong(samples: Tensor, expected: Tensor) -> str | None:
     return None if distance < 6 * spread else f"mean square {found.mean():.4f}, not {want.mean():.4f}"
 
 
-# The kinds of score whose chains are measured: name to providers of (chains, steps, device).
-SCORES: dict[str, Callable[[int, int, torch.device], dict[str, Provider]]] = {
+PROVIDERS: dict[str, Callable[[int, int, torch.device], dict[str, Provider]]] = {
     "mixture": mixture_providers,
     "mlp": mlp_providers,
 }
-CHAINS = {"mixture": (100_000,), "mlp": (10_000, 256)}  # on a CPU
 
 
-def measure(score: str, chains: int, steps: int, device: torch.device, budget: float) -> dict[str, Any]:
-    calls = SCORES[score](chains, steps, device)
+def trial(kind: str, chains: int, dtype: torch.dtype, device: torch.device) -> Trial:
+    if dtype != torch.float32:
+        raise ValueError(f"chains in one call are of fp32, got {dtype}")
+    updates = 1000 if chains <= 10_000 else 100
+    calls = PROVIDERS[kind](chains, updates, device)
     expected = calls["chain"]()
-    failures = {}
-    for name in [name for name in calls if name != "chain"]:
+
+    def check(name: str) -> str | None:
         samples = calls[name]()
-        why = wrong(samples, expected)
-        if name == "loop" and score == "mixture" and not torch.equal(samples, expected):
-            why = "other bits than the chain kernel's"
-        if why:
-            failures[name] = why
-            del calls[name]
-    rows = interleaved(calls, device, rounds=7, budget=budget)
-    return {"score": score, "chains": chains, "updates": steps, "providers": rows, "failures": failures}
+        if name == "loop" and kind == "mixture" and not torch.equal(samples, expected):
+            return "other bits than the chain kernel's"
+        return wrong(samples, expected)
 
-
-def table(case: dict[str, Any]) -> str:
-    rows = case["providers"]
-    best = min((row["median"] for name, row in rows.items() if name.startswith("eager")), default=float("nan"))
-    lines = [f"\n{case['score']}: {case['chains']} chains, {case['updates']} updates, {case['threads']} thread(s)"]
-    lines.append(f"{'provider':16} {'median':>10} {'quartiles':>21} {'ns/update':>10} {'it / chain':>11}")
-    for name, row in rows.items():
-        lines.append(
-            f"{name:16} {row['median']:9.3f}s {row['lower']:9.3f} ..{row['upper']:9.3f} "
-            f"{row['median'] / case['updates'] / case['chains'] * 1e9:10.2f} "
-            f"{row['median'] / rows['chain']['median']:10.2f}x"
-        )
-    lines.append(f"chain against the best eager: {best / rows['chain']['median']:.1f}x")
-    lines += [f"{name:16} not timed: {why}" for name, why in case["failures"].items()]
-    return "\n".join(lines)
+    return Trial(
+        f"{updates:,} updates of {chains:,} chains, {kind}",
+        dict(calls),
+        check,
+        base="chain",
+        elements=updates * chains,
+        updates=updates,
+        rounds=7,
+    )
 
 
 def law(chains: int, device: torch.device, noise: float = 1.0, seed: int = 0) -> dict[str, float]:
@@ -178,39 +165,23 @@ def check_law(chains: int, device: torch.device) -> int:
     return 0 if abs(found["deviations"]) < 5 < twin["deviations"] else 1
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--score", nargs="+", default=list(SCORES), choices=list(SCORES))
-    parser.add_argument("--chains", type=int, help="see above; 1,000,000 on a GPU; with --law 10^8")
-    parser.add_argument("--steps", type=int, default=1000, help="updates")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of measuring")
-    parser.add_argument("--law", action="store_true", help="check the law of many chains instead")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.chain: error: there is no CUDA device here", file=sys.stderr)
-        return 2
-    device = torch.device(options.device)
-    if options.device == "cpu":
-        torch.set_num_threads(options.threads)
-    if options.law:
-        return check_law(options.chains or 10**8, device)
-    cases = []
-    counts = {score: (1_000_000,) if options.device == "cuda" else CHAINS[score] for score in options.score}
-    planned = [(score, options.chains or each) for score in options.score for each in counts[score]]
-    for score, chains in dict.fromkeys(planned):
-        case = measure(score, chains, options.steps, device, options.budget)
-        case["threads"] = options.threads if options.device == "cpu" else 1
-        print(table(case))
-        cases.append(case)
-    if options.json:
-        record = {"benchmark": "chain", "machine": machine(device), "cases": cases}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if any(case["failures"] for case in cases) else 0
-
+BENCHMARK = Benchmark(
+    "chain",
+    __doc__,
+    sizes={"cpu": (256, 10_000, 100_000), "cuda": (4096, 100_000, 1_000_000)},
+    trial=trial,
+    providers=("eager", "eager products", "eager columns", "module", "loop", "chain"),
+    kinds=tuple(PROVIDERS),
+    labels={
+        "eager products": "eager, by products of matrices",
+        "eager columns": "eager, the same with chains as columns",
+        "module": "the network called for each update",
+        "loop": "the sampler, update by update",
+        "chain": "the sampler, one call",
+    },
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if "--law" in sys.argv[1:]:
+        sys.exit(check_law(10**8, torch.device("cpu")))
+    sys.exit(command(BENCHMARK))

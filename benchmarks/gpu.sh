@@ -45,6 +45,7 @@ suite 30 dsm --budget 2
 suite 40 network --budget 3
 suite 35 sampling --sizes 128 --budget 4
 suite 35 replaying --budget 2
+suite 40 chain --sizes 4096 1000000 --budget 3
 part step-cpu 15 python3 -m benchmarks.step --threads 2 --sizes 8 16777216 --budget 4 --json "$OUT/step-cpu.json"
 part report 15 python3 -m benchmarks.report "$OUT"
 exit "$status"

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import dsm as objective
-from benchmarks import end_to_end, network, normalisation, perturb, replaying, sampling, step, training
+from benchmarks import chain, end_to_end, network, normalisation, perturb, replaying, sampling, step, training
 from benchmarks.command import add_options, failed, run
 from benchmarks.harness import Benchmark, Case, save
 from benchmarks.timing import machine
@@ -31,7 +31,7 @@ __all__ = ["BENCHMARKS", "RESULTS", "folder_name"]
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (step, perturb, objective, normalisation, network, training, sampling, replaying, end_to_end)
+    for module in (step, perturb, objective, normalisation, network, training, sampling, chain, replaying, end_to_end)
 }
 
 

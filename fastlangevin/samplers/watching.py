@@ -175,10 +175,14 @@ class Watch:
         return self.start.fault if self.fault is None else self.fault.clone()
 
     def faults(self) -> tuple[Fault, ...] | None:
-        """The samples that are not finite, or None where nobody looked. Waits for the device."""
+        """At the end: the samples that are not finite, or None where nobody looked."""
         if self.fault is None:
             return None
-        steps = self.fault.tolist()
+        return () if self.raises else self._found(self.fault)
+
+    def _found(self, fault: Tensor) -> tuple[Fault, ...]:
+        """The samples that are not finite. Waits for the device."""
+        steps = fault.tolist()
         ids = None if self.start.sample_ids is None else self.start.sample_ids.tolist()
         found = []
         for row, step in enumerate(steps):
@@ -192,8 +196,7 @@ class Watch:
         if not self.raises or self.fault is None or not (now or done % EVERY == 0) or not self.fault.numel():
             return
         if int(self.fault.min()) != NO_FAULT:
-            found = self.faults()
-            assert found is not None
+            found = self._found(self.fault)
             raise NonFiniteError(self._say(found), found, state())
 
     def _say(self, found: tuple[Fault, ...]) -> str:
