@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import dsm as objective
 from benchmarks import chain, end_to_end, network, normalisation, perturb, replaying, sampling, step, training
+from benchmarks import dsm as objective
 from benchmarks.command import add_options, failed, run
 from benchmarks.harness import Benchmark, Case, save
 from benchmarks.timing import machine
