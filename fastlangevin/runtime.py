@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-__all__ = ["Implementation", "choose", "explain"]
+__all__ = ["Implementation", "choose", "choose_for", "explain"]
 
 Implementation = Literal["auto", "triton", "cpp", "reference"]
 NAMES = get_args(Implementation)
@@ -184,11 +184,16 @@ def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
         RuntimeError: an explicit ``impl`` cannot run; the message says why and what to do.
         ValueError: ``impl`` is not known.
     """
+    return choose_for(impl, device.type)
+
+
+def choose_for(impl: str, device_type: str) -> tuple[str, Launchers | None]:
+    """:func:`choose` for a type of device."""
     if impl == "auto":
-        return _automatic(device.type)
+        return _automatic(device_type)
     if impl not in NAMES:
         raise ValueError(f"impl must be one of {', '.join(NAMES)}, got {impl!r}")
-    return impl, _load(impl, device.type)
+    return impl, _load(impl, device_type)
 
 
 def explain(device_type: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ from fastlangevin.ops.arguments import (
 )
 from fastlangevin.ops.launch import launch_step
 from fastlangevin.reference import NO_FAULT
-from fastlangevin.runtime import choose
+from fastlangevin.runtime import choose_for
 
 __all__ = ["NO_FAULT", "step", "step_"]
 
@@ -127,8 +127,7 @@ def _is_plain(
         and 0 <= seed <= MAX_SEED
         and 0 <= draw <= MAX_DRAW
         and 0 <= sample_offset <= MAX_SAMPLE_ID // 2
-        and type(purpose) in (int, Purpose)
-        and 0 <= purpose <= 255
+        and (purpose is Purpose.LANGEVIN or (type(purpose) in (int, Purpose) and 0 <= purpose <= 255))
         and x.numel() <= MAX_ELEMENTS
         and abs(a) + abs(b) + abs(c) <= MAX_FP32
         and not (torch.is_grad_enabled() and (x.requires_grad or score.requires_grad))
@@ -326,7 +325,7 @@ def step(
     )
     watch = _UNWATCHED if fault is None and not freeze else _watch(fault, freeze, x)
     if plain and x.is_cpu and x.ndim and (out is None or _is_like(out, x)):
-        launchers = choose(impl, x.device)[1]
+        launchers = choose_for(impl, "cpu")[1]
         quick = None if launchers is None else launchers.step_plain
         to = torch.empty_like(x) if out is None else out
         if quick is not None and quick(to, x, score, c, a, b, seed, draw, sample_offset, purpose, *watch):
