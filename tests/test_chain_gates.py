@@ -51,12 +51,17 @@ def calls():
     return made
 
 
+# What ptxas makes of a division rounded once, its rare cases included, for all three architectures.
+DIVISION = {"FFMA": 13, "FFMA.RZ": 1, "FFMA.RP": 1, "FFMA.RM": 1, "MUFU.RSQ": 1}
+
+
 def faults(result):
-    """As in test_compile_gates.py; a division rounded once brings a reciprocal and fused operations of its own."""
-    divisions = sum(name == "div.rn.f32" for name in result["special"])
-    inside = {**result["counts"], "FFMA": max(0, result["counts"].get("FFMA", 0) - 24 * divisions)}
+    """As in test_compile_gates.py, without what the one division of a score brings."""
+    counts = dict(result["counts"])
+    if "div.rn.f32" in result["special"]:
+        counts = {name: number - DIVISION.get(name, 0) for name, number in counts.items()}
     special = [name for name in result["special"] if name != "div.rn.f32"]
-    return gates().faults({**result, "special": special, "counts": inside}, vectors=0)
+    return gates().faults({**result, "special": special, "counts": counts}, vectors=0)
 
 
 @pytest.fixture(scope="module")
