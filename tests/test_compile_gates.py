@@ -499,7 +499,13 @@ def test_other_paths(variant: str, architecture: int, results: dict[str, dict[st
     # bound by its scattered accesses.
     sums = re.match("dsm|norms|roots|values|levels", variant)
     shared = 4096 if variant.endswith("strided") or sums else 0
-    assert not faults(results[f"{variant}-{architecture}"], vectors=0, shared=shared)
+    result = results[f"{variant}-{architecture}"]
+    # A norm's root is of any number, so it is the compiler's own, rare cases included: nothing else may be fused.
+    whole_root = variant.startswith("roots")
+    if whole_root:
+        assert result["special"] == ["sqrt.rn.f32"]
+        assert not result["contractible"]
+    assert not faults(result, vectors=0, shared=shared, is_stream=not whole_root)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
