@@ -191,7 +191,17 @@ class Recorder:
                 pairs = zip(results, made, strict=True)
                 self._compare("dsm", draw, *((one, two) for one, two in pairs if one is not None and two is not None))
 
-        return launchers._replace(randn=randn, step=step, perturb=perturb, dsm=dsm)
+        def norms(out: Tensor, x: Tensor, *, of_noise: bool, noise: Tensor | None, **options: Any) -> None:
+            real.norms(out, x, of_noise=of_noise, noise=noise, **options)
+            if not of_noise or noise is not None:
+                return
+            draw = self._drawn(x, again=True, **_address(options))
+            if self._checks("norms", draw):
+                made = reference.norms(normals(draw.words(), x.shape).to(out.dtype))
+                self._compare("norms", draw, (out[-1], made))
+
+        # Without the short way of a plain step, which hands on the same numbers.
+        return launchers._replace(randn=randn, step=step, step_plain=None, perturb=perturb, dsm=dsm, norms=norms)
 
     def _drawn(
         self,

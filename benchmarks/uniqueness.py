@@ -92,6 +92,7 @@ def sampling(size: Size) -> list[Part]:
     ladder: dict[str, Any] = {"epsilon": 1e-5, "steps_per_level": size.steps}
     mask = torch.rand(size.shape, generator=torch.Generator().manual_seed(0)) < 0.3
     places = iter(range(2**8))
+    mixture = fl.GaussianMixture([0.2, 0.8], [[-5.0, -5.0], [5.0, 5.0]], 1.0)
 
     def chain(**options: Any) -> dict[str, Any]:
         return {"shape": (n, *size.shape), "seed": SEED, "sample_offset": next(places) << 32, **options}
@@ -163,6 +164,7 @@ def sampling(size: Size) -> list[Part]:
                 sample_offset=next(places) << 32,
             ),
         ),
+        Part("samples of a mixture", partial(mixture.sample, n, seed=SEED, sample_offset=next(places) << 32)),
         Part("score_sde", partial(published, False, **chain())),
         Part("score_sde, inpainting", partial(published, True, **chain())),
     ]
@@ -374,7 +376,7 @@ def draws_of_predictor_and_corrector_shared(size: Size) -> Iterator[None]:
 @contextmanager
 def resumed_from_zero(size: Size) -> Iterator[None]:
     """A resumed chain that counts its draws from zero."""
-    right, begun = engine.step_, engine._Chain.__init__
+    right, begun = engine.step_, engine.Chain.__init__
     first = 0
 
     def begin(self: Any, score: Any, plan: Any, state: Any, options: Any) -> None:
@@ -387,7 +389,7 @@ def resumed_from_zero(size: Size) -> Iterator[None]:
             options["draw"] -= first
         return right(x, score, **options)
 
-    with mock.patch.object(engine, "step_", wrong), mock.patch.object(engine._Chain, "__init__", begin):
+    with mock.patch.object(engine, "step_", wrong), mock.patch.object(engine.Chain, "__init__", begin):
         yield
 
 

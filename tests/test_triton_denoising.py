@@ -359,7 +359,7 @@ def test_rounding_once_more_or_in_another_order_would_be_seen() -> None:
     """The mutants: a fold of neighbours, fewer lanes, and a fused multiply-add each change bits of these inputs."""
     residual = values((8, 3072), torch.float32, 1)
     squares = residual * residual
-    right = reference.denoising._sum_of_squares(residual)
+    right = reference.denoising.sum_of_squares(residual)
     segments = squares.unflatten(-1, (3, 256, 4)).sum(-1)
     while segments.shape[-1] > 1:
         segments = segments[..., ::2] + segments[..., 1::2]
