@@ -32,12 +32,14 @@ def draw(folder: Path, found: dict[str, Sequence[Case]], conditions: str) -> Non
     for file, panel in (("time", _time), ("speedup", _speedup)):
         figure = Figure(figsize=(4.2 * len(chosen), 4.0), layout="constrained")
         FigureCanvasAgg(figure)
-        for axes, (name, cases) in zip(figure.subplots(1, len(chosen), squeeze=False)[0], chosen.items(), strict=True):
+        panels = figure.subplots(1, len(chosen), squeeze=False)[0]
+        for axes, (name, cases) in zip(panels, chosen.items(), strict=True):
             panel(axes, cases)
             axes.set_title(ELEMENTWISE[name], fontsize=10)
             axes.set_xlabel("elements")
             axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        # The update has all providers.
+        panels[0].legend(fontsize=7)
         figure.suptitle(conditions.split(": `")[0], fontsize=8)
         figure.savefig(folder / f"{file}.png", dpi=110)
     figure = Figure(figsize=(6.2, 4.6), layout="constrained")
@@ -110,7 +112,7 @@ def _roofline(axes: Any, chosen: dict[str, list[Case]]) -> None:
         speed = sorted(slopes)[len(slopes) // 2]
         line = [widest * at / 100 for at in range(10, 111)]
         axes.plot(line, [each / speed for each in line], "k--", lw=1, label=f"memory: a copy's {speed:.0f} GB/s")
-    axes.set_xlabel("bytes that an element must move (update 12, perturbation 8, objective 16, copy 8)")
+    axes.set_xlabel("bytes an element must move: perturbation and copy 8, update 12, objective 16", fontsize=8)
     axes.set_ylabel("ns an element")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
