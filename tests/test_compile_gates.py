@@ -10,12 +10,14 @@ as a script.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = (80, 90, 100)
+PARTS = 2  # processes that compile
 STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 # The kernels of the objective: with the levels drawn or given; with what is wanted, or from the clean data.
 OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean", "norms")
@@ -554,13 +557,24 @@ def test_the_square_root_is_the_compilers_own(architecture: int, results: dict[s
     assert results[f"root-ptxas-{architecture}"] == results[f"root-own-{architecture}"]
 
 
-def main(path: str) -> None:
+def part_of_variants(part: int) -> dict[str, Any]:
+    """Every ``PARTS``-th variant compiled and measured, for each architecture."""
     made = calls()
-    measured: dict[str, Any] = {}
-    for variant in (*FAST, *NORMS, *OTHERS, *CHAINS):
-        kernel, call, options = made[variant]
-        for architecture in ARCHITECTURES:
-            measured[f"{variant}-{architecture}"] = measure(kernel, call, architecture, **options)
+    return {
+        f"{variant}-{architecture}": measure(kernel, call, architecture, **options)
+        for variant in (*FAST, *NORMS, *OTHERS, *CHAINS)[part::PARTS]
+        for kernel, call, options in (made[variant],)
+        for architecture in ARCHITECTURES
+    }
+
+
+def main(path: str) -> None:
+    # Two minutes and a half of one core's time, most of it in the assembler and the disassembler.
+    with ProcessPoolExecutor(PARTS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        measured: dict[str, Any] = {}
+        for found in pool.map(part_of_variants, range(PARTS)):
+            measured |= found
+    made = calls()
     made["control-library"] = (*library_call(made["randn-fp32"][1]), {})
     for variant in CONTROLS:
         kernel, call, options = made[variant]
