@@ -125,7 +125,7 @@ def measure(trial: Trial, device: torch.device, budget: float, wanted: Sequence[
             row["ns_per_element"] = row["median"] / trial.elements * 1e9
         if name in trial.touched:
             row["GB_per_s"] = trial.touched[name] / row["median"] / 1e9
-        if trial.updates and name != "score":
+        if trial.updates:
             row["us_per_update"] = row["median"] / trial.updates * 1e6
         if name in extra:
             row["extra_results"] = extra[name] / trial.memory[name] - 1

@@ -118,7 +118,8 @@ class Replays:
 
     def __call__(self, index: int) -> None:
         # Norms that are kept are measured between the score and the update, by the loop.
-        measured = self.chain.watch.wants(index, self.chain.plan.move(index).level)
+        watch = self.chain.watch
+        measured = bool(watch.kept) and watch.wants(index, self.chain.plan.move(index).level)
         replay = None if self.failed or measured else self._replay(index)
         if replay is None:
             self.chain.update(index)
