@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import chain, end_to_end, network, normalisation, perturb, replaying, sampling, step, training
+from benchmarks import chain, end_to_end, network, normalisation, norms, perturb, replaying, sampling, step, training
 from benchmarks import dsm as objective
 from benchmarks.command import add_options, failed, run
 from benchmarks.harness import Benchmark, Case, save
@@ -31,7 +31,19 @@ __all__ = ["BENCHMARKS", "RESULTS", "folder_name"]
 RESULTS = Path(__file__).parent / "results"
 BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (step, perturb, objective, normalisation, network, training, sampling, chain, replaying, end_to_end)
+    for module in (
+        step,
+        perturb,
+        objective,
+        norms,
+        normalisation,
+        network,
+        training,
+        sampling,
+        chain,
+        replaying,
+        end_to_end,
+    )
 }
 
 

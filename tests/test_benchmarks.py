@@ -12,7 +12,7 @@ from benchmarks.harness import Benchmark, Trial
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 CPU = torch.device("cpu")
-SMALL = {"step": 3072, "perturb": 3072, "dsm": 3072, "normalisation": 1}
+SMALL = {"step": 3072, "perturb": 3072, "dsm": 3072, "norms": 3072, "normalisation": 1}
 
 
 def trial(kind, size, dtype, device):
