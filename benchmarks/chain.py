@@ -3,7 +3,6 @@
     python -m benchmarks.chain                          this machine's CPU, 2 threads
     python -m benchmarks.chain --device cuda            a GPU
     python -m benchmarks.chain --json results.json      also keep the numbers
-    python -m benchmarks.chain --law                    10^8 chains against the exact law of theirs, within 0.1 %
 
 Sizes are chains, of 1,000 updates up to 10,000 chains and of 100 above. Providers for the mixture:
     eager            the score from (chains, components, 2) tensors of distances, as it is mostly written
@@ -15,7 +14,7 @@ Sizes are chains, of 1,000 updates up to 10,000 chains and of 100 above. Provide
 Those for the perceptron stand in benchmarks.chain_mlp.
 
 No time is printed for a provider whose chains do not end with the mean square that the chain kernel's have, which is
-held to its law by --law and to the loop's bits by the tests.
+held to its law by benchmarks.law and to the loop's bits by the tests.
 """
 
 from __future__ import annotations
@@ -128,43 +127,6 @@ def trial(kind: str, chains: int, dtype: torch.dtype, device: torch.device) -> T
     )
 
 
-def law(chains: int, device: torch.device, noise: float = 1.0, seed: int = 0) -> dict[str, float]:
-    """How far the variance of chains on a Gaussian is from its exact law, in standard deviations.
-
-    x <- (1 - alpha/2) x + sqrt(alpha) z from x = 0 has after n updates the variance v (1 - rho^(2n)) with
-    rho = 1 - alpha/2 and v = alpha/(1 - rho^2), and is Gaussian: the mean of the squares of N chains has the standard
-    deviation sqrt(2/N) of it.
-
-    Args:
-        chains: N; noise off by 0.1 % is 14 standard deviations for 10^8, and 6 for 1.8 x 10^7.
-        device: where they run.
-        noise: factor on the noise, for the twin that must be caught.
-        seed: of the chains.
-    """
-    alpha, steps, part = 0.5, 8, 4_000_000
-    gaussian = fl.GaussianMixture([1.0], [[0.0] * 4], 1.0)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for begin in range(0, chains, part):
-        count = min(part, chains - begin)
-        start = torch.zeros(count // 4, 4, device=device)
-        made = {"steps": steps, "epsilon": alpha, "temperature": noise**2, "seed": seed}
-        total += fl.langevin(gaussian, start, sample_offset=begin // 4, **made).double().square().sum()
-    rho = 1 - alpha / 2
-    exact = alpha * (1 - rho ** (2 * steps)) / (1 - rho**2)
-    ratio = total.item() / (chains // 4 * 4) / exact
-    return {"chains": chains, "variance / exact": ratio, "deviations": (ratio - 1) / math.sqrt(2 / chains)}
-
-
-def check_law(chains: int, device: torch.device) -> int:
-    found, twin = law(chains, device), law(chains, device, noise=1.001)
-    print(
-        f"{chains:.0e} chains: variance {found['variance / exact']:.6f} of the exact one, "
-        f"{found['deviations']:+.2f} standard deviations"
-    )
-    print(f"with noise 0.1 % too large: {twin['variance / exact']:.6f}, {twin['deviations']:+.2f}")
-    return 0 if abs(found["deviations"]) < 5 < twin["deviations"] else 1
-
-
 BENCHMARK = Benchmark(
     "chain",
     __doc__,
@@ -182,6 +144,4 @@ BENCHMARK = Benchmark(
 )
 
 if __name__ == "__main__":
-    if "--law" in sys.argv[1:]:
-        sys.exit(check_law(10**8, torch.device("cpu")))
     sys.exit(command(BENCHMARK))

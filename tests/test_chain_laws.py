@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from benchmarks.chain import law, mixture_providers, wrong
+from benchmarks.chain import mixture_providers, wrong
+from benchmarks.law import whole_chains
 from fastlangevin import rules
 
 CPU = torch.device("cpu")
@@ -14,9 +15,9 @@ CPU = torch.device("cpu")
 
 def test_noise_off_by_half_a_percent_is_caught():
     # The script has 10^8 chains for 0.1 %; 4 x 10^6 have 0.5 % at 14 standard deviations.
-    assert abs(law(4_000_000, CPU)["deviations"]) < 5
-    assert law(4_000_000, CPU, noise=1.005)["deviations"] > 9
-    assert law(4_000_000, CPU, noise=0.995)["deviations"] < -9
+    assert abs(whole_chains(4_000_000, CPU)["variance"]) < 5
+    assert whole_chains(4_000_000, CPU, noise=1.005)["variance"] > 9
+    assert whole_chains(4_000_000, CPU, noise=0.995)["variance"] < -9
 
 
 def test_the_benchmark_takes_only_providers_of_the_same_law():

@@ -11,36 +11,16 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from benchmarks.law import EPSILON, LADDER, LIMIT, MU, STEPS, VARIANCES, exact_law, score
 from fastlangevin import rules
 from fastlangevin.noise import Purpose
 from fastlangevin.samplers import engine
 
-MU, S = 0.5, 0.3
-LADDER = fl.geometric_sigmas(1.0, 0.01, 10)
-STEPS = 20
-VARIANCES = (S**2 + LADDER**2).tolist()
-EPSILON = 2e-5
-LIMIT = 6.0
-
-
-def score(x, labels):
-    return (MU - x) / torch.tensor(VARIANCES, dtype=x.dtype)[labels][:, None]
+__all__ = ["EPSILON", "LADDER", "LIMIT", "MU", "STEPS", "VARIANCES", "exact_law", "score"]
 
 
 def next_level_score(x, labels):
     return score(x, (labels + 1).clamp_max(len(LADDER) - 1))
-
-
-def exact_law(listed, steps, mean=0.5, variance=1 / 12):
-    """(mean, variance) after every step of the rules, from an initial U(0, 1)."""
-    law = []
-    for (c, a, b), v in zip(listed, VARIANCES, strict=True):
-        for _ in range(steps):
-            shrink = c - a / v
-            mean = shrink * mean + a / v * MU
-            variance = shrink**2 * variance + b**2
-            law.append((mean, variance))
-    return law
 
 
 def law_scores(x, mean, variance):
