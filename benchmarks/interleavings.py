@@ -1,32 +1,78 @@
-"""Random words in five orders, for dieharder: what a layout of counters could spoil is the order that words come in.
+"""Random words in five orders, judged by dieharder: what a layout of counters could spoil is the order they come in.
+
+    python -m benchmarks.interleavings                              all good tests, each of 20 p-values: an hour or two
+    python -m benchmarks.interleavings --tests 0 2 --samples 10     two of them, quickly
+    python -m benchmarks.interleavings --json results.json          also keep the verdicts
 
 A box of words has seeds, purposes, draws, samples and elements as its sides; each interleaving lets another of them
-change fastest. Boxes follow each other at further samples.
+change fastest. Boxes follow each other at further samples. dieharder fails a test at p < 1e-6 and calls it weak below
+0.005, so that of some hundred p-values one in two hundred is weak. The control, in which the draw never enters the
+counter, must fail. Exit status 1 where an interleaving fails or the control does not, 2 where dieharder is missing.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from benchmarks.harness import save
 from fastlangevin import reference
 
-__all__ = ["SIDES", "box", "dieharder", "stream"]
+__all__ = ["SIDES", "box", "judge", "stream"]
 
 SIDES = {"seed": 4, "purpose": 4, "draw": 4, "sample": 8, "element": 1024}
 
 
-def box(index: int) -> NDArray[np.uint32]:
-    """Words of all addresses of a box, of the shape of ``SIDES``."""
+# dieharder's numbers of the tests that it calls good. Its RGB tests of one to 32 words a tuple take the usual length.
+TESTS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    15,
+    16,
+    17,
+    100,
+    101,
+    102,
+    200,
+    201,
+    202,
+    203,
+    204,
+    205,
+    206,
+    207,
+    208,
+    209,
+)
+Verdicts = dict[str, list[str]]
+
+
+def box(index: int, draws_alike: bool = False) -> NDArray[np.uint32]:
+    """Words of all addresses of a box, of the shape of ``SIDES``; ``draws_alike`` is the control."""
     ids = torch.arange(SIDES["sample"]) + SIDES["sample"] * index
     words = [
-        torch.stack(reference.words(SIDES["element"], ids, seed=seed, draw=draw, purpose=purpose), -1).flatten(1)
+        torch.stack(
+            reference.words(SIDES["element"], ids, seed=seed, draw=0 if draws_alike else draw, purpose=purpose), -1
+        ).flatten(1)
         for seed in range(SIDES["seed"])
         for purpose in range(SIDES["purpose"])
         for draw in range(SIDES["draw"])
@@ -34,25 +80,30 @@ def box(index: int) -> NDArray[np.uint32]:
     return torch.stack(words).numpy().astype(np.uint32).reshape(*SIDES.values())
 
 
-def stream(fastest: str) -> Iterator[bytes]:
+def stream(fastest: str, draws_alike: bool = False) -> Iterator[bytes]:
     """The words for ever, neighbours of one side after each other."""
     axis = list(SIDES).index(fastest)
     index = 0
     while True:
-        yield np.moveaxis(box(index), axis, -1).tobytes()
+        yield np.moveaxis(box(index, draws_alike), axis, -1).tobytes()
         index += 1
 
 
-def dieharder(tests: list[str]) -> dict[str, dict[str, list[str]]] | str:
-    """Names of tests by interleaving and dieharder's judgement of them, or why there are none.
+def judge(program: str, tests: Sequence[int], samples: int, source: Iterator[bytes]) -> Verdicts:
+    """Names of tests by dieharder's judgement of a stream, which every test reads on from where the one before ended.
 
     Args:
-        tests: options that choose dieharder's tests, such as ``["-a"]``, all of them.
+        program: path of dieharder.
+        tests: its numbers of tests.
+        samples: p-values that a test's judgement is made of.
+        source: the words.
     """
-    program = shutil.which("dieharder")
-    if program is None:
-        return "not tested: dieharder is not installed"
-    return {side: _judged([program, "-g", "200", *tests], stream(side)) for side in SIDES}
+    found: Verdicts = {"PASSED": [], "WEAK": [], "FAILED": []}
+    for number in tests:
+        judged = _judged([program, "-g", "200", "-d", str(number), "-p", str(samples)], source)
+        for verdict, names in judged.items():
+            found[verdict] += names
+    return found
 
 
 def _judged(command: list[str], source: Iterator[bytes]) -> dict[str, list[str]]:
@@ -74,3 +125,32 @@ def _judged(command: list[str], source: Iterator[bytes]) -> dict[str, list[str]]
     if process.returncode or not any(found.values()):
         raise RuntimeError(f"{' '.join(command)} judged nothing; its exit status is {process.returncode}")
     return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tests", type=int, nargs="+", choices=TESTS, default=list(TESTS), metavar="N")
+    parser.add_argument("--samples", type=int, default=20, help="p-values a test is judged by")
+    parser.add_argument("--json", type=Path, help="file for the verdicts")
+    options = parser.parse_args(arguments)
+    program = shutil.which("dieharder")
+    if program is None:
+        print("benchmarks.interleavings: error: dieharder is not installed; not tested", file=sys.stderr)
+        return 2
+    found = {
+        f"{side} by {side}": judge(program, options.tests, options.samples, stream(side))
+        for side in tqdm(SIDES, disable=None)
+    }
+    control = judge(program, options.tests[:1], options.samples, stream("draw", draws_alike=True))
+    for name, verdicts in found.items():
+        counts = ", ".join(f"{len(names)} {verdict.lower()}" for verdict, names in verdicts.items())
+        print(f"{name:22} {counts} {' '.join(verdicts['WEAK'] + verdicts['FAILED'])}")
+    print(f"control, draws alike: {len(control['FAILED'])} failed of {sum(map(len, control.values()))}")
+    if options.json:
+        told = {"tests": options.tests, "samples": options.samples, "interleavings": found, "control": control}
+        save(options.json, "interleavings", torch.device("cpu"), [], **told)
+    return int(any(verdicts["FAILED"] for verdicts in found.values()) or not control["FAILED"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

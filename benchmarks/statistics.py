@@ -2,7 +2,6 @@
 
     python -m benchmarks.statistics                              10^9 normals, some minutes
     python -m benchmarks.statistics --short --json results.json  10^7
-    python -m benchmarks.statistics --dieharder                  and dieharder, where it is installed: hours
 
 The normals are those of the C++ kernels with the processor's best instruction set. The other instruction sets and plain
 PyTorch have the same bits: that is not tested here again by statistics, but by equality, on the first chunk.
@@ -35,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fastlangevin as fl
-from benchmarks import interleavings, uniforms
+from benchmarks import uniforms
 from benchmarks.pvalues import Statistic, poisson
 from benchmarks.tallies import GROUPS, NEAR_ZERO, SHAPE, near_zero_of_the_angles
 from benchmarks.timing import machine
@@ -292,16 +291,10 @@ def failures(figures: dict[str, Any]) -> list[str]:
         if not each["p"] < ACCEPTED
     ]
     wrong += [f"{name} has other bits" for name, same in figures["same_bits"].items() if not same]
-    if isinstance(figures["dieharder"], dict):
-        wrong += [
-            f"dieharder, {side} by {side}: {', '.join(found['FAILED'])} failed"
-            for side, found in figures["dieharder"].items()
-            if found["FAILED"]
-        ]
     return wrong
 
 
-def measure(size: Size, *, quiet: bool, dieharder: list[str] | None = None) -> dict[str, Any]:
+def measure(size: Size, *, quiet: bool) -> dict[str, Any]:
     pool = Pool(quiet)
     found = accepted(size, pool)
     return {
@@ -313,7 +306,6 @@ def measure(size: Size, *, quiet: bool, dieharder: list[str] | None = None) -> d
         "controls": rejected(size, pool),
         "same_bits": same_bits(),
         "discreteness": discreteness(found),
-        "dieharder": "not tested: not asked for" if dieharder is None else interleavings.dieharder(dieharder),
     }
 
 
@@ -329,19 +321,16 @@ def show(figures: dict[str, Any]) -> None:
             f"{each['normals_that_tell']:.2g} normals tell"
         )
     print("same bits: " + ", ".join(name for name, same in figures["same_bits"].items() if same))
-    print(f"dieharder: {figures['dieharder']}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="10^7 normals, for the tests")
-    parser.add_argument("--dieharder", nargs="*", metavar="OPTION", help="run it, by default with all its tests")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args()
-    dieharder = options.dieharder if options.dieharder is None else options.dieharder or ["-a"]
     started = time.monotonic()
-    figures = measure(SHORT if options.short else LONG, quiet=options.quiet, dieharder=dieharder)
+    figures = measure(SHORT if options.short else LONG, quiet=options.quiet)
     show(figures)
     print(
         f"{len(figures['statistics'])} statistics of {figures['normals']:,} normals, the smallest p "
