@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["LIBRARY", "BuildError", "build", "compiler_version", "find_compiler", "is_current", "source_hash"]
+__all__ = ["LIBRARY", "BuildError", "build", "compiler_version", "find_compiler", "is_current", "objects", "source_hash"]
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
 LIBRARY = "libfastlangevin.so"
@@ -142,17 +142,17 @@ def compiler_version(compiler: list[str]) -> str:
     return _run([*compiler, "--version"]).partition("\n")[0]
 
 
-def _objects() -> list[tuple[str, Path, tuple[str, ...]]]:
-    """Object name, source and extra flags of everything that is compiled."""
-    objects = [
+def objects(machine: str | None = None) -> list[tuple[str, Path, tuple[str, ...]]]:
+    """Object name, source and extra flags of everything that is compiled for a machine (default: this one)."""
+    found = [
         (f"{name}-{source}.o", SOURCES / f"{source}.cpp", (*flags, *_names(name)))
-        for name, flags in instruction_sets().items()
+        for name, flags in instruction_sets(machine).items()
         for source in ("kernel", "denoising", "norm", "add_elu", "chain_mixture", "chain_mlp")
     ]
-    objects.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
-    objects += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
-    objects.append(("library.o", SOURCES / "library.cpp", (f'-DFL_SOURCE_HASH="{source_hash()}"',)))
-    return objects
+    found.append(("pool.o", SOURCES / "pool.cpp", ("-pthread",)))
+    found += [(f"{source}.o", SOURCES / f"{source}.cpp", ()) for source in ("layout", "pages", "sums")]
+    found.append(("library.o", SOURCES / "library.cpp", (f'-DFL_SOURCE_HASH="{source_hash()}"',)))
+    return found
 
 
 def _names(name: str) -> tuple[str, ...]:
@@ -184,10 +184,10 @@ def _ninja_file(compiler: list[str]) -> str:
         "rule link",
         f"  command = $cxx $in {quoted(LINK_FLAGS)} -o $out",
     ]
-    objects = _objects()
-    for name, source, extra in objects:
+    parts = objects()
+    for name, source, extra in parts:
         lines += [f"build {name}: compile {path(source)}", f"  extra = {quoted(extra)}"]
-    lines.append(f"build {LIBRARY}: link {' '.join(name for name, _, _ in objects)}")
+    lines.append(f"build {LIBRARY}: link {' '.join(name for name, _, _ in parts)}")
     return "\n".join(lines) + "\n"
 
 
@@ -215,9 +215,9 @@ def build(destination: Path, *, use_ninja: bool = True) -> Path:
             (folder / "build.ninja").write_text(_ninja_file(compiler))
             _run([ninja, "-C", str(folder)])
         else:
-            objects = _objects()
-            for output, source, extra in objects:
+            parts = objects()
+            for output, source, extra in parts:
                 _run([*compiler, *FLAGS, *extra, "-c", str(source), "-o", output], folder)
-            _run([*compiler, *(output for output, _, _ in objects), *LINK_FLAGS, "-o", LIBRARY], folder)
+            _run([*compiler, *(output for output, _, _ in parts), *LINK_FLAGS, "-o", LIBRARY], folder)
         os.replace(folder / LIBRARY, destination / LIBRARY)
     return destination / LIBRARY

@@ -1,0 +1,230 @@
+"""The table of promises: what each has been held to, by which command, and what the same check refuses.
+
+    python -m benchmarks.promises                   print it
+    python -m benchmarks.promises --readme          write it into the README
+    python -m benchmarks.promises --check           fail where the README's is not that of the results
+    python -m benchmarks.promises --tests junit.xml count the cases of a run of the tests (pytest --junitxml)
+
+Every figure is read from benchmarks/results; a row whose results are not there says "not tested".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.timing import commit
+
+__all__ = ["ROWS", "Row", "readme_with_promises", "table"]
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(r"<!-- promises -->\n.*?<!-- end of promises -->", re.DOTALL)
+NOT_TESTED = "not tested"
+
+Record = dict[str, Any]
+Tell = Callable[[Record], str]
+
+
+class Row(NamedTuple):
+    """A promise.
+
+    Attributes:
+        promise: what is promised.
+        source: stem of its results; "tests" for what a run of the tests counts.
+        figure: what it has been held to, from those results.
+        control: what the same check must refuse, and did.
+    """
+
+    promise: str
+    source: str
+    figure: Tell
+    control: Tell
+
+
+def cases(record: Record, *names: str) -> int:
+    """Passed cases of tests, by "file::function"."""
+    missing = [name for name in names if name not in record["passed"]]
+    if missing:
+        raise KeyError(f"no case of {', '.join(missing)} passed; run the tests and --tests again")
+    return sum(record["passed"][name] for name in names)
+
+
+def counted(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _words(r: Record) -> str:
+    where = len(r["differ"])
+    return f"{counted(r['addresses'])} addresses on each of {where} implementations, {sum(r['differ'].values())} differ"
+
+
+def _damage(r: Record) -> str:
+    kinds = (("flips", "bit flips"), ("truncations", "truncations"), ("pages", "zeroed pages"))
+    refused = all(r[key]["refused"] == r[key]["damaged"] for key, _ in kinds)
+    return ", ".join(f"{counted(r[key]['damaged'])} {name}" for key, name in kinds) + (
+        ": all refused" if refused else ": NOT all refused"
+    )
+
+
+def _law(r: Record) -> str:
+    right = [row for name, row in r["laws"].items() if "too large" not in name]
+    worst = max(max(abs(row["variance"]), row.get("mean", 0.0)) for row in right)
+    return f"{counted(right[0]['elements'])} elements, every update: {worst:.1f} standard errors at most"
+
+
+def _wrong_law(r: Record) -> str:
+    wrong = [row["variance"] for name, row in r["laws"].items() if "too large" in name]
+    return f"noise 0.1% too large: {min(wrong):.0f} standard errors"
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "the stream's words",
+        "words",
+        _words,
+        lambda r: f"nine rounds, swapped key words: {min(r['control'].values()) / r['control_addresses']:.0%} differ",
+    ),
+    Row(
+        "words to normals",
+        "accuracy",
+        lambda r: (
+            f"all {counted(r['words'])} words: at most {r['radius']['max_ulp_error']:.2f} ulp for the radius, "
+            f"{r['cosine']['max_ulp_error']:.2f} for the angle, never NaN"
+        ),
+        lambda r: "a clamp at 1e-7 (tests)",
+    ),
+    Row(
+        "normals are normal",
+        "statistics",
+        lambda r: (
+            f"{len(r['statistics'])} statistics of {counted(r['normals'])}, the smallest p {r['smallest_p']:.3f}; "
+            f"the same bits on {len(r['same_bits'])} implementations"
+        ),
+        lambda r: f"{sum(each['p'] < 1e-6 for each in r['controls'].values())} of {len(r['controls'])} rejected",
+    ),
+    Row(
+        "in any order of the stream",
+        "interleavings",
+        lambda r: (
+            f"dieharder, {len(r['tests'])} tests of {len(r['interleavings'])} interleavings: "
+            f"{sum(len(v['FAILED']) for v in r['interleavings'].values())} of "
+            f"{sum(len(names) for v in r['interleavings'].values() for names in v.values())} failed, "
+            f"{sum(len(v['WEAK']) for v in r['interleavings'].values())} weak"
+        ),
+        lambda r: f"draws alike: {len(r['control']['FAILED'])} of {sum(map(len, r['control'].values()))} failed",
+    ),
+    Row(
+        "no noise is used twice",
+        "uniqueness",
+        lambda r: f"{counted(r['blocks'])} blocks, {r['repeated']} repeated",
+        lambda r: f"{sum(c['repeated'] > 0 for c in r['controls'].values())} of {len(r['controls'])} found",
+    ),
+    Row(
+        "an Arm processor has the same bits",
+        "emulation",
+        lambda r: (
+            f"{counted(r['digests'])} digests by NEON, emulated: "
+            f"{sum(count for name, count in r['differ'].items() if 'aarch64' in name)} differ"
+        ),
+        lambda r: f"contracted into fma: {counted(sum(r['control'].values()))} differ",
+    ),
+    Row("samplers follow their exact law", "law", _law, _wrong_law),
+    Row(
+        "a save is never lost",
+        "durability",
+        lambda r: (
+            f"{counted(r['generations']['kills'])} kills (-9): {r['generations']['unreadable']} unreadable, "
+            f"{r['generations']['stepped_back']} stepped back"
+        ),
+        lambda r: f"`torch.save` to the final name: {r['direct_torch_save']['unreadable']} unreadable",
+    ),
+    Row(
+        "damage is noticed",
+        "durability",
+        _damage,
+        lambda r: f"`torch.load` refuses {r['flips']['refused_by_torch_load']} of the flips",
+    ),
+    Row(
+        "a stop keeps its last step",
+        "preemption",
+        lambda r: (
+            f"{r['result']['signals']} SIGTERMs: {r['result']['unsaved']} unsaved, the slowest gone after "
+            f"{r['result']['slowest exit']:.1f} s; {r['result']['resumes']} resumes, {r['result']['different']} differ"
+        ),
+        lambda r: "a resume without the optimiser's moments differs",
+    ),
+    Row(
+        "two GPUs: the tensor's device, the current stream",
+        "two-gpus",
+        lambda r: r["figure"],
+        lambda r: r["control"],
+    ),
+)
+
+
+def table() -> str:
+    """The table as Markdown."""
+    lines = ["| promise | held to | by | refused in the same way |", "| --- | --- | --- | --- |"]
+    for row in ROWS:
+        path = RESULTS / f"{row.source}.json"
+        if not path.exists():
+            lines.append(f"| {row.promise} | {NOT_TESTED} | | |")
+            continue
+        record = json.loads(path.read_text())
+        by = "`pytest`" if row.source == "tests" else f"`python -m benchmarks.{row.source}`"
+        lines.append(f"| {row.promise} | {row.figure(record)} | {by} | {row.control(record)} |")
+    return "\n".join(lines)
+
+
+def readme_with_promises(text: str) -> str:
+    """A README with its table written anew."""
+    return BLOCK.sub(lambda _: f"<!-- promises -->\n{table()}\n<!-- end of promises -->", text)
+
+
+def count_cases(path: Path) -> Record:
+    """Passed cases of a run of the tests, by "file::function"; of one that failed there are none."""
+    suite = ElementTree.parse(path).getroot()
+    totals: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for case in suite.iter("testcase"):
+        kinds = {child.tag for child in case}
+        kind = next((each for each in ("error", "failure", "skipped") if each in kinds), "passed")
+        totals[kind] += 1
+        name = f"{case.attrib['classname'].removeprefix('tests.')}::{case.attrib['name'].partition('[')[0]}"
+        if kind == "passed":
+            passed[name] += 1
+    if totals["error"] or totals["failure"]:
+        raise ValueError(f"{path}: {totals['error'] + totals['failure']} cases failed; mend them first")
+    return {"benchmark": "tests", "commit": commit(), "totals": dict(totals), "passed": dict(sorted(passed.items()))}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", action="store_true", help="write the README's table")
+    parser.add_argument("--check", action="store_true", help="only compare the README's table with the results")
+    parser.add_argument("--tests", type=Path, metavar="XML", help="keep what a run of the tests counted")
+    options = parser.parse_args(arguments)
+    if options.tests:
+        (RESULTS / "tests.json").write_text(json.dumps(count_cases(options.tests), indent=1) + "\n")
+    text = README.read_text(encoding="utf-8")
+    if options.check:
+        same = readme_with_promises(text) == text
+        print("the README's table is that of the results" if same else "run python -m benchmarks.promises --readme")
+        return int(not same)
+    print(table())
+    if options.readme:
+        README.write_text(readme_with_promises(text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
