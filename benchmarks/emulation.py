@@ -30,24 +30,35 @@ PROGRAM = Path(__file__).parent / "csrc" / "emulated.cpp"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
 
-def built(compiler: list[str], machine: str, folder: Path, more: Sequence[str] = ()) -> Path:
-    """The program for a machine, linked with all objects of the library."""
+def native(folder: Path) -> Path:
+    """The program for this machine, on the library that is in use."""
+    library = Path(cpp.location())
+    command = [*build.find_compiler(), *build.FLAGS, "-I", str(build.SOURCES), str(PROGRAM), str(library)]
+    command += [f"-Wl,-rpath,{library.parent}", "-pthread", "-o", str(folder / "native")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise build.BuildError(f"{PROGRAM.name} does not compile: {done.stderr[-2000:]}")
+    return folder / "native"
+
+
+def cross(folder: Path, more: Sequence[str] = ()) -> Path:
+    """The program for aarch64, linked with all objects of the library."""
     folder.mkdir()
     include = ("-I", str(build.SOURCES))
-    parts = [*build.objects(machine), ("program.o", PROGRAM, include)]
+    parts = [*build.objects("aarch64"), ("program.o", PROGRAM, include)]
     for output, source, extra in parts:
         flags = [*build.FLAGS, *extra, *more]
         done = subprocess.run(
-            [*compiler, *flags, "-c", str(source), "-o", output],
+            [COMPILER, *flags, "-c", str(source), "-o", output],
             cwd=folder,
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise build.BuildError(f"{source.name} does not compile for {machine}: {done.stderr[-2000:]}")
+            raise build.BuildError(f"{source.name} does not compile for aarch64: {done.stderr[-2000:]}")
     objects = [output for output, _, _ in parts]
-    subprocess.run([*compiler, *objects, "-static", "-pthread", "-o", "program"], cwd=folder, check=True)
+    subprocess.run([COMPILER, *objects, "-static", "-pthread", "-o", "program"], cwd=folder, check=True)
     return folder / "program"
 
 
@@ -59,12 +70,10 @@ def digests(command: list[str], number: int, stride: int) -> list[str]:
 
 def compare(stride: int) -> dict[str, object]:
     """Digests that differ from those of this machine's first instruction set, by where they were computed."""
-    cross = [COMPILER]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        here = built(build.find_compiler(), "x86_64", folder / "here")
-        there = built(cross, "aarch64", folder / "there")
-        contracted = built(cross, "aarch64", folder / "contracted", ["-ffp-contract=fast"])
+        here, there = native(folder), cross(folder / "there")
+        contracted = cross(folder / "contracted", ["-ffp-contract=fast"])
         want = digests([str(here)], 0, stride)
         known = list(build.instruction_sets("x86_64"))
         runs = {each: ([str(here)], known.index(each)) for each in cpp.instruction_sets()}

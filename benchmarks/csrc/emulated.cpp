@@ -103,7 +103,9 @@ void objectives(int64_t set) {
     const std::vector<float> scale = {1.0f, 0.5f, 0.25f, 0.125f}, weight(4, 0.5f), slope = {1.0f, 0.5f, 0.25f, 0.125f};
     const float upstream = 0.25f;
     for (const auto& shape : kShapes) {
-        const int64_t n = shape[0] * shape[1], segment = 64;
+        // As the callers choose them: one for up to 128 elements, of a power of two.
+        int64_t n = shape[0] * shape[1], segment = 4;
+        while (segment < shape[1] && segment < 128) segment *= 2;
         std::vector<float> out(n), x = numbers(n, 3), values(shape[0]), sums(levels), scratch(n + 4096);
         std::vector<int64_t> labels(shape[0]), counts(levels);
         float total = 0;
