@@ -6,7 +6,7 @@
 
 A box of words has seeds, purposes, draws, samples and elements as its sides; each interleaving lets another of them
 change fastest. Boxes follow each other at further samples. dieharder fails a test at p < 1e-6 and calls it weak below
-0.005, so that of some hundred p-values one in two hundred is weak. The control, in which the draw never enters the
+0.005, so that of some hundred verdicts one in two hundred is weak. The control, in which the draw never enters the
 counter, must fail. Exit status 1 where an interleaving fails or the control does not, 2 where dieharder is missing.
 """
 
@@ -33,36 +33,10 @@ __all__ = ["SIDES", "box", "judge", "stream"]
 SIDES = {"seed": 4, "purpose": 4, "draw": 4, "sample": 8, "element": 1024}
 
 
-# dieharder's numbers of the tests that it calls good. Its RGB tests of one to 32 words a tuple take the usual length.
-TESTS = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    15,
-    16,
-    17,
-    100,
-    101,
-    102,
-    200,
-    201,
-    202,
-    203,
-    204,
-    205,
-    206,
-    207,
-    208,
-    209,
-)
+# dieharder's numbers of the tests that it calls good, with the length of their tuples where they need one.
+PLAIN = ("0", "1", "2", "3", "4", "8", "9", "10", "11", "12", "13", "15", "16", "17", "100", "101", "102")
+TUPLES = ("200:3", "200:8", "201:2", "201:5", "202:3", "202:5", "203:1", "203:8", "203:31")
+TESTS = (*PLAIN, *TUPLES, "204", "205", "206", "207", "208", "209")
 Verdicts = dict[str, list[str]]
 
 
@@ -89,18 +63,20 @@ def stream(fastest: str, draws_alike: bool = False) -> Iterator[bytes]:
         index += 1
 
 
-def judge(program: str, tests: Sequence[int], samples: int, source: Iterator[bytes]) -> Verdicts:
+def judge(program: str, tests: Sequence[str], samples: int, source: Iterator[bytes]) -> Verdicts:
     """Names of tests by dieharder's judgement of a stream, which every test reads on from where the one before ended.
 
     Args:
         program: path of dieharder.
-        tests: its numbers of tests.
+        tests: its numbers of tests, each with the length of its tuples behind a colon where it takes one.
         samples: p-values that a test's judgement is made of.
         source: the words.
     """
     found: Verdicts = {"PASSED": [], "WEAK": [], "FAILED": []}
-    for number in tests:
-        judged = _judged([program, "-g", "200", "-d", str(number), "-p", str(samples)], source)
+    for test in tests:
+        number, _, length = test.partition(":")
+        options = ["-d", number, "-p", str(samples), *(["-n", length] if length else [])]
+        judged = _judged([program, "-g", "200", *options], source)
         for verdict, names in judged.items():
             found[verdict] += names
     return found
@@ -129,7 +105,7 @@ def _judged(command: list[str], source: Iterator[bytes]) -> dict[str, list[str]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", type=int, nargs="+", choices=TESTS, default=list(TESTS), metavar="N")
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=list(TESTS), metavar="N")
     parser.add_argument("--samples", type=int, default=20, help="p-values a test is judged by")
     parser.add_argument("--json", type=Path, help="file for the verdicts")
     options = parser.parse_args(arguments)

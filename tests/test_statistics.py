@@ -277,7 +277,7 @@ def test_dieharder_is_judged_by_what_it_prints(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(interleavings, "stream", lambda side, draws_alike=False: right("draw", not draws_alike))
     assert interleavings.main(["--tests", "0"]) == 1
     with pytest.raises(RuntimeError, match="judged nothing"):
-        interleavings.judge(str(program), [2], 3, right("draw"))
+        interleavings.judge(str(program), ["2"], 3, right("draw"))
     program.unlink()
     assert interleavings.main(["--tests", "0"]) == 2
     assert "dieharder is not installed" in capsys.readouterr().err

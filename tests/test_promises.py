@@ -1,0 +1,78 @@
+"""The table of promises and the harnesses behind it that the other tests do not run."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from benchmarks import cycles, emulation, promises, words
+from fastlangevin.kernels import cpp
+
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+
+
+def test_the_readme_has_the_table_of_the_results():
+    text = promises.README.read_text(encoding="utf-8")
+    assert len(promises.BLOCK.findall(text)) == 1
+    assert promises.readme_with_promises(text) == text
+    assert promises.readme_with_promises(text.replace("words to normals", "words to numbers")) == text
+
+
+def test_what_has_no_results_is_said_to_be_not_tested(tmp_path, monkeypatch):
+    monkeypatch.setattr(promises, "RESULTS", tmp_path)
+    lines = promises.table().splitlines()[2:]
+    assert len(lines) == len(promises.ROWS)
+    assert all(promises.NOT_TESTED in line for line in lines)
+
+
+XML = """<testsuites><testsuite>
+<testcase classname="tests.test_a" name="test_one[x]"/><testcase classname="tests.test_a" name="test_one[y]"/>
+<testcase classname="tests.test_a" name="test_two"><skipped/></testcase>{more}</testsuite></testsuites>"""
+
+
+def test_cases_are_counted_by_test(tmp_path):
+    path = tmp_path / "junit.xml"
+    path.write_text(XML.format(more=""))
+    counted = promises.count_cases(path)
+    assert counted["passed"] == {"test_a::test_one": 2}
+    assert counted["totals"] == {"passed": 2, "skipped": 1}
+    assert promises.cases(counted, "test_a::test_one") == 2
+    with pytest.raises(KeyError, match="no case of test_a::test_two passed"):
+        promises.cases(counted, "test_a::test_two")
+    path.write_text(XML.format(more='<testcase classname="tests.test_b" name="test_c"><failure/></testcase>'))
+    with pytest.raises(ValueError, match="1 cases failed"):
+        promises.count_cases(path)
+
+
+def test_words_at_random_addresses(monkeypatch):
+    monkeypatch.setattr(words, "SAMPLES", 500)
+    outcome = words.measure(1)
+    assert outcome["addresses"] == 500
+    assert not any(outcome["differ"].values())
+    assert {"reference", "triton, interpreted", *cpp.instruction_sets()} == set(outcome["differ"])
+    assert outcome["control"]["nine rounds"] == 500
+    assert outcome["control"]["swapped key"] > 400
+
+
+@needs_compiler
+def test_every_instruction_set_prints_the_same_digests(tmp_path):
+    program = str(emulation.native(tmp_path))
+    found = [emulation.digests([program], number, 10_000_019) for number in range(len(cpp.instruction_sets()))]
+    assert len(found[0]) > 190
+    assert all(each == found[0] for each in found)
+
+
+def test_the_emulated_processor_that_is_told_of():
+    told = json.loads((promises.RESULTS / "emulation.json").read_text())
+    assert any("neon" in name for name in told["differ"])
+    assert not any(told["differ"].values())
+    assert all(told["control"].values())
+
+
+@needs_compiler
+def test_the_parts_that_are_timed_make_the_stream(tmp_path, monkeypatch):
+    library = cycles.compiled(cpp.instruction_sets()[0], tmp_path)
+    assert cycles.wrong(library) is None
+    monkeypatch.setattr(cycles.fl, "randn", lambda *args, **options: torch.zeros(1, library.elements()))
+    assert cycles.wrong(library) == "differs from the reference"
