@@ -7,7 +7,8 @@
 
 A folder gets report.md, with a table for each case, and time.png, speedup.png and roofline.png. In the README a table
 stands between ``<!-- table: FOLDER / BENCHMARK / CASE / THREADS -->`` and ``<!-- end of table -->``; with ``across``
-for the case, all cases of the benchmark stand side by side.
+for the case, all cases of the benchmark stand side by side. Between ``<!-- table: budgets / VARIANT VARIANT -->`` and
+the same end stand budgets of ``benchmarks.gates``, and the times that they predict beside those measured.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import budgets
 from benchmarks.harness import Case, duration
 from benchmarks.pictures import draw
 from benchmarks.suite import BENCHMARKS, RESULTS
@@ -124,6 +126,10 @@ def markdown(folder: Path) -> str:
 
 def one_table(what: str) -> str:
     """The table that a marker of the README asks for, and the conditions under it."""
+    if what.startswith("budgets / "):
+        file = budgets.read()
+        chain = ", ".join(f"{name} {version}" for name, version in file["toolchain"].items())
+        return f"{budgets.table(file, what.split()[2:])}\n\n{chain}: `python -m benchmarks.gates`"
     folder, name, title, threads = (part.strip() for part in what.split(" / "))
     record = json.loads((RESULTS / folder / f"{name}.json").read_text())
     cases = [case for case in record["cases"] if threads_of(case) == threads]

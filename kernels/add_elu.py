@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,10 +21,6 @@ from .layout import Call, Launch, on_device
 from .philox import load_as, round_to, widened
 
 BLOCK = 1024
-# Instructions an element and registers a thread, counted as in kernels/step.py, for two terms and the sum kept: 25 of
-# fp32 on sm_90, where an H200 hides 96 behind the 16 bytes.
-INSTRUCTION_BUDGET = {torch.float32: 27, torch.bfloat16: 28, torch.float64: 80}
-REGISTER_BUDGET = {torch.float32: 36, torch.bfloat16: 32, torch.float64: 52}
 
 
 @triton.jit(do_not_specialize=["count"])

@@ -24,12 +24,6 @@ from .ptx import multiply
 BLOCK = 128
 MAX_FEATURES = 4
 UNROLL = 4
-# Instructions of the code and registers a thread, for D elements of isotropic components (False) or diagonal ones.
-INSTRUCTION_BUDGET = {
-    **{(1, False): 1180, (2, False): 1190, (3, False): 1040, (4, False): 1140},
-    **{(1, True): 1040, (2, True): 1240, (3, True): 1120, (4, True): 1250},
-}
-REGISTER_BUDGET = 40
 
 Run = tuple[tuple[float, float, float | None], int, int]
 CHANGING = ("batch", "components", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")

@@ -26,20 +26,15 @@ from .layout import Call, Launch, address, on_device, random_arguments
 from .philox import interleave4, normals, philox, round_to
 from .ptx import IS_INTERPRETED, IS_PTX, multiply
 
-# Registers of a thread and bytes of shared memory, by width and matrix products: what tests/test_compile_gates.py holds
-# the compiler to. In fp32 more chains of a program, or fewer warps, spill hundreds of registers.
-REGISTER_BUDGET = {64: {"fp32": 255, "tf32": 208, "bf16": 255}, 128: {"fp32": 128, "tf32": 255, "bf16": 255}}
-SHARED_BUDGET = {
-    64: {"fp32": 73728, "tf32": 28672, "bf16": 40960},
-    128: {"fp32": 163840, "tf32": 86016, "bf16": 110592},
-}
-
 # What may change from call to call and must never compile a kernel anew.
 CHANGING = ("rows", "features", "steps", "every", "seed", "seed_high", "draw", "ids_ptr", "sample_offset", "purpose")
 
 
 def launch_for(features: int, width: int, matmul: str) -> Launch:
-    """The launch table: features of a chain, chains of a program and its warps."""
+    """The launch table: features of a chain, chains of a program and its warps.
+
+    In fp32 more chains of a program, or fewer warps, spill hundreds of registers.
+    """
     if matmul == "fp32":
         return Launch(features, 16 if features > 16 and width <= 64 else 32, max(4, width // 8))
     return Launch(features, 64, 4 if width <= 64 else 8)

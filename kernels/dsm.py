@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -27,21 +26,12 @@ from .philox import interleave4, load_as, normals, philox, round_to
 from .ptx import multiply
 from .sums import finish, fold, sum_neighbours
 
-# Instructions an element and registers a thread, counted as in kernels/step.py, by what is wanted; "clean" is values
-# and gradient from clean data. On sm_90 fp32 takes 57.8, 55, 52 and 16, of which the noise is 40.5; moving 8 bytes,
-# an H200 hides 48 for fp32 and 96 for fp64, so that the kernel is bound by arithmetic with noise and by memory without.
+# Of the 57.8 instructions of an fp32 element on sm_90, for values and gradient, the noise is 40.5; moving 8 bytes, an
+# H200 hides 48 for fp32 and 96 for fp64, so that the kernel is bound by arithmetic with noise and by memory without.
 # The sums cost 5 (37 squares and adds, an exchange between the warps and 5 in them, for 16 elements), the row's label
 # and numbers 2. Measured negatives for fp32, both: one warp 53.8, but with 72 registers (80 on sm_100) for 40, and an
 # SM holds 16 to 32 programs at most, of one warp each then; 4 warps 66.8; folding all by tl.split, 4 more, which goes
 # through shared memory where the reduction of two shuffles.
-INSTRUCTION_BUDGET = {
-    "both": {torch.float32: 58.5, torch.float16: 60, torch.bfloat16: 60, torch.float64: 62},
-    "values": {torch.float32: 56, torch.float16: 57, torch.bfloat16: 57, torch.float64: 59},
-    "gradient": {torch.float32: 53, torch.float16: 54, torch.bfloat16: 55, torch.float64: 56},
-    "clean": {torch.float32: 17, torch.float16: 19, torch.bfloat16: 20, torch.float64: 20},
-}
-# Those over 56 are few: 16 bits on sm_90 with Triton 3.7.1, fp64 on sm_100 with 3.6.
-REGISTER_BUDGET = {torch.float32: 56, torch.float16: 66, torch.bfloat16: 66, torch.float64: 66}
 
 
 @triton.jit(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,12 +27,6 @@ from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, along, partials, planes_of, split_sums, tile_of
-
-# Instructions an element and registers a thread of the second kernel, counted as in kernels/instance_norm.py, for
-# planes of 32 x 32 in groups of 4 channels, with SiLU. On sm_90 fp32 takes 44, and 51 channels-last, with 8 groups to a
-# program and not one. By the rule there, an H200 hides 48, and 24 in 16 bits.
-INSTRUCTION_BUDGET = {"apply": {torch.float32: 53, torch.bfloat16: 72, torch.float64: 181}}
-REGISTER_BUDGET = {torch.float32: 72, torch.bfloat16: 72, torch.float64: 96}
 
 
 @triton.jit

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,13 +27,7 @@ from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
 
-# As in kernels/group_norm.py. On sm_90 fp32 takes 64 and 56, channels-last 65 and 62, and an H200 hides 48 and 72. Of
-# 128 registers two programs fit on a multiprocessor, of more one.
-INSTRUCTION_BUDGET = {
-    "sums": {torch.float32: 67, torch.bfloat16: 79, torch.float64: 163},
-    "gradient": {torch.float32: 65, torch.bfloat16: 87, torch.float64: 172},
-}
-REGISTER_BUDGET = {torch.float32: 128, torch.bfloat16: 128, torch.float64: 192}
+# Of 128 registers two programs fit on a multiprocessor, of more one.
 
 
 @triton.jit

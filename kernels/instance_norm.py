@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -26,18 +25,6 @@ from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to, widened
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
-
-# Instructions an element and registers a thread, counted as in kernels/step.py, for planes of 32 x 32 in either memory
-# format, with ELU; "added" are the statistics of a sum. On sm_90 fp32 takes 44 and 50, channels-last 43 and 64; what
-# precedes and follows the tile is counted. By the rule there, an H200 hides 24 and 96 of them.
-INSTRUCTION_BUDGET = {
-    "statistics": {torch.float32: 46, torch.bfloat16: 46, torch.float64: 95},
-    "added": {torch.float32: 49, torch.bfloat16: 50, torch.float64: 103},
-    "apply": {torch.float32: 69, torch.bfloat16: 72, torch.float64: 206},
-}
-REGISTER_BUDGET = {torch.float32: 80, torch.bfloat16: 80, torch.float64: 120}
-# Of the statistics of a sum, which holds two tensors' tiles.
-REGISTER_BUDGET_ADDED = {torch.float32: 120, torch.bfloat16: 96, torch.float64: 144}
 
 # Below -1/2 exp(y) - 1 loses at most one bit of exp's; above, the Taylor series of expm1 to these powers of y is short
 # by 0.5^8 / 9! = 1.1e-8 of y in fp32 and 0.5^15 / 16! = 1.5e-18 in fp64, a quarter and a seventieth of a rounding.

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -25,13 +24,6 @@ from .launching import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, across, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
-
-# As in kernels/instance_norm.py. On sm_90 fp32 takes 55 and 50, channels-last 56 and 62, and an H200 hides 48 and 72.
-INSTRUCTION_BUDGET = {
-    "sums": {torch.float32: 58, torch.bfloat16: 66, torch.float64: 158},
-    "gradient": {torch.float32: 64, torch.bfloat16: 72, torch.float64: 183},
-}
-REGISTER_BUDGET = {torch.float32: 120, torch.bfloat16: 120, torch.float64: 160}
 
 
 @triton.jit

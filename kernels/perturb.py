@@ -24,15 +24,9 @@ from .levels import at_level, column, rows_of
 from .philox import interleave4, interleave8, load_as, normals, philox, round_to
 from .ptx import multiply
 
-# Instructions an element and registers a thread, counted as in kernels/step.py, with labels given and drawn. On sm_90
-# fp32 takes 49.8 and 52.8, fp64 52.1 and 55.1: a drawn label is a Philox block in each thread, 45 instructions on 16
-# elements, or on 4 where a program has many short rows (64 for 784 elements). Moving 8 bytes, an H200 hides 48 for
-# fp32, so that this kernel is bound by arithmetic for all but fp64.
-INSTRUCTION_BUDGET = {
-    "given": {torch.float32: 51, torch.float16: 52, torch.bfloat16: 53, torch.float64: 54},
-    "levels": {torch.float32: 55, torch.float16: 55, torch.bfloat16: 56, torch.float64: 57},
-}
-REGISTER_BUDGET = 64
+# A drawn label is a Philox block in each thread, 45 instructions on 16 elements, or on 4 where a program has many short
+# rows (64 an element for 784 elements). Moving 8 bytes, an H200 hides 48 for fp32, so that this kernel is bound by
+# arithmetic for all but fp64.
 
 
 @triton.jit

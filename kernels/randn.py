@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -18,14 +17,6 @@ from .launching import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import rows_of
 from .philox import interleave4, interleave8, normals, philox, round_to, uniform
-
-# Instructions an element and registers a thread, counted as in kernels/step.py, for normals and for uniforms (the
-# key tells which). Writing alone, an H200 hides 24 for fp32: this kernel is bound by arithmetic.
-INSTRUCTION_BUDGET = {
-    False: {torch.float32: 46, torch.float16: 46, torch.bfloat16: 46, torch.float64: 47},
-    True: {torch.float32: 20, torch.float16: 20, torch.bfloat16: 20, torch.float64: 22},
-}
-REGISTER_BUDGET = 56
 
 
 @triton.jit

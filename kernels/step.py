@@ -28,18 +28,11 @@ from .philox import interleave4, interleave8, load_as, normals, philox, round_to
 from .ptx import multiply
 from .watch import draw_number, overflows
 
-# Machine instructions of the whole kernel divided by the elements of a thread, and registers of a thread, for
-# contiguous operands and float coefficients: what tests/test_compile_gates.py holds the compiler to. fp32 takes 53.2 on
-# sm_90 with Triton 3.7.1, of which 5 are the update's own, 10.5 the random words, 30 the normals made of them
-# and the rest addresses, masks and accesses. At 4.3 TB/s and 0.77 of its issue rate an H200 hides 6 instructions for
-# every byte an element moves: 72 for fp32, 144 for fp64, and 36 for 16-bit states, which are bound by arithmetic.
-# Measured negatives for fp32: loads without a mask, of elements that exist in place of those that do not, half an
-# instruction more; 32 elements a thread, 1.5 less but 108 registers.
-INSTRUCTION_BUDGET = {torch.float32: 54, torch.float16: 54, torch.bfloat16: 55, torch.float64: 61}
-REGISTER_BUDGET = {torch.float32: 64, torch.float16: 48, torch.bfloat16: 48, torch.float64: 48}
-# With fault, measured on sm_80, 90 and 100; fp32 stays below the 72 that an H200 hides.
-WATCHED_INSTRUCTION_BUDGET = {torch.float32: 59, torch.float16: 60, torch.bfloat16: 61, torch.float64: 67}
-WATCHED_REGISTER_BUDGET = 72
+# Of the 53.2 machine instructions of an fp32 element on sm_90, 5 are the update's own, 10.5 the random words, 30 the
+# normals made of them and the rest addresses, masks and accesses. At 4.3 TB/s and 0.77 of its issue rate an H200 hides
+# 6 instructions for every byte an element moves: 72 for fp32, 144 for fp64, and 36 for 16-bit states, which are bound
+# by arithmetic. Measured negatives for fp32: loads without a mask, of elements that exist in place of those that do
+# not, half an instruction more; 32 elements a thread, 1.5 less but 108 registers.
 
 FLOAT = tl.constexpr(0)
 SCALAR = tl.constexpr(1)

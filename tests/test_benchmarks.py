@@ -144,3 +144,12 @@ def test_the_readme_has_the_tables_of_the_results():
     assert report.readme_with_tables(text) == text
     number = next(found for found in report.BLOCK.finditer(text)).group().split("|")[5]
     assert report.readme_with_tables(text.replace(number, " 0.1 ms ", 1)) == text
+
+
+def test_a_table_of_budgets_stands_in_a_readme():
+    text = report.readme_with_tables("<!-- table: budgets / step-fp32 rand-bf16 -->\nold\n<!-- end of table -->")
+    assert "old" not in text
+    assert [line.split(" | ")[0] for line in text.splitlines() if "-fp32 |" in line or "-bf16 |" in line] == [
+        "| step-fp32",
+        "| rand-bf16",
+    ]

@@ -7,6 +7,7 @@ that a GPU then computes the same bits, is in the test marked gpu.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -32,8 +33,6 @@ Arguments = dict[str, Any]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
-    folders = [str(ROOT / "tests"), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     path = tmp_path_factory.mktemp("launches") / "found.json"
     done = subprocess.run([sys.executable, __file__, path], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -184,10 +183,18 @@ def updates(device: str = "cpu") -> Iterator[Arguments]:
         yield {"out": x, "x": x, "score": strided, **plain}
 
 
+def harness(name: str) -> Any:
+    """A module of benchmarks/, which is no package here, by its path."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def launches() -> list[tuple[Any, tuple[int, ...], Arguments, Arguments]]:
     """Kernel, grid, arguments and options of many launches of all kernels."""
-    from test_compile_gates import calls
-
     from fastlangevin.kernels import step
 
     made = []
@@ -195,7 +202,7 @@ def launches() -> list[tuple[Any, tuple[int, ...], Arguments, Arguments]]:
         given = dict(arguments)
         call = step.prepare(given.pop("out"), given.pop("x"), given.pop("score"), **given)
         made.append((step.step_kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
-    for kernel, call, _ in calls().values():
+    for kernel, call, *_ in harness("gate_variants").calls().values():
         made.append((kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
         for name, value in call.arguments.items():
             # The same with another pointer, with 16 times the size, and without.
@@ -426,15 +433,8 @@ def unusual(recorder: Recorder) -> tuple[dict[str, str], dict[str, int]]:
 
 
 def main(path: str) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("stub_driver", ROOT / "benchmarks" / "stub_driver.py")
-    assert spec is not None
-    assert spec.loader is not None
-    stub_driver = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stub_driver)
     recorder = Recorder()
-    driver = stub_driver.install(recorder)
+    driver = harness("stub_driver").install(recorder)
     made = launches()
     result: dict[str, Any] = {**confusions(made), **differences(recorder, driver, 2000), "faults": {}}
     for fault in FAULTS:
