@@ -34,7 +34,7 @@ MLPS += ["mlp-bf16-128-4-16", "mlp-tf32-64-2-2"]
 # Chains of a mixture: features, and whether its components are diagonal. Then one that keeps frames, and scores alone.
 CHAINS = {
     f"mixture-{features}-{'diagonal' if diagonal else 'isotropic'}": (features, diagonal)
-    for features in (1, 2, 3, 4)
+    for features in (1, 2, 3, 4, 8, 16, 64)
     for diagonal in (False, True)
 }
 SCORES = {f"score-{features}": features for features in (2, 16)}

@@ -1,9 +1,11 @@
 """Whole chains of Langevin dynamics on a Gaussian mixture in one launch, a chain a thread, its state in registers.
 
-    x <- fl(fl(fl(c x) + fl(a score(x))) + fl(b z))        update after update, for up to four elements
+    x <- fl(fl(fl(c x) + fl(a score(x))) + fl(b z))        update after update, up to 64 elements
 
-with the noise of the address, and the bits of the loop. Memory is touched for the table, which the caches keep, for
-frames, and for the state once at each end: bound by arithmetic, whatever the number of chains.
+with the noise of the address, and the bits of the loop. A thread holds state, sums and a component's pulls: three
+registers an element, besides about 40, of the 255 that there are; with frames, 64 elements put up to 12 numbers that an
+update reads once into local memory on sm_80. Memory is touched for the table, which the caches keep, for frames, and
+for the state once at each end: bound by arithmetic, whatever the number of chains.
 """
 
 from __future__ import annotations
@@ -17,34 +19,38 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
-from .mixture import load_state, score_of, store_state
+from .mixture import load_elements, score_of, store_elements
 from .philox import pair, philox
-from .ptx import multiply
+from .ptx import multiply, stay
 
 BLOCK = 128
-MAX_FEATURES = 4
-UNROLL = 4
+MAX_FEATURES = 64
 
 Run = tuple[tuple[float, float, float | None], int, int]
 CHANGING = ("batch", "components", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")
 
 
 @triton.jit
-def _noise(c1, c2, c3, k0, k1, D: tl.constexpr):
-    """The normals of one block, of which an unused pair is not made."""
-    w0, w1, w2, w3 = philox(tl.zeros_like(c1), c1, c2, c3, k0, k1)
+def _normals(block: tl.constexpr, c1, c2, c3, k0, k1, COUNT: tl.constexpr):
+    """The normals of a block, of which an unused pair is not made."""
+    w0, w1, w2, w3 = philox(tl.full(c1.shape, block, tl.uint32), c1, c2, c3, k0, k1)
     z0, z1 = pair(w0, w1)
-    z2 = z0
-    z3 = z0
-    if D > 2:
+    if COUNT > 2:
         z2, z3 = pair(w2, w3)
-    return z0, z1, z2, z3
+        return z0, z1, z2, z3
+    else:
+        return z0, z1
 
 
 @triton.jit
-def _move(x, score, z, c, a, b, has_b):
-    moved = multiply(x, c) + multiply(score, a)
-    return tl.where(has_b, moved + multiply(z, b), moved)
+def _moved(x, score, c, a, b, has_b, c1, c2, c3, k0, k1, D: tl.constexpr):
+    moved = ()
+    for j in tl.static_range(D):
+        if j % 4 == 0:
+            z = _normals(j // 4, c1, c2, c3, k0, k1, D - j)
+        one = multiply(x[j], c) + multiply(score[j], a)
+        moved += (tl.where(has_b, one + multiply(z[j % 4], b), one),)
+    return moved
 
 
 @triton.jit(do_not_specialize=CHANGING, do_not_specialize_on_alignment=CHANGING)
@@ -73,7 +79,7 @@ def chain_kernel(
     chain = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = chain < batch
     c1, first, c3, k0, k1 = address(chain, valid, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-    x0, x1, x2, x3 = load_state(x_ptr + chain * D, valid, D)
+    x = load_elements(x_ptr + chain * D, valid, D)
     number = first.to(tl.int64)
     frame_ptr = frames_ptr
     if frames_ptr is not None:
@@ -85,18 +91,21 @@ def chain_kernel(
         has_b = tl.load(runs_ptr + 3 * run) != 0
         row = table_ptr + tl.load(runs_ptr + 3 * run + 1) * components * WIDTH
         for _ in range(tl.load(runs_ptr + 3 * run + 2)):
-            s0, s1, s2, s3 = score_of(row, x0, x1, x2, x3, components, D, IS_DIAGONAL, UNROLL)
-            z0, z1, z2, z3 = _noise(c1, number.to(tl.uint32), c3, k0, k1, D)
-            x0 = _move(x0, s0, z0, c, a, b, has_b)
-            x1 = _move(x1, s1, z1, c, a, b, has_b)
-            x2 = _move(x2, s2, z2, c, a, b, has_b)
-            x3 = _move(x3, s3, z3, c, a, b, has_b)
+            score = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
+            if D > 4:
+                # Or what each block's first rounds have for all updates is kept, and twenty keys of each sample's own:
+                # with 16 elements that was 70 registers for 64, and with 32 it spilled.
+                c3 = stay(c3)
+                if seed.dtype.is_ptr():
+                    k0 = stay(k0)
+                    k1 = stay(k1)
+            x = _moved(x, score, c, a, b, has_b, c1, number.to(tl.uint32), c3, k0, k1, D)
             number += 1
             if frames_ptr is not None:  # noqa: SIM102  # what is known when it is compiled stands alone
                 if number % every == 0:
-                    store_state(frame_ptr, x0, x1, x2, x3, valid, D)
+                    store_elements(frame_ptr, x, valid, D)
                     frame_ptr += batch * D
-    store_state(x_ptr + chain * D, x0, x1, x2, x3, valid, D)
+    store_elements(x_ptr + chain * D, x, valid, D)
 
 
 def prepare(
@@ -129,7 +138,7 @@ def prepare(
         "every": max(every, 1),
         **random_arguments(seed, draw, sample_ids, sample_offset, purpose),
     }
-    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "UNROLL": UNROLL, "BLOCK": BLOCK}
+    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 

@@ -3,7 +3,8 @@
     l_k = h_k |m_k - x|^2 + g_k        score = sum_k e_k i_k (m_k - x) / sum_k e_k        e_k = 2^max(l_k - l, -100)
 
 in the written order of ``fastlangevin.reference.mixture``, whose table this reads. The logits are made twice rather
-than kept: a component's seven operations cost less than the registers. Bytes per sample: 8 D, and 8 for the level.
+than kept: a component's operations cost less than the registers. Elements are a tuple, a register each, so that their
+sum goes in the written order. Bytes per sample: 8 D, and 8 for the level.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, on_device
-from .ptx import multiply
+from .ptx import load_apart, multiply, store_apart
 
 BLOCK = 128
 # 2^r = 1 + r Q(r) on [-1/2, 1/2].
@@ -44,140 +45,79 @@ def exp2_below_one(y):
 
 
 @triton.jit
-def pull_of(row, x, j: tl.constexpr, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    """d = m - x of element j, and what it adds to the score: d, or d i where the variance is the element's own."""
+def component(row, x, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
+    """The logit of a component, and what it adds to the score of each element: d = m - x, or d i where i is its own."""
+    pulls = ()
+    for j in tl.static_range(D):
+        if IS_DIAGONAL:
+            d = tl.load(row + (1 + j)) - x[j]
+            pull = d * tl.load(row + (1 + D + j))
+        else:
+            d = tl.load(row + (3 + j)) - x[j]
+            pull = d
+        if j == 0:
+            total = multiply(pull, d)
+        else:
+            total = total + multiply(pull, d)
+        pulls += (pull,)
     if IS_DIAGONAL:
-        d = tl.load(row + (1 + j)) - x
-        return d, d * tl.load(row + (1 + D + j))
+        return multiply(total, MINUS_HALF_LOG2_E) + tl.load(row), pulls
     else:
-        d = tl.load(row + (3 + j)) - x
-        return d, d
+        return multiply(total, tl.load(row + 1)) + tl.load(row), pulls
 
 
 @triton.jit
-def logit(total, row, IS_DIAGONAL: tl.constexpr):
-    if IS_DIAGONAL:
-        return multiply(total, MINUS_HALF_LOG2_E) + tl.load(row)
-    else:
-        return multiply(total, tl.load(row + 1)) + tl.load(row)
-
-
-@triton.jit
-def component(row, x0, x1, x2, x3, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    """The logit and the four pulls of a component; past D, those of the first element stand in."""
-    d, u0 = pull_of(row, x0, 0, D, IS_DIAGONAL)
-    total = multiply(u0, d)
-    u1 = u0
-    u2 = u0
-    u3 = u0
-    if D > 1:
-        d, u1 = pull_of(row, x1, 1, D, IS_DIAGONAL)
-        total = total + multiply(u1, d)
-    if D > 2:
-        d, u2 = pull_of(row, x2, 2, D, IS_DIAGONAL)
-        total = total + multiply(u2, d)
-    if D > 3:
-        d, u3 = pull_of(row, x3, 3, D, IS_DIAGONAL)
-        total = total + multiply(u3, d)
-    return logit(total, row, IS_DIAGONAL), u0, u1, u2, u3
-
-
-@triton.jit
-def score_of(row, x0, x1, x2, x3, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
-    """The score for up to four elements; ``row`` points to the level's first component, for all lanes or for each."""
+def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
+    """The score of a tuple of elements; ``row`` points to the level's first component, for all lanes or for each."""
     WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
-    most = tl.full(x0.shape, -float("inf"), tl.float32)
+    most = tl.full(x[0].shape, -float("inf"), tl.float32)
     for k in tl.range(0, components, loop_unroll_factor=UNROLL):
-        value, _, _, _, _ = component(row + k * WIDTH, x0, x1, x2, x3, D, IS_DIAGONAL)
+        value, _ = component(row + k * WIDTH, x, D, IS_DIAGONAL)
         most = tl.maximum(value, most)
     # -0 is what leaves every first summand as it is.
-    s0 = tl.full(x0.shape, -0.0, tl.float32)
-    s1 = s0
-    s2 = s0
-    s3 = s0
-    weight = s0
+    weight = tl.full(x[0].shape, -0.0, tl.float32)
+    score = ()
+    for j in tl.static_range(D):  # noqa: B007
+        score += (weight,)
     for k in tl.range(0, components, loop_unroll_factor=UNROLL):
         at = row + k * WIDTH
-        value, u0, u1, u2, u3 = component(at, x0, x1, x2, x3, D, IS_DIAGONAL)
+        value, pulls = component(at, x, D, IS_DIAGONAL)
         e = exp2_below_one(value - most)
         weight = weight + e
         if IS_DIAGONAL:
             pull = e
         else:
             pull = e * tl.load(at + 2)
-        s0 = s0 + multiply(pull, u0)
-        if D > 1:
-            s1 = s1 + multiply(pull, u1)
-        if D > 2:
-            s2 = s2 + multiply(pull, u2)
-        if D > 3:
-            s3 = s3 + multiply(pull, u3)
-    share = tl.div_rn(tl.full(x0.shape, 1.0, tl.float32), weight)
-    return multiply(s0, share), multiply(s1, share), multiply(s2, share), multiply(s3, share)
+        added = ()
+        for j in tl.static_range(D):
+            added += (score[j] + multiply(pull, pulls[j]),)
+        score = added
+    share = tl.div_rn(tl.full(x[0].shape, 1.0, tl.float32), weight)
+    shared = ()
+    for j in tl.static_range(D):
+        shared += (multiply(score[j], share),)
+    return shared
 
 
 @triton.jit
-def load_state(ptr, valid, D: tl.constexpr):
-    """The up to four elements of each chain, at pointers to the first."""
-    x0 = tl.load(ptr, mask=valid, other=0.0)
-    x1 = x0
-    x2 = x0
-    x3 = x0
-    if D > 1:
-        x1 = tl.load(ptr + 1, mask=valid, other=0.0)
-    if D > 2:
-        x2 = tl.load(ptr + 2, mask=valid, other=0.0)
-    if D > 3:
-        x3 = tl.load(ptr + 3, mask=valid, other=0.0)
-    return x0, x1, x2, x3
-
-
-@triton.jit
-def store_state(ptr, x0, x1, x2, x3, valid, D: tl.constexpr):
-    tl.store(ptr, x0, mask=valid)
-    if D > 1:
-        tl.store(ptr + 1, x1, mask=valid)
-    if D > 2:
-        tl.store(ptr + 2, x2, mask=valid)
-    if D > 3:
-        tl.store(ptr + 3, x3, mask=valid)
-
-
-@triton.jit
-def _far_logit(row, x_ptr, valid, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    total = tl.full(valid.shape, -0.0, tl.float32)
-    for j in range(D):
-        d = tl.load(row + ((1 if IS_DIAGONAL else 3) + j)) - tl.load(x_ptr + j, mask=valid, other=0.0)
-        if IS_DIAGONAL:
-            total = total + multiply(d * tl.load(row + (1 + D + j)), d)
+def load_elements(ptr, valid, D: tl.constexpr):
+    """The elements of each sample, a tuple, at pointers to the first."""
+    x = ()
+    for j in tl.static_range(D):
+        if D <= 4:
+            x += (tl.load(ptr + j, mask=valid, other=0.0),)
         else:
-            total = total + multiply(d, d)
-    return logit(total, row, IS_DIAGONAL)
+            x += (load_apart(ptr + j, valid),)
+    return x
 
 
 @triton.jit
-def _many_elements(out_ptr, x_ptr, row, valid, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    """More elements than stay in registers: read again for each component, and again for each element's sum."""
-    WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
-    most = tl.full(valid.shape, -float("inf"), tl.float32)
-    for k in range(components):
-        most = tl.maximum(_far_logit(row + k * WIDTH, x_ptr, valid, D, IS_DIAGONAL), most)
-    weight = tl.full(valid.shape, -0.0, tl.float32)
-    for k in range(components):
-        at = row + k * WIDTH
-        e = exp2_below_one(_far_logit(at, x_ptr, valid, D, IS_DIAGONAL) - most)
-        weight = weight + e
-        pull = e if IS_DIAGONAL else e * tl.load(at + 2)
-        for j in range(D):
-            d = tl.load(at + ((1 if IS_DIAGONAL else 3) + j)) - tl.load(x_ptr + j, mask=valid, other=0.0)
-            if IS_DIAGONAL:
-                d = d * tl.load(at + (1 + D + j))
-            # The sum stands in the result: an element is its own thread's, so that it reads what it wrote.
-            before = tl.load(out_ptr + j, mask=valid & (k > 0), other=-0.0)
-            tl.store(out_ptr + j, before + multiply(pull, d), mask=valid)
-    share = tl.div_rn(tl.full(valid.shape, 1.0, tl.float32), weight)
-    for j in range(D):
-        tl.store(out_ptr + j, multiply(tl.load(out_ptr + j, mask=valid, other=0.0), share), mask=valid)
+def store_elements(ptr, x, valid, D: tl.constexpr):
+    for j in tl.static_range(D):
+        if D <= 4:
+            tl.store(ptr + j, x[j], mask=valid)
+        else:
+            store_apart(ptr + j, x[j], valid)
 
 
 @triton.jit(do_not_specialize=["batch", "components"])
@@ -196,12 +136,8 @@ def score_kernel(
     sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = sample < batch
     row = table_ptr + tl.load(labels_ptr + sample, mask=valid, other=0) * components * WIDTH
-    if D <= 4:
-        x0, x1, x2, x3 = load_state(x_ptr + sample * D, valid, D)
-        s0, s1, s2, s3 = score_of(row, x0, x1, x2, x3, components, D, IS_DIAGONAL, 1)
-        store_state(out_ptr + sample * D, s0, s1, s2, s3, valid, D)
-    else:
-        _many_elements(out_ptr + sample * D, x_ptr + sample * D, row, valid, components, D, IS_DIAGONAL)
+    x = load_elements(x_ptr + sample * D, valid, D)
+    store_elements(out_ptr + sample * D, score_of(row, x, components, D, IS_DIAGONAL, 1), valid, D)
 
 
 def prepare(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> Call:

@@ -6,6 +6,8 @@ import torch
 import fastlangevin as fl
 from fastlangevin import runtime
 from fastlangevin.mixture import PerturbedMixture
+from fastlangevin.rules import Coefficients
+from fastlangevin.samplers.segments import Run, Segment
 
 SIGMAS = fl.geometric_sigmas(3.0, 0.3, 4)
 
@@ -50,13 +52,22 @@ def same(one, other):
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize(
     ("components", "features", "batch"),
-    [(1, 1, 5), (3, 2, 140), (2, 3, 16), (2, 4, 3), (8, 2, 37), (25, 4, 3), (5, 7, 33), (4, 16, 2), (2, 64, 2)],
+    [
+        (1, 1, 5),
+        (3, 2, 140),
+        (2, 3, 16),
+        (2, 4, 3),
+        (8, 2, 37),
+        (25, 4, 3),
+        (2, 5, 3),
+        (5, 7, 33),
+        (4, 16, 2),
+        (2, 64, 2),
+    ],
 )
 def test_a_chain_has_the_bits_of_the_loop(kernel, components, features, batch, diagonal):
     mixture = make(components, features, diagonal)
-    if PerturbedMixture(mixture, [1.0]).chain_kernel(torch.zeros(batch, features), kernel) is None:
-        pytest.skip("left to the loop")
-    if kernel == "triton" and components * features > 8:
+    if kernel == "triton" and components * features > 10:
         pytest.skip("too long for Triton's interpreter")
     steps = 5 if kernel == "cpp" else 1
     for options in (
@@ -66,6 +77,47 @@ def test_a_chain_has_the_bits_of_the_loop(kernel, components, features, batch, d
     ):
         whole = annealed(mixture, (batch, features), steps, impl=kernel, **options)
         same(whole, annealed(by_the_loop(mixture), (batch, features), steps, impl="reference", **options))
+
+
+def by_updates(score, x, segment):
+    """A segment in the reference's operations."""
+    at = {"seed": segment.seed, "sample_ids": segment.sample_ids, "sample_offset": segment.sample_offset}
+    draw, frames = segment.first, []
+    for rule, level, times in segment.runs:
+        for _ in range(times):
+            found = score(x, torch.full((len(x),), level))
+            fl.step_(x, found, c=rule.c, a=rule.a, b=rule.b, draw=draw, impl="reference", **at)
+            draw += 1
+            if draw % segment.every == 0:
+                frames.append(x.clone())
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("components", "features", "diagonal"),
+    [(3, 5, False), (8, 8, True), (1, 16, False), (3, 33, True), (1, 64, False), (8, 64, True)],
+)
+def test_many_elements_have_the_bits_of_the_reference(kernel, components, features, diagonal):
+    """With and without noise and a factor of the state, in two calls: as a chain that is stopped and resumed."""
+    mixture, count = make(components, features, diagonal), 5
+    score = PerturbedMixture(mixture, [2.0, 0.5], "reference")
+    runs = [Run(Coefficients(1.0, 0.2, None), 0, 1), Run(Coefficients(0.9, 0.1, 0.3), 1, 2)]
+    address = 2**63 + 9, None, 2**40 + 5
+    if features % 2:
+        address = torch.arange(count) * 2**33 - 7, torch.arange(count) * 2**30 + 3, 0
+    x = 2 * fl.randn((count, features), seed=5)
+    whole, got = x.clone(), x.clone()
+    frames = by_updates(score, whole, Segment(3, runs, *address, 2, None))
+    assert len(frames) == 2
+    for draw, part, frame in ((3, runs[:1], frames[:1]), (4, runs[1:], frames[1:])):
+        kept = torch.empty(1, count, features)
+        score.chain_kernel(got, kernel)(got, Segment(draw, part, *address, 2, kept))
+        assert torch.equal(kept, torch.stack(frame))
+    assert torch.equal(got, whole)
+    if diagonal:  # the order of a sum over elements is seen
+        backwards = fl.GaussianMixture(mixture.weights, mixture.means.flip(1), mixture.variances.flip(1))
+        other, first = PerturbedMixture(backwards, [2.0], "reference"), torch.zeros(count, dtype=torch.int64)
+        assert not torch.equal(other(x.flip(1), first).flip(1), score(x, first))
 
 
 def test_the_chain_kernel_is_what_runs(kernel, monkeypatch):
@@ -178,7 +230,9 @@ def test_the_first_update_that_is_not_finite_is_the_loops(non_finite):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("diagonal", [False, True])
-@pytest.mark.parametrize(("components", "features"), [(1, 1), (8, 2), (3, 3), (25, 4), (5, 7), (2, 64)])
+@pytest.mark.parametrize(
+    ("components", "features"), [(1, 1), (8, 2), (3, 3), (25, 4), (3, 5), (8, 8), (25, 16), (5, 33), (256, 48), (8, 64)]
+)
 def test_a_gpu_has_the_bits_of_the_cpu(components, features, diagonal):
     mixture = make(components, features, diagonal)
     for options in (
