@@ -251,11 +251,11 @@ def _read(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         entries, text = _parse(header)
         description = json.loads(text)
-        rewritten = _header(entries, text, header[_DIGEST].decode())
+        rewritten = _header(entries, check_json("description", description), header[_DIGEST].decode())
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"its header makes no sense ({type(error).__name__}: {error})") from error
     # One comparison for all of it: description's digest, offsets, gaps, doubled and unknown keys, padding.
-    if rewritten != header or not isinstance(description, dict):
+    if rewritten != header:
         raise ValueError("its header is not written as this package writes it")
     content = sum(entry.nbytes for entry in entries.values())
     if len(header) + content != size:
