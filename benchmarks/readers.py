@@ -138,7 +138,7 @@ class Container(Reader):
 class Checkpoint(Reader):
     """A network; some mutants stand before an intact one, to which ``fallback=True`` goes back."""
 
-    share = 3.0
+    share = 2.0
 
     def make(self) -> list[bytes]:
         with torch.random.fork_rng(devices=[]):
@@ -318,7 +318,7 @@ class Numbered(Reader):
 class State(Reader):
     """What a run of training goes on from."""
 
-    share = 1.0
+    share = 0.5
 
     def make(self) -> list[bytes]:
         self.config = TrainConfig(steps=10, batch=2, log_every=5)
@@ -367,7 +367,7 @@ class State(Reader):
 class Lines(Reader):
     """The log of a run, which has no digests: what is read must be drawable."""
 
-    share = 1.5
+    share = 1.0
 
     def make(self) -> list[bytes]:
         window = Window(5, 2, torch.device("cpu"))

@@ -34,7 +34,8 @@ from fastlangevin.files import write_whole
 
 __all__ = ["DamagedError", "check_json", "read", "write"]
 
-MAX_HEADER = 16 * 2**20  # bytes; safetensors' own limit is 100 MB, and parsed JSON takes many times its length
+# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 45 times its length: 90 MB of the worst header.
+MAX_HEADER = 2 * 2**20
 CHUNK = 2**24  # bytes that are read, then digested while they are still in the cache
 
 _BEGINNING = b'{"__metadata__":{"container":"fastlangevin 1","sha256":"'
