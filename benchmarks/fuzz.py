@@ -1,6 +1,6 @@
 """Damaged and forged files for everything that reads one: the right data comes back, or the package's error.
 
-    python -m benchmarks.fuzz --inputs 1000000        all of it, minutes
+    python -m benchmarks.fuzz --inputs 1000000 --processes 2      all of it, minutes
     python -m benchmarks.fuzz --inputs 20000 --json results.json
     python -m benchmarks.fuzz --reader shard --first 1234 --inputs 1       one input again
 
@@ -30,8 +30,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from benchmarks.timing import machine
 MEMORY = 100 * 10**6
 SECONDS = 60
 CONTROL_INPUTS = 2000
+CHUNK = 50_000  # inputs of a process
 SHOWN = 5
 # What no reader may do, by the names of Python's audit events.
 FORBIDDEN = (
@@ -150,15 +152,27 @@ def _one(reader: Any, chance: random.Random) -> str:
 
 def in_a_process(name: str, first: int, inputs: int, seed: int, folder: Path) -> dict[str, Any]:
     """:func:`fuzz` in another process; its death is a finding."""
+    place = folder / f"{name.replace(' ', '-')}-{first}"
+    place.mkdir()
     command = [sys.executable, "-m", "benchmarks.fuzz", "--reader", name, "--first", str(first)]
-    command += ["--inputs", str(inputs), "--seed", str(seed), "--folder", str(folder)]
+    command += ["--inputs", str(inputs), "--seed", str(seed), "--folder", str(place)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        kept = next((folder / name.replace(" ", "-")).rglob("file"), None)
-        return {"inputs": inputs, "findings": 1, "shown": [f"{name}: ended with {done.returncode}; its file: {kept}"]}
+        told = f"{name} {first} to {first + inputs - 1}: the process ended with {done.returncode}"
+        return {"inputs": inputs, "findings": 1, "shown": [told]}
     return found
+
+
+def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The findings of a reader's processes as one."""
+    counts = ("inputs", "refused", "right", "changed", "findings")
+    return {
+        **{name: sum(part.get(name, 0) for part in parts) for name in counts},
+        "memory_beyond_the_file": max(part.get("memory_beyond_the_file", 0) for part in parts),
+        "shown": [line for part in parts for line in part["shown"]][:SHOWN],
+    }
 
 
 def shares(inputs: int) -> dict[str, int]:
@@ -187,6 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="at a time")
     parser.add_argument("--reader", choices=[*READERS, *CONTROLS], help="only this one, in this process")
     parser.add_argument("--first", type=int, default=0, help="number of the first input, with --reader")
     parser.add_argument("--folder", type=Path, help="for the mutants; in memory by default")
@@ -206,12 +221,19 @@ def main() -> int:
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=options.folder or memory) as place:
         counts = {**shares(options.inputs), **dict.fromkeys(CONTROLS, min(CONTROL_INPUTS, options.inputs))}
-        for name, inputs in counts.items():
-            started = time.perf_counter()
-            found = in_a_process(name, 0, inputs, options.seed, Path(place))
-            record["figure" if name in READERS else "control"][name] = found
-            told = ", ".join(f"{key} {value:,}" for key, value in found.items() if isinstance(value, int))
-            print(f"{name:20} {told}, {inputs / (time.perf_counter() - started):,.0f} a second", flush=True)
+        with ThreadPoolExecutor(options.processes) as pool:
+            waiting = {
+                name: [
+                    pool.submit(in_a_process, name, first, min(CHUNK, inputs - first), options.seed, Path(place))
+                    for first in range(0, inputs, CHUNK)
+                ]
+                for name, inputs in counts.items()
+            }
+            for name, parts in waiting.items():
+                found = merged([part.result() for part in parts])
+                record["figure" if name in READERS else "control"][name] = found
+                told = ", ".join(f"{key} {value:,}" for key, value in found.items() if isinstance(value, int))
+                print(f"{name:20} {told}", flush=True)
     wrong = failures(record)
     for line in wrong:
         print(f"benchmarks.fuzz: error: {line}", file=sys.stderr)
