@@ -32,7 +32,6 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-
 from pathlib import Path
 from typing import Any
 

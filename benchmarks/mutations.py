@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -158,7 +159,7 @@ def _value(old: Any, chance: random.Random) -> Any:
     deep: Any = []
     for _ in range(chance.choice((0, 0, 0, 200))):
         deep = [deep]
-    return chance.choice((chance.choice(NUMBERS), chance.choice(ODD), deep))
+    return copy.deepcopy(chance.choice((chance.choice(NUMBERS), chance.choice(ODD), deep)))
 
 
 def forged_json(value: Any, chance: random.Random) -> Any:
@@ -173,7 +174,7 @@ def forged_json(value: Any, chance: random.Random) -> Any:
         if how == 0:
             del where[key]
         elif how == 1 and isinstance(where, dict):
-            where[chance.choice(("x", "..", "sigmas", "step", ""))] = where[key]
+            where[chance.choice(("x", "..", "sigmas", "step", ""))] = copy.deepcopy(where[key])
         elif how == 2 and isinstance(where, dict):
             where[chance.choice(("y", "seed", "shape"))] = where.pop(key)
         else:
