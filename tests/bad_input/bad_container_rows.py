@@ -69,7 +69,7 @@ CONTAINERS = [
         "container.write",
         lambda k: {"description": {"x": "x" * 2**24}},
         ValueError,
-        ("description", "16777216"),
+        ("description", "2097152"),
         lambda k: {"description": {"x": "x" * 2**20}},
     ),
     Row(
