@@ -20,6 +20,10 @@ __all__ = ["load", "save"]
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
     """Write a chain's state, whole or not at all: see :func:`fastlangevin.container.write`.
 
+    Args:
+        path: file to write, replaced if it exists.
+        state: of a chain that was stopped.
+
     Raises:
         TypeError: the state or its record cannot be written.
         OSError: the folder cannot be written; an older file is left as it was.
@@ -47,6 +51,13 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ChainState:
     """Read a chain's state.
+
+    Args:
+        path: file that :func:`save` wrote.
+        device: where the tensors of the state are put.
+
+    Returns:
+        The state, for ``resume=``.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -88,6 +88,7 @@ def save(
     Raises:
         TypeError: the network or the metadata cannot be described.
         RuntimeError: the file could not be written; what stood at ``path`` is untouched.
+        ValueError: ``sigmas`` is not the ladder of the network.
     """
     name = type(net).__name__
     if name not in NETWORKS or type(net) is not NETWORKS[name][0]:
@@ -121,6 +122,9 @@ def load(path: str | os.PathLike[str], fallback: bool = False) -> Checkpoint:
         path: file that :func:`save` wrote.
         fallback: where the file is damaged and has a number, ``net-0000002000.safetensors``, take the newest readable
             one with a smaller number beside it, with a warning in the log that names what was skipped.
+
+    Returns:
+        The network, its ladder and its description.
 
     Raises:
         ValueError: the file is not a checkpoint of this package, is damaged, or belongs to a newer version.

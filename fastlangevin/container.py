@@ -125,6 +125,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     No memory is taken for a length that the file claims before its real size bears it out; each tensor is read straight
     into its own memory.
 
+    Args:
+        path: file that :func:`write` wrote.
+
     Returns:
         Tensors on the CPU, and the description.
 
@@ -154,6 +157,9 @@ def check_json(name: str, value: Mapping[str, Any]) -> str:
     Args:
         name: of the argument, for the message.
         value: dicts with strings as keys, lists, strings, finite numbers, booleans and None.
+
+    Returns:
+        JSON text with its keys in order.
 
     Raises:
         TypeError: it is made of anything else.

@@ -91,10 +91,14 @@ def load_published(
             from 1 to 0.01, is the default, for others it must be given.
         ema: whether averaged weights are taken where the file has them.
 
+    Returns:
+        The network, and what was read of the file.
+
     Raises:
         ValueError: the file is damaged, of another container, holds Python objects, or does not fit the network; all
             keys that do not fit are named.
         RuntimeError: the file cannot be read.
+        TypeError: ``network`` is none of the published classes.
     """
     source = Path(path)
     if network is not None and network not in NETWORKS:

@@ -21,6 +21,9 @@ __all__ = ["collect", "digest", "iterate"]
 def iterate(folder: str | os.PathLike[str]) -> Iterator[Tensor]:
     """The samples of a run, shard by shard, of which one is in memory at a time; every byte is checked.
 
+    Args:
+        folder: of the run.
+
     Yields:
         ``(shard_size, ...)`` on the CPU, the last one perhaps shorter.
 
@@ -64,6 +67,16 @@ def digest(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of the bytes of a run's samples in the order of their ids; equal to ``digest_of(collect(folder))``.
 
     It depends neither on the size of the shards nor on who drew them.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: there is no run in the folder, or shards are missing.
+        DamagedError: a ``ValueError``: a file is damaged.
     """
     return digest_of(iterate(folder))
 
