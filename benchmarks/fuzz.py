@@ -41,6 +41,7 @@ from benchmarks.readers import CONTROLS, READERS, WrongError, opened
 from benchmarks.timing import machine
 
 MEMORY = 100 * 10**6
+MEMORY_FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
 SECONDS = 60
 CONTROL_INPUTS = 2000
 CHUNK = 50_000  # inputs of a process
@@ -217,8 +218,7 @@ def main() -> int:
         "figure": {},
         "control": {},
     }
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=options.folder or memory) as place:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=options.folder or MEMORY_FOLDER) as place:
         counts = {**shares(options.inputs), **dict.fromkeys(CONTROLS, min(CONTROL_INPUTS, options.inputs))}
         with ThreadPoolExecutor(options.processes) as pool:
             waiting = {

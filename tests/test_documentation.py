@@ -149,7 +149,7 @@ def test_a_docstring_tells_of_every_argument_and_result(public: Public) -> None:
 
 
 def test_the_options_of_samplers_are_told_of_where_they_are_kept() -> None:
-    told = entries(sections(ChainOptions.__doc__ or "")["Args"])
+    told = entries(sections(ChainOptions.__doc__ or "")["Attributes"])
     assert told.keys() == ChainOptions.__annotations__.keys()
     assert len(told) > 15
 
