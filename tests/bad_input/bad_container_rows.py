@@ -69,7 +69,7 @@ CONTAINERS = [
         "container.write",
         lambda k: {"description": {"x": "x" * 2**24}},
         ValueError,
-        ("description", "2097152"),
+        ("description", "1048576"),
         lambda k: {"description": {"x": "x" * 2**20}},
     ),
     Row(
