@@ -34,7 +34,7 @@ from fastlangevin.files import write_whole
 
 __all__ = ["DamagedError", "check_json", "read", "write"]
 
-# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 52 times its length (lists in lists), 55 MB here.
+# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 65 times its length (lists in lists).
 MAX_HEADER = 2**20
 CHUNK = 2**24  # bytes that are read, then digested while they are still in the cache
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import container, shards
+from fastlangevin import chains, container, shards
+from fastlangevin.data import Images
 from fastlangevin.generations import Generations
+from fastlangevin.models.shell import shell
 from fastlangevin.published import load_published
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
+from fastlangevin.shards.lease import claim
+from fastlangevin.training import Places, TrainConfig, train
+from fastlangevin.training.log import Log
 
 PACKAGE = Path(fl.__file__).parent
 SOURCES = sorted({*PACKAGE.rglob("*.py"), *(PACKAGE / "kernels").glob("*.py")})
@@ -284,6 +290,151 @@ def test_a_compressed_published_file_is_refused(tmp_path: Path) -> None:
         assert (bomb.stat().st_size < 2**20) == (how == zipfile.ZIP_DEFLATED)
 
 
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """A file whose description was changed, with the right digests."""
+    tensors, description = container.read(path)
+    change(description)
+    container.write(path, tensors, description)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["config"].update(width=2**40), "tensors are missing, unknown or of another shape"),
+        (lambda d: d["config"].update(width=2**15), "tensors are missing, unknown or of another shape"),
+        (lambda d: d["config"].update(depth=10**9), "1000000000 layers, and there are"),
+        (lambda d: d["config"].update(mean=10**400), "too large to convert to float"),
+        (lambda d: d.update(config=[]), "must be a mapping"),
+        (lambda d: d.update(network=[]), r"class \[\], this fastlangevin has"),
+        (lambda d: d.update(metadata=[]), "its metadata is a list"),
+    ],
+)
+def test_a_checkpoint_takes_no_memory_for_what_it_claims(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    net = fl.models.MLP([1.0, 0.5], fl.models.MLPConfig(features=2, width=4, depth=1))
+    net.save_pretrained(tmp_path / "net")
+    rewritten(tmp_path / "net", lambda description: None)
+    fl.models.MLP.from_pretrained(tmp_path / "net")
+    rewritten(tmp_path / "net", change)
+    with pytest.raises(ValueError, match=message):
+        fl.models.MLP.from_pretrained(tmp_path / "net")
+
+
+def test_a_network_of_many_blocks_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    net = fl.models.ConvScore([1.0, 0.5], fl.models.ConvConfig(widths=(2,), patch=1))
+    net.save_pretrained(tmp_path / "net")
+    rewritten(tmp_path / "net", lambda description: description["config"].update(blocks=10**9))
+    with pytest.raises(ValueError, match="1000000000 layers"):
+        fl.models.ConvScore.from_pretrained(tmp_path / "net")
+
+
+NETS = {
+    "MLP": lambda: fl.models.MLP([1.0, 0.5], fl.models.MLPConfig(features=3, width=5, depth=2)),
+    "ConvScore": lambda: fl.models.ConvScore([1.0, 0.5], fl.models.ConvConfig(widths=(4, 6))),
+    "NCSN": ncsn,
+    "NCSNv2": lambda: fl.models.NCSNv2([1.0, 0.5], fl.models.NCSNv2Config(channels=1, width=2)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_shell_has_the_tensors_of_its_network_and_no_memory(name: str) -> None:
+    state = torch.get_rng_state()
+    empty = shell(NETS[name]).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    net = NETS[name]().state_dict()
+    assert {key: (value.shape, value.dtype) for key, value in empty.items()} == {
+        key: (value.shape, value.dtype) for key, value in net.items()
+    }
+    assert all(value.is_meta for value in empty.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"step": "3"},
+        {"step": 2**33},
+        {"seed": 2**64},
+        {"seed": 0.5},
+        {"sample_offset": 2**56},
+        {"record": []},
+        {"telemetry": {"steps": [0], "levels": [0]}},
+        {"telemetry": 5},
+    ],
+    ids=str,
+)
+def test_the_state_of_a_chain_is_one(tmp_path: Path, change: dict[str, Any]) -> None:
+    chains.save(tmp_path / "chain", fl.ChainState(torch.zeros(2, 3), 1, 7, record={"sampler": "langevin"}))
+    rewritten(tmp_path / "chain", lambda description: None)
+    assert chains.load(tmp_path / "chain").seed == 7
+    rewritten(tmp_path / "chain", lambda description: description["chain"].update(change))
+    with pytest.raises(ValueError, match="is not the state of a chain, or is damaged"):
+        chains.load(tmp_path / "chain")
+
+
+LINE = {"step": 5, "loss": 1.0, "lr": 1e-3, "gradient_norm": 2.0, "levels": [1.0, None], "samples": [3, 0]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"step": 10},
+        {**LINE, "loss": None},
+        {**LINE, "loss": 10**400},
+        {**LINE, "levels": 5},
+        {**LINE, "levels": [1.0]},
+        {**LINE, "levels": [None, None]},
+        {**LINE, "step": "10"},
+        [],
+        5,
+    ],
+    ids=str,
+)
+def test_a_line_of_a_log_that_cannot_be_drawn_ends_it(tmp_path: Path, line: object) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in (LINE, {**LINE, "step": 10}, line, LINE)))
+    assert [each["step"] for each in Log(path, 20).lines] == [5, 10]
+    path.write_text(json.dumps(line))
+    with pytest.raises(ValueError, match="is not the log of a run"):
+        Log(path, 0)
+    # As deep as JSON goes.
+    path.write_text(json.dumps(LINE) + "\n" + "[" * 10_000)
+    assert len(Log(path, 20).lines) == 1
+
+
+def test_a_state_of_training_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
+    def small() -> fl.models.MLP:
+        return fl.models.MLP([1.0, 0.5], fl.models.MLPConfig(features=2, width=4, depth=1))
+
+    config = TrainConfig(steps=3, batch=2, save_every=1)
+    places = Places(tmp_path, resume=True, device="cpu")
+    data = Images(torch.rand(4, 2))
+    net = train(small, data, config, places)
+    newest = tmp_path / "state-0000000003.safetensors"
+    intact = newest.read_bytes()
+    for change in (
+        lambda tensors, description: tensors.pop("net.head.bias"),
+        lambda tensors, description: tensors.pop("optimiser.exp_avg.head.bias"),
+        lambda tensors, description: tensors.update({"window.device": torch.zeros(1)}),
+        lambda tensors, description: tensors.update({"average.head.bias": torch.zeros(1)}),
+        lambda tensors, description: tensors.update({"x": torch.zeros(1)}),
+        lambda tensors, description: description.update(updates=-1),
+        lambda tensors, description: description.pop("updates"),
+        lambda tensors, description: description.pop("scaler"),
+        lambda tensors, description: description.pop("sigmas"),
+        lambda tensors, description: description.pop("stream_version"),
+    ):
+        tensors, description = container.read(newest)
+        change(tensors, description)
+        container.write(newest, tensors, description)
+        with pytest.raises(ValueError, match=r"start anew in another folder"):
+            train(small, data, config, places)
+        newest.write_bytes(intact)
+    again = train(small, data, config, places)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in net.state_dict().items())
+
+
 # Names and paths.
 
 RECORD: dict[str, Any] = {
@@ -376,6 +527,11 @@ def test_a_link_in_a_run_is_read_as_any_file_and_never_written_through(tmp_path:
     (tmp_path / "run" / ".shard-0000000001.safetensors.host.1.x.tmp").symlink_to(outside)
     RunFolder.begin(tmp_path / "run", RECORD)
     assert outside.read_bytes() == b"mine"
+    # A lock makes no file where a link points to.
+    run.lock_path(0).symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="symbolic links"), claim(run.lock_path(0)):
+        pass
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_tensors_name_is_never_a_path(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ CONTAINERS = [
         lambda k: {"description": {"x": "x" * 2**24}},
         ValueError,
         ("description", "1048576"),
-        lambda k: {"description": {"x": "x" * 2**20}},
+        lambda k: {"description": {"x": "x" * 2**19}},
     ),
     Row(
         "missing", "container.read", lambda k: {"path": "/nowhere/x"}, FileNotFoundError, ("cannot read", "/nowhere/x")
