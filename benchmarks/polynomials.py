@@ -17,6 +17,7 @@ pi/4 (0.47 units) all the way to s = 1, and the largest error of a normal is 1.0
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,7 @@ def in_turn(function: Function, leading: Any, degree: int, low: Any) -> tuple[li
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     mp.mp.dps = 25
     quarter = mp.pi / 4
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastlangevin import container
+from fastlangevin.noise import MAX_DRAW, integer, resolve_sample_ids, resolve_seed
 from fastlangevin.samplers import ChainState, Telemetry
 
 __all__ = ["load", "save"]
@@ -16,6 +19,10 @@ __all__ = ["load", "save"]
 
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
     """Write a chain's state, whole or not at all: see :func:`fastlangevin.container.write`.
+
+    Args:
+        path: file to write, replaced if it exists.
+        state: of a chain that was stopped.
 
     Raises:
         TypeError: the state or its record cannot be written.
@@ -45,6 +52,13 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ChainState:
     """Read a chain's state.
 
+    Args:
+        path: file that :func:`save` wrote.
+        device: where the tensors of the state are put.
+
+    Returns:
+        The state, for ``resume=``.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or not the state of a chain.
@@ -59,26 +73,49 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
         )
     try:
         tensors, description = container.read(source)
-        chain = description["chain"]
-        kept = chain.get("telemetry")  # states of earlier versions have none
-        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return ChainState(
-            x=on_device["x"],
-            step=chain["step"],
-            seed=on_device["seed"] if chain["seed"] is None else chain["seed"],
-            sample_ids=on_device.get("sample_ids"),
-            sample_offset=chain["sample_offset"],
-            trajectory=on_device.get("trajectory"),
-            record=chain["record"],
-            fault=on_device.get("fault"),
-            telemetry=None
-            if kept is None
-            else Telemetry(
-                tuple(kept["steps"]), tuple(kept["levels"]), on_device["score_norm"], on_device["signal_to_noise"]
-            ),
-        )
-    except (KeyError, TypeError, container.DamagedError) as error:
+        return _state(tensors, description["chain"], device)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = error.why if isinstance(error, container.DamagedError) else f"its content is of another kind, {error!r}"
         raise ValueError(
             f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again"
         ) from error
+
+
+def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.device | str) -> ChainState:
+    """The state that a file describes; what cannot be one raises."""
+    x = tensors["x"]
+    if not x.is_floating_point() or not x.ndim:
+        raise ValueError(f"x is {x.dtype} of shape {tuple(x.shape)}")
+    batch, where = len(x), x.device
+    step = integer("step", chain["step"], 0, MAX_DRAW + 1)
+    seed = resolve_seed(tensors["seed"] if chain["seed"] is None else chain["seed"], None, batch, where)
+    ids, offset = resolve_sample_ids(tensors.get("sample_ids"), chain["sample_offset"], batch, where)
+    if not isinstance(chain["record"], dict):
+        raise TypeError(f"its record is {chain['record']!r}")
+    trajectory, fault = tensors.get("trajectory"), tensors.get("fault")
+    if trajectory is not None and (trajectory.dtype, trajectory.shape[1:]) != (x.dtype, x.shape):
+        raise ValueError(f"the frames of its trajectory are {trajectory.dtype} of shape {tuple(trajectory.shape[1:])}")
+    if fault is not None and (fault.dtype, fault.shape) != (torch.int64, (batch,)):
+        raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
+    telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
+    state = ChainState(x, step, seed, ids, offset, trajectory, chain["record"], fault, telemetry)
+    return _moved(state, device)
+
+
+def _telemetry(tensors: dict[str, Tensor], kept: dict[str, Any], batch: int) -> Telemetry:
+    steps = tuple(integer("step", step, 0, MAX_DRAW) for step in kept["steps"])
+    levels = tuple(None if level is None else integer("level", level, 0, MAX_DRAW) for level in kept["levels"])
+    norm, ratio = tensors["score_norm"], tensors["signal_to_noise"]
+    for name, value in (("score_norm", norm), ("signal_to_noise", ratio)):
+        if not value.is_floating_point() or value.shape != (len(steps), batch) or len(levels) != len(steps):
+            raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)} for {len(steps)} updates")
+    return Telemetry(steps, levels, norm, ratio)
+
+
+def _moved(state: ChainState, device: torch.device | str) -> ChainState:
+    def to(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    kept = state.telemetry
+    moved = None if kept is None else replace(kept, **{name: to(value) for name, value in vars(kept).items()})
+    return replace(state, **{name: to(value) for name, value in vars(state).items()} | {"telemetry": moved})

@@ -33,6 +33,7 @@ from fastlangevin.models import (
     NCSNv2Deepest,
 )
 from fastlangevin.models.base import ScoreNet
+from fastlangevin.models.shell import shell
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.schedules import Sigmas, check_sigmas
 
@@ -50,6 +51,8 @@ NETWORKS: dict[str, tuple[Callable[..., ScoreNet], type]] = {
     "NCSNv2Deeper": (NCSNv2Deeper, NCSNv2Config),
     "NCSNv2Deepest": (NCSNv2Deepest, NCSNv2Config),
 }
+# What a wrong description may raise in building a network.
+_SENSELESS = (TypeError, ValueError, KeyError, RuntimeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def save(
     Raises:
         TypeError: the network or the metadata cannot be described.
         RuntimeError: the file could not be written; what stood at ``path`` is untouched.
+        ValueError: ``sigmas`` is not the ladder of the network.
     """
     name = type(net).__name__
     if name not in NETWORKS or type(net) is not NETWORKS[name][0]:
@@ -119,6 +123,9 @@ def load(path: str | os.PathLike[str], fallback: bool = False) -> Checkpoint:
         fallback: where the file is damaged and has a number, ``net-0000002000.safetensors``, take the newest readable
             one with a smaller number beside it, with a warning in the log that names what was skipped.
 
+    Returns:
+        The network, its ladder and its description.
+
     Raises:
         ValueError: the file is not a checkpoint of this package, is damaged, or belongs to a newer version.
         RuntimeError: the file cannot be read.
@@ -150,19 +157,49 @@ def _refused(source: Path, why: str) -> ValueError:
 
 
 def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]) -> ScoreNet:
-    name = description["network"]
-    if name not in NETWORKS:
+    name, metadata = description["network"], description["metadata"]
+    if not isinstance(metadata, dict):
+        raise _refused(source, f"its metadata is a {type(metadata).__name__}")
+    if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(
             f"{source} holds a network of class {name!r}, this fastlangevin has {', '.join(NETWORKS)}; update the "
             "package"
         )
     network, config = NETWORKS[name]
     try:
+        sizes = config(**description["config"])
+        _check_count(sizes, len(tensors))
+        # The ladder of NCSN is no part of its weights.
+        ladder = check_sigmas(tensors.get("sigmas", description["sigmas"]))
+        # First without memory: what a description claims is taken only where the file has it.
+        check_fit(tensors, shell(lambda: network(ladder, sizes)).state_dict())
         # The generator's state is the caller's: building a network draws weights that are overwritten.
         with torch.random.fork_rng(devices=[]):
-            # The ladder of NCSN is no part of its weights.
-            net = network(tensors.get("sigmas", description["sigmas"]), config(**description["config"]))
+            net = network(ladder, sizes)
         net.load_state_dict(tensors)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except _SENSELESS as error:
         raise ValueError(f"{source} does not describe its own weights: {error}; write it again") from error
     return net.eval()
+
+
+def _check_count(sizes: object, tensors: int) -> None:
+    """Raises where a network would have more layers than the file has tensors: even empty ones take memory."""
+    layers = 0
+    if isinstance(sizes, MLPConfig):
+        layers = sizes.depth
+    elif isinstance(sizes, ConvConfig):
+        layers = sizes.blocks * len(sizes.widths)
+    if layers > tensors:
+        raise ValueError(f"it is to have {layers} layers, and there are {tensors} tensors")
+
+
+def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless tensors have the names, shapes and dtypes of those of a network."""
+    wrong = sorted(given.keys() ^ wanted.keys())
+    wrong += [
+        name
+        for name, tensor in given.items()
+        if name in wanted and (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype)
+    ]
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors are missing, unknown or of another shape, the first is {wrong[0]!r}")

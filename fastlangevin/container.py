@@ -34,7 +34,8 @@ from fastlangevin.files import write_whole
 
 __all__ = ["DamagedError", "check_json", "read", "write"]
 
-MAX_HEADER = 16 * 2**20  # bytes; safetensors' own limit is 100 MB, and parsed JSON takes many times its length
+# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 65 times its length (lists in lists).
+MAX_HEADER = 2**20
 CHUNK = 2**24  # bytes that are read, then digested while they are still in the cache
 
 _BEGINNING = b'{"__metadata__":{"container":"fastlangevin 1","sha256":"'
@@ -124,6 +125,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     No memory is taken for a length that the file claims before its real size bears it out; each tensor is read straight
     into its own memory.
 
+    Args:
+        path: file that :func:`write` wrote.
+
     Returns:
         Tensors on the CPU, and the description.
 
@@ -153,6 +157,9 @@ def check_json(name: str, value: Mapping[str, Any]) -> str:
     Args:
         name: of the argument, for the message.
         value: dicts with strings as keys, lists, strings, finite numbers, booleans and None.
+
+    Returns:
+        JSON text with its keys in order.
 
     Raises:
         TypeError: it is made of anything else.
@@ -251,11 +258,11 @@ def _read(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         entries, text = _parse(header)
         description = json.loads(text)
-        rewritten = _header(entries, text, header[_DIGEST].decode())
+        rewritten = _header(entries, check_json("description", description), header[_DIGEST].decode())
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"its header makes no sense ({type(error).__name__}: {error})") from error
     # One comparison for all of it: description's digest, offsets, gaps, doubled and unknown keys, padding.
-    if rewritten != header or not isinstance(description, dict):
+    if rewritten != header:
         raise ValueError("its header is not written as this package writes it")
     content = sum(entry.nbytes for entry in entries.values())
     if len(header) + content != size:
@@ -270,7 +277,7 @@ def _parse(header: bytes) -> tuple[dict[str, _Entry], str]:
     for name, entry in placed.items():
         shape = entry["shape"]
         if any(type(extent) is not int or extent < 0 for extent in shape):
-            raise ValueError(f"the shape of {name!r} is {shape}")
+            raise ValueError(f"the shape of {name!r:.80} is {shape!s:.80}")
         entries[name] = _Entry(entry["dtype"], shape, metadata[f"sha256:tensor:{name}"])
     return entries, metadata["description"]
 

@@ -158,7 +158,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_writable(path: Path, example: str) -> None:
-    """Raises where a file cannot be written: found out before the work, not after it."""
+    """Raises where a file cannot be written: found out before the work, not after it.
+
+    Args:
+        path: file that is to be written.
+        example: name of such a file, for the message.
+
+    Raises:
+        ValueError: there is no folder for it, it is a folder itself, or the file system refuses.
+    """
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():

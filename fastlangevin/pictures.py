@@ -67,6 +67,12 @@ def strip(trajectory: Tensor, *, samples: int = 8, frames: int = 11, gap: int = 
         samples: rows, at most.
         frames: columns, at most.
         gap: white pixels between images.
+
+    Returns:
+        uint8 array ``(height, width, channels)``.
+
+    Raises:
+        ValueError: ``trajectory`` is of another shape.
     """
     if trajectory.ndim != 5:
         raise ValueError(f"trajectory must be (F, N, C, H, W), got shape {tuple(trajectory.shape)}")

@@ -19,8 +19,10 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.models import NCSN, NCSNv2, NCSNv2Deeper, NCSNv2Deepest
+from fastlangevin.models.shell import shell
 from fastlangevin.models.standard import Sizes, StandardNet
 from fastlangevin.schedules import Sigmas, check_sigmas, geometric_sigmas
 
@@ -88,10 +91,14 @@ def load_published(
             from 1 to 0.01, is the default, for others it must be given.
         ema: whether averaged weights are taken where the file has them.
 
+    Returns:
+        The network, and what was read of the file.
+
     Raises:
         ValueError: the file is damaged, of another container, holds Python objects, or does not fit the network; all
             keys that do not fit are named.
         RuntimeError: the file cannot be read.
+        TypeError: ``network`` is none of the published classes.
     """
     source = Path(path)
     if network is not None and network not in NETWORKS:
@@ -107,13 +114,15 @@ def load_published(
         )
     try:
         sizes = kind.CONFIG(channels=first.shape[1], width=first.shape[0]) if config is None else config
-        ladder = _ladder(kind, state, sigmas)
-        # The generator's state is the caller's: building a network draws weights that are overwritten.
-        with torch.random.fork_rng(devices=[]):
-            net = kind(ladder, sizes)
+        ladder = check_sigmas(_ladder(kind, state, sigmas))
+        # First without memory: what one shape claims is taken only where the file has all the others.
+        empty = shell(lambda: kind(ladder, sizes))
     except ValueError as error:
         raise ValueError(f"{source} cannot be made a network of class {kind.__name__}: {error}") from error
-    _check_fit(source, parts.state_entry, state, net, net.state_dict())
+    _check_fit(source, parts.state_entry, state, empty, empty.state_dict())
+    # The generator's state is the caller's: building a network draws weights that are overwritten.
+    with torch.random.fork_rng(devices=[]):
+        net = kind(ladder, sizes)
     net.load_state_dict(state)
     entry = parts.state_entry
     if ema and parts.average is not None:
@@ -128,13 +137,16 @@ def _read(source: Path) -> Any:
         # Opening a pipe would wait for a writer.
         if source.exists() and not source.is_file():
             raise OSError("it is a folder or a device")
-        with open(source, "rb") as file, warnings.catch_warnings():
+        file = open(source, "rb")  # noqa: SIM115  (what fails after it is another error)
+    except OSError as error:
+        raise RuntimeError(f"cannot read {source}: {error.strerror or error}; check the path and its rights") from error
+    try:
+        with file, warnings.catch_warnings():
+            _check_archive(file)
             # Of odd pickles, which then load, or raise.
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise RuntimeError(f"cannot read {source}: {error.strerror or error}; check the path and its rights") from error
-    except Exception as error:  # of a damaged pickle come errors of all kinds: IndexError, UnicodeDecodeError, ...
+    except Exception as error:  # of a damaged pickle come errors of all kinds: IndexError, OSError (EINVAL), ...
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named and isinstance(error, pickle.UnpicklingError):
             raise ValueError(
@@ -145,6 +157,15 @@ def _read(source: Path) -> Any:
             f"{source} is no file of torch.save, or it is damaged ({type(error).__name__}); fetch it again. Networks "
             "of this package are read with fastlangevin.checkpoint.load"
         ) from error
+
+
+def _check_archive(file: BufferedReader) -> None:
+    """Raises where a zip file unpacks to more than it is long; torch.save does not compress, a bomb does."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
+    file.seek(0)
 
 
 def _unpack(source: Path, content: Any) -> _Parts:
@@ -199,7 +220,14 @@ def _tensors(source: Path, entry: str, state: Any) -> dict[str, Tensor]:
 
 
 def _check_tensor(source: Path, entry: str, key: str, value: Any) -> None:
-    if not isinstance(value, Tensor) or value.layout != torch.strided or not value.dtype.is_floating_point:
+    if (
+        not isinstance(value, Tensor)
+        or value.layout != torch.strided
+        or not value.dtype.is_floating_point
+        or value.device.type != "cpu"
+        # A view that repeats its elements can claim any size.
+        or value.nbytes > value.untyped_storage().nbytes()
+    ):
         kind = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{source}: {key} of its {entry} must be a dense tensor of floating-point numbers, got {kind}")
     if not value.isfinite().all():

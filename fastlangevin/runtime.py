@@ -180,6 +180,13 @@ def _automatic(device_type: str) -> tuple[str, Launchers | None]:
 def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
     """The implementation for tensors on a device: its name, and its launchers (None for the reference).
 
+    Args:
+        impl: ``"auto"``, or the name of an implementation.
+        device: of the tensors.
+
+    Returns:
+        Name and launchers.
+
     Raises:
         RuntimeError: an explicit ``impl`` cannot run; the message says why and what to do.
         ValueError: ``impl`` is not known.
@@ -188,7 +195,18 @@ def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
 
 
 def choose_for(impl: str, device_type: str) -> tuple[str, Launchers | None]:
-    """:func:`choose` for a type of device."""
+    """:func:`choose` for a type of device.
+
+    Args:
+        impl: as there.
+        device_type: such as ``"cpu"``.
+
+    Returns:
+        As there.
+
+    Raises:
+        RuntimeError, ValueError: as there.
+    """
     if impl == "auto":
         return _automatic(device_type)
     if impl not in NAMES:
@@ -197,7 +215,14 @@ def choose_for(impl: str, device_type: str) -> tuple[str, Launchers | None]:
 
 
 def explain(device_type: str) -> dict[str, str]:
-    """For each implementation, "available" or the reason why it is not, for tensors on a type of device."""
+    """For each implementation, "available" or the reason why it is not, for tensors on a type of device.
+
+    Args:
+        device_type: such as ``"cuda"``.
+
+    Returns:
+        By name of the implementation.
+    """
     reasons = {}
     for name in NAMES[1:]:
         try:

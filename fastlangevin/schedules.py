@@ -41,6 +41,9 @@ def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
         sigmas: one-dimensional tensor, array or sequence of noise standard deviations, strictly decreasing.
         name: what errors call it.
 
+    Returns:
+        The ladder, largest first.
+
     Raises:
         TypeError: it is not a sequence of numbers.
         ValueError: it is empty, not one-dimensional, not decreasing, or holds a value that is not finite and positive.

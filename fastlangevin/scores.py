@@ -38,6 +38,10 @@ def adapt(
 
     Returns:
         A callable ``(x, labels) -> score``.
+
+    Raises:
+        TypeError: ``net`` cannot be called, or ``sigmas`` is no ladder.
+        ValueError: ``takes`` or ``output`` is not known.
     """
     if takes not in get_args(Takes):
         raise ValueError(f"takes must be one of {', '.join(get_args(Takes))}, got {takes!r}")

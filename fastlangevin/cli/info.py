@@ -17,6 +17,7 @@ VARIABLES = {
     "FASTLANGEVIN_IMPL": "auto",
     "FASTLANGEVIN_CACHE_DIR": "$XDG_CACHE_HOME/fastlangevin or ~/.cache/fastlangevin",
     "FASTLANGEVIN_NO_BUILD": "building is allowed",
+    "FASTLANGEVIN_DIRECT_LAUNCH": "1",
     "CXX": "the first of c++, g++ and clang++",
     "TRITON_INTERPRET": "kernels are compiled",
 }
@@ -75,5 +76,5 @@ def run(options: argparse.Namespace) -> int:
             print(f"  cuda:{index} {properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}")
     print("\nenvironment")
     for name, default in VARIABLES.items():
-        print(f"  {name:24} {os.environ.get(name) or f'unset: {default}'}")
+        print(f"  {name:26} {os.environ.get(name) or f'unset: {default}'}")
     return 0

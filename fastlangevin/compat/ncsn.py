@@ -178,7 +178,13 @@ def baseline_Langevin_dynamics(
 ) -> list[Tensor]:
     """``BaselineRunner.Langevin_dynamics``: the same with a network that is called with ``x`` alone.
 
-    Args, returns: as for :func:`Langevin_dynamics`.
+    Args:
+        x_mod, n_steps, step_lr, keep_every, seed, generator, sample_ids, progress, strict: as for
+            :func:`Langevin_dynamics`.
+        scorenet: called as ``scorenet(x)``, returns the score ``(B, ...)``.
+
+    Returns:
+        The states ``(B, ...)``, as for :func:`Langevin_dynamics`.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x)")
@@ -222,7 +228,8 @@ def anneal_Langevin_dynamics_inpainting(
         x_mod: initial states ``(B, ...)``; or ``(R, K, C, H, W)``, K for each of R images, which become R K samples.
         refer_image: the image, of the shape of ``x_mod``, or ``(R, C, H, W)``; in units of the data.
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
-        mask: bool, True where ``refer_image`` is known; by default the left half of the last dimension, as published.
+        mask: bool, broadcasts to the states, True where ``refer_image`` is known; by default the left half of the last
+            dimension, as published.
         keep_every, seed, generator, sample_ids, progress, strict: as there.
 
     Returns:

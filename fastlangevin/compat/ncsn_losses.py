@@ -45,6 +45,9 @@ def energy_score(energy_net: Energy) -> Score:
 
     Args:
         energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``, each of its sample alone.
+
+    Returns:
+        A callable ``x -> score``, ``(B, ...)`` both.
     """
     check_callable("energy_net", energy_net, "energy_net(x)")
 
@@ -230,7 +233,12 @@ def partial_sliced_score_matching(
 ) -> Tensor:
     """The same with less variance: 1/2 ||score||^2 + v . grad (v . score).
 
-    Args, returns: as for :func:`single_sliced_score_matching`.
+    Args:
+        energy_net, samples, noise, detach, noise_type, seed, generator, step, sample_ids: as for
+            :func:`single_sliced_score_matching`.
+
+    Returns:
+        As for :func:`single_sliced_score_matching`.
     """
     return _one_projection(energy_net, samples, noise, detach, noise_type, True, seed, generator, step, sample_ids)
 
@@ -285,7 +293,11 @@ def sliced_score_estimation_vr(
 ) -> Tensor:
     """Sliced score matching with less variance, 1/2 ||score||^2 + v . grad (v . score), v Gaussian as published.
 
-    Args, returns: as for :func:`sliced_score_estimation`.
+    Args:
+        score_net, samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation`.
+
+    Returns:
+        As for :func:`sliced_score_estimation`.
     """
     return ssm_loss(
         score_net,
@@ -309,7 +321,15 @@ def sliced_score_matching(
     step: int | Tensor = 0,
     sample_ids: SampleIds | None = None,
 ) -> Tensor:
-    """:func:`sliced_score_estimation` of the score of an energy, ``energy_net(x)`` of shape ``(B,)`` or ``(B, 1)``."""
+    """:func:`sliced_score_estimation` of the score of an energy, ``energy_net(x)`` of shape ``(B,)`` or ``(B, 1)``.
+
+    Args:
+        energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``.
+        samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation`.
+
+    Returns:
+        As for :func:`sliced_score_estimation`.
+    """
     return sliced_score_estimation(
         energy_score(energy_net),
         samples,
@@ -331,7 +351,15 @@ def sliced_score_matching_vr(
     step: int | Tensor = 0,
     sample_ids: SampleIds | None = None,
 ) -> Tensor:
-    """:func:`sliced_score_estimation_vr` of the score of an energy, ``energy_net(x)`` ``(B,)`` or ``(B, 1)``."""
+    """:func:`sliced_score_estimation_vr` of the score of an energy, ``energy_net(x)`` ``(B,)`` or ``(B, 1)``.
+
+    Args:
+        energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``.
+        samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation_vr`.
+
+    Returns:
+        As for :func:`sliced_score_estimation_vr`.
+    """
     return sliced_score_estimation_vr(
         energy_score(energy_net),
         samples,

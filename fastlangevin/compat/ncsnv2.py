@@ -133,12 +133,15 @@ def anneal_Langevin_dynamics_inpainting(
         refer_image: the image, of the shape of ``x_mod``, or ``(R, C, H, W)``; in units of the data.
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
         image_size: width of the samples: the first ``image_size // 2`` of their last dimension are known.
-        mask: bool, True where ``refer_image`` is known, in the place of the left half.
+        mask: bool, broadcasts to the states, True where ``refer_image`` is known, in the place of the left half.
         keep_every, seed, generator, sample_ids, progress: as there.
         strict: the states before the updates as published, which lack the last.
 
     Returns:
         The states ``(B, ...)``, on the device of ``x_mod``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or shape.
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     half = integer("image_size", image_size, 1, 2**31) // 2

@@ -72,6 +72,9 @@ def flip(
 
     Returns:
         ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: ``images`` has another number of dimensions.
     """
     _check_images(images)
     if images.ndim != 4:
@@ -92,8 +95,15 @@ def logit(v: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
     """From [0, 1] to the whole line: x = log(p / (1 - p)) with p = alpha + (1 - 2 alpha) v (Dinh et al. 2017).
 
     Args:
-        v: floating, in [0, 1]; on another device than the CPU this is not checked, since the host would wait.
+        v: floating, any shape, in [0, 1]; on another device than the CPU this is not checked, since the host would
+            wait.
         alpha: in (0, 1/2), keeps 0 and 1 finite: |x| <= log((1 - alpha) / alpha), 13.8 for 1e-6.
+
+    Returns:
+        The shape of ``v``.
+
+    Raises:
+        ValueError: ``v`` or ``alpha`` is out of range.
     """
     alpha = _check_alpha(alpha)
     _check_images(v)
@@ -106,7 +116,15 @@ def logit(v: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
 
 
 def expit(x: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
-    """The inverse of :func:`logit`; for |x| beyond its range, values up to alpha / (1 - 2 alpha) outside [0, 1]."""
+    """The inverse of :func:`logit`; for |x| beyond its range, values up to alpha / (1 - 2 alpha) outside [0, 1].
+
+    Args:
+        x: any shape, what :func:`logit` returned.
+        alpha: as there.
+
+    Returns:
+        The shape of ``x``.
+    """
     alpha = _check_alpha(alpha)
     return (x.sigmoid() - alpha) / (1 - 2 * alpha)
 

@@ -21,6 +21,12 @@ def digits(split: Literal["train", "heldout", "all"] = "train") -> Images:
 
     Args:
         split: ``"train"`` (1,497 images), ``"heldout"`` (the other 300) or ``"all"``. The split never changes.
+
+    Returns:
+        The source, images ``(1, 8, 8)``.
+
+    Raises:
+        ValueError: ``split`` is not known.
     """
     if split not in ("train", "heldout", "all"):
         raise ValueError(f"split must be 'train', 'heldout' or 'all', got {split!r}")

@@ -68,8 +68,12 @@ def loader(source: Source, batches: Sampler[list[int]], *, workers: int = 0, pin
         workers: processes that read the data; 0: the process itself does.
         pin: put batches in page-locked memory, from where a GPU copies them in the background.
 
+    Returns:
+        What gives the batches, in the order of ``batches``.
+
     Raises:
         SampleError: when the batch of such a sample is reached.
+        TypeError, ValueError: ``source`` or ``workers`` is of the wrong kind or out of range.
     """
     if not isinstance(source, Source):
         raise TypeError(f"source must be a Source, got {type(source).__name__}; as_source makes one of a dataset")

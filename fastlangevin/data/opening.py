@@ -32,6 +32,9 @@ def open_source(
         channels: of a folder's images, as for :class:`Folder`.
         size: side of a folder's or CelebA's images.
 
+    Returns:
+        The source.
+
     Raises:
         ValueError: there is no such data, or an option that they do not have.
         ImportError, RuntimeError: what they come with is not installed.

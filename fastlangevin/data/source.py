@@ -160,6 +160,9 @@ def as_source(dataset: Dataset[Any] | Tensor, *, name: str | None = None, greys:
         greys: number of different values a pixel can have, where they are quantised: multiples of 1 / (greys - 1) in
             [0, 1]. uint8 has 256.
 
+    Returns:
+        The source.
+
     Raises:
         TypeError: it is no dataset of tensors.
         ValueError: it is empty, its items change, or they are not what ``greys`` says.

@@ -25,6 +25,9 @@ def mnist(root: Place = "data", *, train: bool = True, download: bool = False) -
         train: the training images, or those for testing.
         download: fetch it where it is not there yet.
 
+    Returns:
+        The source, images ``(1, 28, 28)``.
+
     Raises:
         RuntimeError: torchvision is not installed, or the images are not in ``root``.
     """
@@ -33,7 +36,17 @@ def mnist(root: Place = "data", *, train: bool = True, download: bool = False) -
 
 
 def cifar10(root: Place = "data", *, train: bool = True, download: bool = False) -> Images:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 or 10,000 colour images of 32x32 pixels, in memory; as :func:`mnist`."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 or 10,000 colour images of 32x32 pixels, in memory.
+
+    Args:
+        root, train, download: as for :func:`mnist`.
+
+    Returns:
+        The source, images ``(3, 32, 32)``.
+
+    Raises:
+        RuntimeError: as for :func:`mnist`.
+    """
     dataset = _dataset("CIFAR10", root, download, train=train)
     images = torch.as_tensor(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Images(images, torch.as_tensor(dataset.targets), name="cifar10")
@@ -75,8 +88,12 @@ def celeba(
         crop: side of the square about the centre, of images of 178x218 pixels.
         size: side to which that is brought.
 
+    Returns:
+        The source, images ``(3, size, size)``.
+
     Raises:
         RuntimeError: torchvision is not installed, or the images are not in ``root``.
+        ValueError: ``split``, ``crop`` or ``size`` is not one of those.
     """
     if split not in ("train", "valid", "test", "all"):
         raise ValueError(f"split must be 'train', 'valid', 'test' or 'all', got {split!r}")

@@ -30,8 +30,8 @@ class LevelDiagnostics:
         sigmas: the noise levels, largest first, where they are known.
         rhat: rank-normalised split R-hat, fp64 ``(L, ...)``.
         ess_bulk: effective sample size of the bulk, likewise; a level has ``chains * len(frames[level])`` draws.
-        ess_tail: of the 5 % and the 95 % quantile, the smaller.
-        autocorrelation: at the lag of one frame, about the mean of all chains.
+        ess_tail: likewise, the smaller one of the 5 % and the 95 % quantile.
+        autocorrelation: likewise, at the lag of one frame, about the mean of all chains.
     """
 
     frames: tuple[range, ...]

@@ -31,7 +31,12 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Left:
-    """A module that could have been a norm by its parameters, and why it stays as it is."""
+    """A module that could have been a norm by its parameters, and why it stays as it is.
+
+    Attributes:
+        name: of the module in the network.
+        why: it was left.
+    """
 
     name: str
     why: str

@@ -27,6 +27,9 @@ def esm_loss(score: Score, x: Tensor, true_score: Score | Tensor, *, reduction: 
 
     Returns:
         fp32 (fp64 for fp64 data): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are summed.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or shape.
     """
     check_batch(("score", score), x, reduction)
     dtype = compute_dtype(x)

@@ -56,6 +56,9 @@ def ism_loss(
 
     Returns:
         As for :func:`ssm_loss`.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range, or the score does not fit.
     """
     projections = check_projections(projections, kind)
     if trace == "hutchinson":

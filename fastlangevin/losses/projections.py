@@ -75,6 +75,9 @@ def projection_vectors(
 
     Returns:
         ``(B, K, *)``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     count = check_projections(projections, kind)
     if dtype not in FLOATS:

@@ -29,7 +29,11 @@ STAGES = (
 
 @dataclass(frozen=True)
 class NCSNConfig(Sizes):
-    """Sizes of an :class:`NCSN`: see :class:`fastlangevin.models.standard.Sizes`."""
+    """Sizes of an :class:`NCSN`: see :class:`fastlangevin.models.standard.Sizes`.
+
+    Args:
+        channels, width, rescale: as there.
+    """
 
 
 class NCSN(StandardNet):

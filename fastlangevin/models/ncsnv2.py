@@ -27,7 +27,11 @@ __all__ = ["NCSNv2", "NCSNv2Config", "NCSNv2Deeper", "NCSNv2Deepest"]
 
 @dataclass(frozen=True)
 class NCSNv2Config(Sizes):
-    """Sizes of an :class:`NCSNv2`: see :class:`fastlangevin.models.standard.Sizes`."""
+    """Sizes of an :class:`NCSNv2`: see :class:`fastlangevin.models.standard.Sizes`.
+
+    Args:
+        channels, width, rescale: as there.
+    """
 
 
 class NCSNv2(StandardNet):
@@ -52,7 +56,11 @@ class NCSNv2(StandardNet):
 
 
 class NCSNv2Deeper(NCSNv2):
-    """As :class:`NCSNv2`, with one more halving: sides are multiples of 4; meant for 96x96 and 128x128 pixels."""
+    """As :class:`NCSNv2`, with one more halving: sides are multiples of 4; meant for 96x96 and 128x128 pixels.
+
+    Args:
+        sigmas, config: as for :class:`NCSNv2`.
+    """
 
     STAGES = (
         Stage("res1", 1, "same", 1, "refine5", 1),
@@ -64,7 +72,11 @@ class NCSNv2Deeper(NCSNv2):
 
 
 class NCSNv2Deepest(NCSNv2):
-    """As :class:`NCSNv2Deeper`, with yet one more: sides are multiples of 8; meant for 256x256 pixels."""
+    """As :class:`NCSNv2Deeper`, with yet one more: sides are multiples of 8; meant for 256x256 pixels.
+
+    Args:
+        sigmas, config: as for :class:`NCSNv2`.
+    """
 
     STAGES = (
         Stage("res1", 1, "same", 1, "refine5", 1),

@@ -244,6 +244,9 @@ def add_instance_norm(
 
     Returns:
         The norm of the sum, and the sum itself, both of shape and dtype of ``x``.
+
+    Raises:
+        TypeError, ValueError: as there, or ``residual`` does not fit ``x``.
     """
     floating("x", x)
     floating("residual", residual)

@@ -1,4 +1,4 @@
-"""Addressed random tensors: ``randn`` and ``rand``."""
+"""Addressed random tensors: ``randn`` and ``rand``, of Philox4x32-10 (Salmon et al. 2011) and Box and Muller (1958)."""
 
 from __future__ import annotations
 
@@ -111,5 +111,11 @@ def rand(
 
     Rounding to float16 or bfloat16 can give 1. Arguments, addresses and errors as for :func:`randn`; the two share
     their random words, so a value of one is not independent of the other's at the same address.
+
+    Args:
+        shape, seed, generator, draw, purpose, sample_ids, sample_offset, dtype, device, impl: as for :func:`randn`.
+
+    Returns:
+        ``shape``, on ``device``.
     """
     return _random(shape, seed, generator, draw, purpose, sample_ids, sample_offset, dtype, device, impl, uniform=True)

@@ -276,10 +276,10 @@ def step(
 ) -> Tensor:
     """One update c*x + a*score + b*z with z ~ N(0, I) drawn inside the kernel.
 
-    Every one-evaluation stochastic sampler of score models is this update; rules such as
-    :func:`fastlangevin.rules.langevin` give its coefficients. It is computed in fp32 (fp64 for an fp64 state) as
-    ``fl(fl(fl(c*x) + fl(a*score)) + fl(b*z))`` and rounded once to the state's dtype, with the same bits on every
-    implementation. Differentiable in ``x``, ``score``, ``noise`` and ``known``.
+    Every one-evaluation stochastic sampler of score models is this update (Song and Ermon 2019, Algorithm 1, line 6, is
+    one); rules such as :func:`fastlangevin.rules.langevin` give its coefficients. It is computed in fp32 (fp64 for an
+    fp64 state) as ``fl(fl(fl(c*x) + fl(a*score)) + fl(b*z))`` and rounded once to the state's dtype, with the same bits
+    on every implementation. Differentiable in ``x``, ``score``, ``noise`` and ``known``.
 
     Args:
         x: state ``(B, ...)``, float32, float16, bfloat16 or float64, in any layout. The noise of an element belongs to
@@ -422,6 +422,14 @@ def step_(
     impl: str = "auto",
 ) -> Tensor:
     """:func:`step`, writing to ``x`` and returning it. Arguments and errors as there.
+
+    Args:
+        x: state ``(B, ...)``, overwritten.
+        score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, fault, freeze,
+            impl: as for :func:`step`.
+
+    Returns:
+        ``x``.
 
     Raises:
         ValueError: also where ``x`` requires a gradient, has elements that share memory, or partly overlaps an input.

@@ -13,7 +13,13 @@ __all__ = ["Coefficients"]
 
 
 class Coefficients(NamedTuple):
-    """One update x <- c*x + a*score + b*z; ``b`` is None where no noise is added."""
+    """One update x <- c*x + a*score + b*z; ``b`` is None where no noise is added.
+
+    Attributes:
+        c: factor of the state.
+        a: factor of the score, in units of the data squared.
+        b: standard deviation of the noise, in units of the data.
+    """
 
     c: float
     a: float

@@ -11,7 +11,14 @@ __all__ = ["denoise", "vp_denoise"]
 
 
 def denoise(sigma: float) -> Coefficients:
-    """Tweedie's step to the posterior mean: x + sigma^2 score, no noise."""
+    """Tweedie's step to the posterior mean: x + sigma^2 score, no noise.
+
+    Args:
+        sigma: noise level of the state, in units of the data.
+
+    Returns:
+        c = 1, a = sigma^2, b = None.
+    """
     return Coefficients(1.0, positive("sigma", sigma) ** 2, None)
 
 

@@ -25,7 +25,18 @@ Corrector = Literal["langevin", "ou"]
 
 
 def step_size(epsilon: float | None, step_lr: float | None) -> float:
-    """The paper's epsilon, from it or from the published code's ``step_lr`` = epsilon / 2."""
+    """The paper's epsilon, from it or from the published code's ``step_lr`` = epsilon / 2.
+
+    Args:
+        epsilon: the paper's step size, or None.
+        step_lr: the published code's, or None.
+
+    Returns:
+        Epsilon, above zero.
+
+    Raises:
+        TypeError, ValueError: not exactly one is given, or it is no number above zero.
+    """
     if (epsilon is None) == (step_lr is None):
         given = "neither" if epsilon is None else "both"
         raise ValueError(

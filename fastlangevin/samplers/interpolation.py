@@ -52,8 +52,9 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise: as there.
         points: samples in each row, at least 2.
         full_output: return a :class:`SamplingResult`.
-        options: as there, where ``shape``, or ``init`` as a tensor, is ``(rows, ...)`` and ``sample_offset`` the number
-            of the first row. Neither ``sample_ids`` nor ``resume`` nor a seed for each sample.
+        options: see :class:`fastlangevin.samplers.ChainOptions`, where ``shape``, or ``init`` as a tensor, is ``(rows,
+            ...)`` and ``sample_offset`` the number of the first row. Neither ``sample_ids`` nor ``resume`` nor a seed
+            for each sample.
 
     Returns:
         ``(rows * points, ...)``, the points of a row neighbours; or a :class:`SamplingResult` of it.

@@ -49,7 +49,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     non_finite: NonFinite | None = "raise",
     telemetry: Kept = 0,
 ) -> Tensor | SamplingResult:
-    """Unadjusted Langevin dynamics: x + epsilon/2 score(x) + sqrt(epsilon) z, ``steps`` times.
+    """Unadjusted Langevin dynamics (Song and Ermon 2019, equation 4): x + epsilon/2 score(x) + sqrt(epsilon) z.
 
     On a Gaussian of variance v it converges to the variance v / (1 - epsilon/(4v)), for epsilon < 4v.
 
@@ -66,6 +66,9 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
 
     Returns:
         The samples, or a :class:`SamplingResult`.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     source: object = None  # the kernel of another score would take its first level
     if isinstance(score, GaussianMixture):

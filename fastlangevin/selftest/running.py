@@ -36,6 +36,9 @@ def run(devices: Sequence[torch.device]) -> Iterator[Outcome]:
 
     Args:
         devices: where the checks run; an error of any kind is a check that has not passed.
+
+    Returns:
+        An outcome at a time.
     """
     for device in devices:
         for name, check in CHECKS.items():

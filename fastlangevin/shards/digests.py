@@ -30,6 +30,12 @@ def network_digest(net: nn.Module) -> str:
     """SHA-256 of what a network computes with: its class and configuration, its parameters and buffers by name.
 
     Not of its code: another version of the class has the same digest.
+
+    Args:
+        net: any module.
+
+    Returns:
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256(f"{type(net).__name__} {getattr(net, 'config', None)!r} ".encode())
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):

@@ -44,7 +44,8 @@ def claim(path: Path) -> Iterator[bool]:
 
 def _take(path: Path) -> int | None:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # A link would have a file made, or held, somewhere else.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             locked = _locked(handle)
             if locked and _is_at(handle, path):

@@ -70,10 +70,7 @@ def describe(
             f"sample_offset {first} with {extents[0]} samples goes past the last sample id, {MAX_SAMPLE_ID}"
         )
     shard = integer("shard_size", shard_size, 1, MAX_SAMPLE_ID)
-    if -(-extents[0] // shard) > MAX_SHARDS:
-        raise ValueError(
-            f"{extents[0]} samples in shards of {shard} are more than {MAX_SHARDS} shards; take larger ones"
-        )
+    _check_shards(extents[0], shard)
     return {
         "format": FORMAT,
         "stream_version": STREAM_VERSION,
@@ -94,11 +91,16 @@ def describe(
     }
 
 
+def _check_shards(n: int, size: int) -> None:
+    if -(-n // size) > MAX_SHARDS:
+        raise ValueError(f"{n} samples in shards of {size} are more than {MAX_SHARDS} shards; take larger ones")
+
+
 def check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: object) -> None:
     """Raises ValueError unless a record that was found is the present run's, naming all that differs."""
     different = [
         _ladders(found[name], wanted[name])
-        if name == "sigmas" and isinstance(found.get(name), list)
+        if name == "sigmas" and isinstance(found.get(name), list) and isinstance(wanted.get(name), list)
         else f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
         for name in {**wanted, **found}
         if found.get(name) != wanted.get(name)
@@ -121,6 +123,7 @@ def check_sense(record: Mapping[str, Any]) -> None:
     """Raises ValueError unless a record that was read can be worked with: its sizes become names and tensors."""
     for name, largest in _INTEGERS.items():
         integer(name, record.get(name), 0 if name in ("seed", "sample_offset") else 1, largest)
+    _check_shards(record["n"], record["shard_size"])
     shape = record.get("shape")
     if not isinstance(shape, list):
         raise ValueError(f"shape is {shape!r}")

@@ -48,6 +48,16 @@ class Window:
         named = {"losses": self.losses, "norms": self.norms, "sums": self.sums, "counts": self.counts}
         return {name: value[: self.steps] for name, value in named.items()}
 
+    def check_fit(self, tensors: dict[str, Tensor]) -> None:
+        """Raises ValueError unless these are what :meth:`tensors` can return."""
+        whole = {"losses": self.losses, "norms": self.norms, "sums": self.sums, "counts": self.counts}
+        if tensors.keys() != whole.keys():
+            raise ValueError(f"the window of its log has {', '.join(tensors)}")
+        rows = len(tensors["losses"]) if tensors["losses"].ndim else 0
+        for name, value in tensors.items():
+            if value.dtype != torch.float64 or value.shape != (rows, *whole[name].shape[1:]) or rows > len(self.losses):
+                raise ValueError(f"{name} of its log is {value.dtype} of shape {tuple(value.shape)}")
+
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Goes back to what :meth:`tensors` returned."""
         self.steps = tensors["losses"].shape[0]
@@ -84,6 +94,25 @@ class Window:
         return line
 
 
+def _checked(line: Any, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError unless a line is one that :meth:`Window.line` makes, and of the kind of those before it."""
+    if not isinstance(line, dict) or not {"step", "loss", "lr", "gradient_norm"} <= line.keys():
+        raise ValueError("it is no line of a log")
+    levels, samples = line.get("levels", []), line.get("samples", [])
+    if not isinstance(levels, list) or not isinstance(samples, list) or len(levels) != len(samples):
+        raise ValueError("its levels and their samples are no lists of one length")
+    if before and (line.keys() != before[0].keys() or len(levels) != len(before[0].get("levels", []))):
+        raise ValueError("it has other entries than the lines before it")
+    if any(type(count) is not int or count < 0 for count in (line["step"], *samples)):
+        raise ValueError("its counts are no integers")
+    # A level without samples has no mean, and a gradient scaler can skip every step of a line.
+    numbers = [line["loss"], line["lr"], 0.0 if line["gradient_norm"] is None else line["gradient_norm"]]
+    numbers += [mean for mean, count in zip(levels, samples, strict=True) if count or mean is not None]
+    if not all(type(number) is float and math.isfinite(number) for number in numbers):
+        raise ValueError("it has something else than finite numbers")
+    return line
+
+
 class Log:
     """A file of JSON lines.
 
@@ -98,10 +127,10 @@ class Log:
         if path.exists():
             for text in path.read_bytes().splitlines():
                 try:
-                    line = json.loads(text)
+                    line = _checked(json.loads(text), self.lines)
                     if line["step"] > steps:
                         break
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, RecursionError):
                     if not self.lines and steps == 0:
                         raise ValueError(f"{path} is not the log of a run; give the run another folder") from None
                     break  # a kill can leave the last line cut short; it is made again

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fastlangevin.checkpoint import check_fit
 from fastlangevin.data import Source
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.noise import STREAM_VERSION
@@ -18,7 +19,7 @@ from fastlangevin.training.average import Average
 from fastlangevin.training.config import TrainConfig
 from fastlangevin.training.log import Window
 
-__all__ = ["check_same_run", "describe", "restore", "tensors"]
+__all__ = ["check_same_run", "describe", "has_ended", "restore", "tensors"]
 
 FORMAT = 1
 
@@ -45,18 +46,26 @@ def check_same_run(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: o
             f"{where} holds a state of format {saved.get('format')!r}, this fastlangevin goes on from format "
             f"{wanted['format']}; go on with the version that wrote it, or start anew in another folder"
         )
-    if saved["stream_version"] != wanted["stream_version"]:
+    if saved.get("stream_version") != wanted["stream_version"]:
+        was = saved.get("stream_version")
         raise ValueError(
-            f"{where} was trained with stream version {saved['stream_version']} of the noise, this fastlangevin has "
+            f"{where} was trained with stream version {was} of the noise, this fastlangevin has "
             f"{wanted['stream_version']}; go on with the version that wrote it, or start anew in another folder"
         )
     for part in ("network", "sigmas", "data", "config"):
-        differences = _differences(saved[part], wanted[part])
+        differences = _differences(saved.get(part), wanted[part])
         if differences:
             raise ValueError(
                 f"{where} is another run: its {part} has {'; '.join(differences)}; give the options it was started "
                 "with, or start anew in another folder"
             )
+
+
+def has_ended(step: int, saved: Mapping[str, Any]) -> bool:
+    """Whether a saved run had made all its steps; what says nothing of them has not."""
+    config = saved.get("config")
+    steps = config.get("steps") if isinstance(config, dict) else None
+    return isinstance(steps, int) and step >= steps
 
 
 def _differences(saved: Any, wanted: Any) -> list[str]:
@@ -80,16 +89,37 @@ def tensors(net: ScoreNet, optimiser: Optimizer, average: Average, window: Windo
 def restore(
     saved: Mapping[str, Tensor], updates: int, net: ScoreNet, optimiser: Optimizer, average: Average, window: Window
 ) -> None:
-    """Goes back to what :func:`tensors` returned; ``updates`` are the average's."""
+    """Goes back to what :func:`tensors` returned; ``updates`` are the average's.
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
-
-    net.load_state_dict(part("net."))
-    average.restore(part("average."), updates)
-    window.restore(part("window."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for index, (name, _) in enumerate(net.named_parameters()):
-        keys = [key for key in saved if key.startswith("optimiser.") and key.endswith(f".{name}")]
-        state[index] = {key.split(".")[1]: saved[key] for key in keys if key == f"optimiser.{key.split('.')[1]}.{name}"}
+    Raises:
+        ValueError: these are no tensors of such a run. Nothing was changed.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"net": {}, "average": {}, "window": {}, "optimiser": {}}
+    for name, value in saved.items():
+        prefix, _, rest = name.partition(".")
+        if prefix not in parts:
+            raise ValueError(f"there is a tensor {name!r}")
+        parts[prefix][rest] = value
+    if type(updates) is not int or updates < 0:
+        raise ValueError(f"its average has {updates!r} updates")
+    check_fit(parts["net"], net.state_dict())
+    check_fit(parts["average"], average.weights)
+    window.check_fit(parts["window"])
+    state = _moments(parts["optimiser"], dict(net.named_parameters()))
+    net.load_state_dict(parts["net"])
+    average.restore(parts["average"], updates)
+    window.restore(parts["window"])
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _moments(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """An optimiser's state by a parameter's number, from ``<key>.<parameter>``: the same keys for every parameter."""
+    keys = {name.partition(".")[0] for name in saved}
+    if saved.keys() != {f"{key}.{name}" for key in keys for name in parameters}:
+        raise ValueError("the state of its optimiser is not that of these parameters")
+    for name, parameter in parameters.items():
+        for key in keys:
+            value = saved[f"{key}.{name}"]
+            if (value.shape, value.dtype) not in (((), torch.float32), (parameter.shape, parameter.dtype)):
+                raise ValueError(f"{key} of {name} is {value.dtype} of shape {tuple(value.shape)}")
+    return {index: {key: saved[f"{key}.{name}"] for key in keys} for index, name in enumerate(parameters)}

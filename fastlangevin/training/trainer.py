@@ -172,7 +172,7 @@ class _Run:
             self.order.start = self.done
         elif steps:
             found = self.generations.load(fallback=True)
-            if found.step < found.description["config"]["steps"]:
+            if not state.has_ended(found.step, found.description):
                 raise ValueError(
                     f"{folder} holds a run that was stopped at step {found.step}; go on with it by resume=True "
                     "(--resume), give another folder, or delete it"
@@ -188,9 +188,16 @@ class _Run:
 
     def _restore(self, generations: Generations) -> None:
         step, tensors, description = generations.load(fallback=self.places.fallback)
-        state.check_same_run(description, self.description, generations.path(step))
-        state.restore(tensors, description["updates"], self.net, self.optimiser, self.average, self.window)
-        self.scaler.load_state_dict(description["scaler"])
+        path = generations.path(step)
+        state.check_same_run(description, self.description, path)
+        try:
+            self.scaler.load_state_dict(description["scaler"])
+            state.restore(tensors, description["updates"], self.net, self.optimiser, self.average, self.window)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} is not the state of this run, though its description says so ({error}); start anew in another "
+                "folder"
+            ) from error
         self.done = step
         if self.world.leads:
             for later in generations.steps():

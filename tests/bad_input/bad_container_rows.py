@@ -69,8 +69,8 @@ CONTAINERS = [
         "container.write",
         lambda k: {"description": {"x": "x" * 2**24}},
         ValueError,
-        ("description", "16777216"),
-        lambda k: {"description": {"x": "x" * 2**20}},
+        ("description", "1048576"),
+        lambda k: {"description": {"x": "x" * 2**19}},
     ),
     Row(
         "missing", "container.read", lambda k: {"path": "/nowhere/x"}, FileNotFoundError, ("cannot read", "/nowhere/x")

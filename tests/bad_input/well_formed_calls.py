@@ -159,7 +159,7 @@ def _forward(make: Callable[[], Any]) -> Callable[..., Tensor]:
 
 
 def chain() -> fl.ChainState:
-    return fl.ChainState(numbers(2, 3), 1, 7, None, {"sampler": "langevin"})
+    return fl.ChainState(numbers(2, 3), 1, 7, record={"sampler": "langevin"})
 
 
 def _save(folder: Path) -> Arguments:

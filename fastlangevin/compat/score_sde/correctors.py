@@ -104,7 +104,11 @@ class LangevinCorrector(Corrector):
 
 @register_corrector(name="ald")
 class AnnealedLangevinDynamics(Corrector):
-    """``rules.annealed_corrector``: the step is 2 alpha (snr std)^2, std that of ``marginal_prob`` at the time."""
+    """``rules.annealed_corrector``: the step is 2 alpha (snr std)^2, std that of ``marginal_prob`` at the time.
+
+    Args:
+        sde, score_fn, snr, n_steps, noise: as for :class:`Corrector`.
+    """
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self._grown(rules.annealed_corrector(self.snr, 1.0), t)
@@ -119,7 +123,11 @@ class AnnealedLangevinDynamics(Corrector):
 
 @register_corrector(name="none")
 class NoneCorrector(Corrector):
-    """No step: the state twice. Calls no network, and takes any ``snr`` and ``n_steps``."""
+    """No step: the state twice. Calls no network, and takes any ``snr`` and ``n_steps``.
+
+    Args:
+        sde, score_fn, snr, n_steps, noise: as for :class:`Corrector`.
+    """
 
     def __init__(
         self,

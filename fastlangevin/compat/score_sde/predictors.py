@@ -57,7 +57,11 @@ class Predictor(ABC):
 
 @register_predictor(name="euler_maruyama")
 class EulerMaruyamaPredictor(Predictor):
-    """Euler-Maruyama steps of 1/N: ``rules.ve_euler_maruyama`` and its like for VP and sub-VP, at any time."""
+    """Euler-Maruyama steps of 1/N: ``rules.ve_euler_maruyama`` and its like for VP and sub-VP, at any time.
+
+    Args:
+        sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
+    """
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return self._update(x, t, *self.sde.euler(t))
@@ -65,7 +69,11 @@ class EulerMaruyamaPredictor(Predictor):
 
 @register_predictor(name="reverse_diffusion")
 class ReverseDiffusionPredictor(Predictor):
-    """``rules.ve_reverse_diffusion``, ``rules.vp_reverse_diffusion``; for sub-VP, Euler-Maruyama."""
+    """``rules.ve_reverse_diffusion``, ``rules.vp_reverse_diffusion``; for sub-VP, Euler-Maruyama.
+
+    Args:
+        sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
+    """
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.sde.reversed_steps
@@ -76,6 +84,9 @@ class ReverseDiffusionPredictor(Predictor):
 @register_predictor(name="ancestral_sampling")
 class AncestralSamplingPredictor(Predictor):
     """``rules.ve_ancestral``, ``rules.vp_ancestral``; there is none for sub-VP, and no flow.
+
+    Args:
+        sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
 
     Raises:
         ValueError: ``sde`` has no ancestral sampling, or ``probability_flow`` is asked for.
@@ -103,7 +114,11 @@ class AncestralSamplingPredictor(Predictor):
 
 @register_predictor(name="none")
 class NonePredictor(Predictor):
-    """No step: the state twice. Calls no network."""
+    """No step: the state twice. Calls no network.
+
+    Args:
+        sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
+    """
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         return x, x

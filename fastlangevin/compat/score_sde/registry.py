@@ -30,6 +30,13 @@ def _get(kind: str, table: dict[str, type[Any]], name: str) -> type[Any]:
 def register_predictor(cls: type[Any] | None = None, *, name: str | None = None) -> Any:
     """A decorator that registers a class of ``(sde, score_fn, probability_flow)`` under ``name``, or its own name.
 
+    Args:
+        cls: the class, where it is used without arguments.
+        name: of the registry; the class's own by default.
+
+    Returns:
+        The class, or a decorator that returns it.
+
     Raises:
         ValueError: the name is taken.
     """
@@ -38,6 +45,13 @@ def register_predictor(cls: type[Any] | None = None, *, name: str | None = None)
 
 def register_corrector(cls: type[Any] | None = None, *, name: str | None = None) -> Any:
     """A decorator that registers a class of ``(sde, score_fn, snr, n_steps)`` under ``name``, or its own name.
+
+    Args:
+        cls: the class, where it is used without arguments.
+        name: of the registry; the class's own by default.
+
+    Returns:
+        The class, or a decorator that returns it.
 
     Raises:
         ValueError: the name is taken.
@@ -48,6 +62,12 @@ def register_corrector(cls: type[Any] | None = None, *, name: str | None = None)
 def get_predictor(name: str) -> type[Any]:
     """The predictor registered under ``name``: the class, not an instance.
 
+    Args:
+        name: as it was registered, such as ``"ancestral_sampling"``.
+
+    Returns:
+        The class.
+
     Raises:
         ValueError: there is none; the error lists the names.
     """
@@ -56,6 +76,12 @@ def get_predictor(name: str) -> type[Any]:
 
 def get_corrector(name: str) -> type[Any]:
     """The corrector registered under ``name``: the class, not an instance.
+
+    Args:
+        name: as it was registered, such as ``"langevin"``.
+
+    Returns:
+        The class.
 
     Raises:
         ValueError: there is none; the error lists the names.

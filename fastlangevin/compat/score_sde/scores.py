@@ -26,7 +26,18 @@ def check_sde(sde: object) -> SDE:
 
 
 def get_model_fn(model: Network, train: bool = False) -> Network:
-    """The network in training mode or, as for sampling, in evaluation mode, in which it is left."""
+    """The network in training mode or, as for sampling, in evaluation mode, in which it is left.
+
+    Args:
+        model: called as ``model(x, labels)`` with ``x`` ``(B, ...)`` and labels ``(B,)``.
+        train: whether a ``torch.nn.Module`` is put in training mode.
+
+    Returns:
+        ``model_fn(x, labels)``.
+
+    Raises:
+        TypeError: ``model`` cannot be called.
+    """
     if not callable(model):
         raise TypeError(f"model must be callable as model(x, labels), got {type(model).__name__}")
 
@@ -56,6 +67,9 @@ def get_score_fn(sde: SDE, model: Network, train: bool = False, continuous: bool
         model: the network.
         train: whether a ``torch.nn.Module`` is put in training or in evaluation mode.
         continuous: whether it was trained on continuous times.
+
+    Returns:
+        ``score_fn(x, t)`` with times ``(B,)``, of the shape of ``x``.
 
     Raises:
         TypeError: ``sde`` is not one of the three, or ``model`` cannot be called.

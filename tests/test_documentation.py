@@ -1,0 +1,284 @@
+"""Docstrings of everything public: every argument and no other, what comes back, what is raised, and the source."""
+
+from __future__ import annotations
+
+import ast
+import enum
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import fastlangevin as fl
+from fastlangevin.samplers import ChainOptions
+
+MODULES = (
+    "",
+    *(
+        "advisor",
+        "chains",
+        "checkpoint",
+        "container",
+        "data",
+        "diagnostics",
+        "files",
+        "fusion",
+        "generations",
+        "losses",
+    ),
+    *("mixture", "models", "noise", "ops", "pictures", "published", "rules", "runtime", "samplers", "schedules"),
+    *("scores", "selftest", "shards", "stopping", "training"),
+    *(f"compat.{name}" for name in ("diffusers", "k_diffusion", "ncsn", "ncsnv2", "ncsn_losses", "score_sde")),
+)
+# Modules whose functions and networks are formulas of others, or have one of their own to derive.
+SOURCED = ("diagnostics", "losses", "models", "rules", "samplers", "schedules", "advisor", "compat.score_sde")
+SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
+ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
+SHAPE = re.compile(r"``\(|shape|\b[Aa]s (for|there|in)\b|0-dim|one-dimensional|likewise|broadcasts? to|``x``")
+SOURCE = re.compile(r"[A-Z][a-zà-ž]+.{0,60}?\b(19|20)\d\d\b|\b(Tweedie|Philox4x32-10|NCSNv2)", re.DOTALL)
+
+
+class Public(NamedTuple):
+    """A name that users import."""
+
+    name: str
+    value: Any
+    module: str
+
+
+def _public() -> Iterator[Public]:
+    seen: set[int] = set()
+    for module in MODULES:
+        holder = importlib.import_module(f"fastlangevin.{module}".rstrip("."))
+        for name in holder.__all__:
+            value = getattr(holder, name)
+            if (inspect.isfunction(value) or inspect.isclass(value)) and id(value) not in seen:
+                seen.add(id(value))
+                yield Public(f"{module}.{name}".lstrip("."), value, value.__module__)
+
+
+PUBLIC = list(_public())
+
+
+def sections(documentation: str) -> dict[str, list[str]]:
+    """The entries of each section of a docstring, each joined to one line; the text before them under ``""``."""
+    found: dict[str, list[str]] = {"": []}
+    current = ""
+    for line in inspect.cleandoc(documentation).splitlines():
+        head = SECTION.fullmatch(line)
+        if head:
+            current = head[1]
+            found[current] = []
+        elif current and line.startswith("     ") and found[current]:
+            found[current][-1] += " " + line.strip()
+        elif line:
+            found[current].append(line.strip())
+    return found
+
+
+def entries(lines: list[str]) -> dict[str, str]:
+    """What a section says of each name."""
+    told = {}
+    for line in lines:
+        match = ENTRY.match(line)
+        if match:
+            told |= {name.lstrip("*"): line for name in match[1].split(", ")}
+    return told
+
+
+def parameters(value: Any) -> dict[str, inspect.Parameter]:
+    """What a function, or a class, is called with; of enumerations, errors and abstract bases nothing."""
+    if inspect.isclass(value) and issubclass(value, BaseException | enum.Enum):
+        return {}
+    try:
+        taken = inspect.signature(value).parameters
+    except ValueError:
+        return {}
+    return {name: each for name, each in taken.items() if name != "self" and not name.startswith("_")}
+
+
+def raised(function: Callable[..., Any]) -> set[str]:
+    """Of TypeError and ValueError, those that a function raises in its own body."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    names = {
+        ast.unparse(node.exc).partition("(")[0] for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc
+    }
+    return names & {"TypeError", "ValueError"}
+
+
+def faults(value: Any) -> list[str]:
+    """What a docstring lacks, or says of what is not there."""
+    # A class without one would show its base's.
+    text = (vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__) or ""
+    if len(text.split()) < 3:
+        return ["there is no docstring"]
+    parts = sections(text)
+    told = entries(parts.get("Args", []))
+    known = {**told, **entries(parts.get("Attributes", []))} if inspect.isclass(value) else told
+    taken = parameters(value)
+    optional = set(ChainOptions.__annotations__) if "ChainOptions" in text and "options" in told else set()
+    found = [f"{name} is not told of" for name in taken if name not in known and name not in optional]
+    found += [f"there is no {name}" for name in told if name not in taken and not (name == "options" and optional)]
+    for name, each in taken.items():
+        if is_tensor(each.annotation) and name in known and not SHAPE.search(known[name]):
+            found.append(f"{name} has no shape")
+    if inspect.isfunction(value):
+        gives = inspect.signature(value).return_annotation
+        back = " ".join(parts.get("Returns", []) + parts.get("Yields", []))
+        if gives not in (None, "None", inspect.Signature.empty) and not back:
+            found.append("it does not say what it returns")
+        if is_tensor(gives) and back and not SHAPE.search(back):
+            found.append("what it returns has no shape")
+        errors = " ".join(parts.get("Raises", []))
+        found += [f"it does not say that it raises {name}" for name in raised(value) if name not in errors]
+    return found
+
+
+def is_tensor(annotation: object) -> bool:
+    return annotation in ("Tensor", "Tensor | None") or getattr(annotation, "__name__", "") == "Tensor"
+
+
+@pytest.mark.parametrize("public", PUBLIC, ids=lambda public: public.name)
+def test_a_docstring_tells_of_every_argument_and_result(public: Public) -> None:
+    assert faults(public.value) == []
+
+
+def test_the_options_of_samplers_are_told_of_where_they_are_kept() -> None:
+    told = entries(sections(ChainOptions.__doc__ or "")["Attributes"])
+    assert told.keys() == ChainOptions.__annotations__.keys()
+    assert len(told) > 15
+
+
+def has_source(value: Any) -> bool:
+    """Whether the docstring of a value, its module or its package names a paper, its code, or a method's author."""
+    kinds = [
+        kind for kind in getattr(value, "__mro__", (value,)) if kind.__module__.startswith(("fastlangevin", "nowhere"))
+    ]
+    modules = [importlib.import_module(kind.__module__) for kind in kinds]
+    texts = [value.__doc__, *(module.__doc__ for module in modules)]
+    # A package of many functions has one table of sources.
+    texts += [importlib.import_module(module.__package__).__doc__ for module in modules if module.__package__]
+    return any(SOURCE.search(text or "") for text in texts)
+
+
+FORMULAS = [
+    public
+    for public in PUBLIC
+    if public.module.startswith(tuple(f"fastlangevin.{name}" for name in SOURCED))
+    and (inspect.isfunction(public.value) or hasattr(public.value, "forward"))
+] + [public for public in PUBLIC if public.name in ("randn", "rand", "step", "GaussianMixture", "data.logit")]
+# What computes nothing of another's: tables, conversions, checks; and the mixture, whose module derives its formula.
+PLAIN = {"check_sigmas", "schedules.check_sigmas", "diagnostics.by_level", "diagnostics.to_arviz", "GaussianMixture"}
+PLAIN |= {"models.for_sampling"}
+
+
+@pytest.mark.parametrize(
+    "public", [each for each in FORMULAS if each.name not in PLAIN], ids=lambda public: public.name
+)
+def test_a_formula_has_a_source(public: Public) -> None:
+    assert has_source(public.value)
+
+
+def test_methods_have_docstrings() -> None:
+    missing = [
+        f"{public.name}.{name}"
+        for public in PUBLIC
+        if inspect.isclass(public.value)
+        for name, method in vars(public.value).items()
+        if inspect.isfunction(method)
+        and not name.startswith("_")
+        # Of a method that a base describes, the base's is the docstring.
+        and not inspect.getdoc(getattr(public.value, name))
+    ]
+    assert missing == []
+
+
+def test_modules_have_docstrings() -> None:
+    for module in MODULES:
+        assert importlib.import_module(f"fastlangevin.{module}".rstrip(".")).__doc__, module
+
+
+# The twins: what the checks are there to find.
+
+
+def good(x: str, *rest: int, y: int = 0) -> str:
+    """Does something with x.
+
+    Args:
+        x, rest: some text.
+        y: a number.
+
+    Returns:
+        Text.
+
+    Raises:
+        ValueError: never.
+    """
+    if y:
+        raise ValueError("y")
+    return x
+
+
+def damaged(change: Callable[[str], str]) -> list[str]:
+    copy = type(good)(good.__code__, good.__globals__, "good", good.__defaults__)
+    copy.__kwdefaults__, copy.__annotations__ = good.__kwdefaults__, good.__annotations__
+    copy.__doc__ = change(good.__doc__ or "")
+    return faults(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda text: text.replace("        y: a number.\n", ""), "y is not told of"),
+        (lambda text: text.replace("x, rest:", "x:"), "rest is not told of"),
+        (lambda text: text.replace("y: a", "z: a"), "there is no z"),
+        (lambda text: text.replace("Returns:\n        Text.\n", ""), "it does not say what it returns"),
+        (lambda text: text.replace("ValueError", "KeyError"), "it does not say that it raises ValueError"),
+        (lambda text: "", "there is no docstring"),
+    ],
+)
+def test_a_fault_is_found(change: Callable[[str], str], fault: str) -> None:
+    assert damaged(lambda text: text) == []
+    assert fault in damaged(change)
+
+
+def test_a_tensor_without_a_shape_and_a_formula_without_a_source_are_found() -> None:
+    def vague(x: Any) -> Any:
+        """Moves x by the score, twice.
+
+        Args:
+            x: the state.
+
+        Returns:
+            The state.
+        """
+
+    vague.__annotations__ = {"x": "Tensor", "return": "Tensor"}
+    assert faults(vague) == ["x has no shape", "what it returns has no shape"]
+    module = ModuleType("nowhere")
+    vague.__module__ = "nowhere"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "nowhere", module)
+        assert not has_source(vague)
+        vague.__doc__ = "As in Song and Ermon (2019), equation 5."
+        assert has_source(vague)
+
+
+def test_all_that_users_meet_is_looked_at() -> None:
+    names = {public.name for public in PUBLIC}
+    assert len(names) > 200
+    assert {
+        "step",
+        "randn",
+        "annealed_langevin",
+        "models.NCSN",
+        "shards.sample",
+        "rules.annealed",
+        "losses.ssm_loss",
+    } <= names
+    assert set(fl.__all__) - names <= {"STREAM_VERSION", "__version__", *MODULES}
