@@ -3,9 +3,9 @@
     python -m benchmarks.poison --json results.json
     python -m benchmarks.poison tests/test_ops.py          any arguments of pytest, in the place of the whole suite
 
-``pytest --poison`` turns on PyTorch's deterministic mode, in which ``torch.empty`` and what is made of it are filled with
-NaN (integers with their largest value). Processes that a test starts are not in the mode. The control is a kernel that
-leaves the last elements of its result unwritten: it must be seen in the mode, by the comparison that the tests make.
+``pytest --poison`` turns on PyTorch's deterministic mode, in which ``torch.empty`` and what is made of it are filled
+with NaN (integers with their largest value). Processes that a test starts are not in the mode. The control is a kernel
+that leaves the last elements of its result unwritten: it must be seen in the mode.
 """
 
 from __future__ import annotations

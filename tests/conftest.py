@@ -23,8 +23,8 @@ def pytest_addoption(parser):
     parser.addoption(
         "--poison",
         action="store_true",
-        help="PyTorch's deterministic mode for every test: new memory holds NaN (integers: their largest value) until it "
-        "is written, so that what a kernel leaves unwritten, or reads unwritten, shows in results",
+        help="PyTorch's deterministic mode for every test: new memory holds NaN (integers: their largest value) until "
+        "it is written, so that what a kernel leaves unwritten, or reads unwritten, shows in results",
     )
 
 

@@ -135,6 +135,22 @@ STEP = [
         lambda k: {"a": numbers(2)},
     ),
     Row(
+        "seed and generator without noise",
+        "step",
+        lambda k: {"b": None, "generator": torch.Generator()},
+        ValueError,
+        ("seed= or generator=, not both",),
+        lambda k: {"b": None, "seed": None, "generator": torch.Generator()},
+    ),
+    Row(
+        "two for a state without dimensions",
+        "step",
+        lambda k: {"x": numbers(1)[0], "score": numbers(1)[0], "a": numbers(2)},
+        ValueError,
+        ("a with one dimension", "1 entries", "got 2"),
+        lambda k: {"x": numbers(1)[0], "score": numbers(1)[0], "a": numbers(1)},
+    ),
+    Row(
         "b broadcasts badly",
         "step",
         lambda k: {"b": numbers(2, 2)},
