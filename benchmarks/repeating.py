@@ -115,7 +115,7 @@ def main() -> int:
         chosen.json,
         "run-to-run bitwise, with loss and gradient, on any number of threads",
         f"python -m benchmarks.repeating --repeats {chosen.repeats}",
-        f"{len(found)} calls repeated {chosen.repeats} times on 1 and on 2 threads: {sum(found.values())} have other bits",
+        f"{len(found)} calls repeated {chosen.repeats} times on 1 and on 2 threads: {sum(found.values())} differ",
         ", ".join(f"{name}: {count} of {2 * chosen.repeats} differ" for name, count in caught.items()),
         not any(found.values()) and all(caught.values()),
         different=found,
