@@ -76,6 +76,8 @@ def changed(call: Callable[[], object]) -> list[str]:
 
 def public_calls(folder: Path) -> dict[str, Callable[[], object]]:
     """Each kind of public call, with seeds, so that none of them may take one from a generator."""
+    import sympy  # noqa: F401  # some functions of PyTorch do at their first use, which adds a filter of its own
+
     import fastlangevin as fl
     from fastlangevin import checkpoint
     from fastlangevin.models import MLP, MLPConfig
