@@ -10,8 +10,6 @@ that leaves the last elements of its result unwritten: it must be seen in the mo
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.timing import machine
+from benchmarks.promise import finish, parser
 
 __all__ = ["leaves_a_tail", "poisoned", "unwritten"]
 
@@ -83,24 +81,18 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    options, arguments = parser.parse_known_args()
+    options, arguments = parser(__doc__).parse_known_args()
     seen = unwritten(lambda: leaves_a_tail(torch.ones(4, 33)))
     found = run(arguments)
-    record = {
-        "benchmark": "poison",
-        "promise": "no unwritten output, no read of unwritten memory",
-        "command": "python -m benchmarks.poison" + "".join(f" {each}" for each in arguments),
-        "figure": f"{found['passed']} tests passed, {found['failed']} failed, {found['skipped']} skipped in the mode",
-        "control": f"a kernel that leaves {TAIL} elements unwritten: {seen} seen",
+    return finish(
+        options.json,
+        "no unwritten output, no read of unwritten memory",
+        "python -m benchmarks.poison" + "".join(f" {each}" for each in arguments),
+        f"{found['passed']} tests passed, {found['failed']} failed, {found['skipped']} skipped in the mode",
+        f"a kernel that leaves {TAIL} elements unwritten: {seen} seen",
+        bool(not found["failed"] and found["passed"] and seen == TAIL),
         **found,
-        "machine": machine(torch.device("cpu")),
-    }
-    print(json.dumps(record, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 0 if not found["failed"] and found["passed"] and seen == TAIL else 1
+    )
 
 
 if __name__ == "__main__":
