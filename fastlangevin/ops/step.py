@@ -145,6 +145,7 @@ def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
         if freeze:
             raise ValueError("freeze=True leaves the samples of fault= as they are; give fault= too")
         return None, False
+    floating("x", x)
     batch = x.shape[0] if x.ndim else 1
     if not isinstance(fault, Tensor) or fault.dtype is not torch.int64:
         kind = fault.dtype if isinstance(fault, Tensor) else type(fault).__name__
