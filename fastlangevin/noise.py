@@ -101,6 +101,12 @@ def seed_from(generator: torch.Generator | None) -> int:
     return int(low_word) | int(high_word) << 32
 
 
+def one_source(seed: Seed | None, generator: Generators | None) -> None:
+    """Raises where a seed is given in two ways, also in a call that draws nothing."""
+    if seed is not None and generator is not None:
+        raise ValueError("give seed= or generator=, not both")
+
+
 def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, device: torch.device) -> Seed:
     """The seed of a call, from ``seed=``, ``generator=`` or neither.
 
@@ -113,8 +119,7 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
     Returns:
         An int, or an int64 tensor on ``device`` of shape ``()`` or ``(B,)``.
     """
-    if seed is not None and generator is not None:
-        raise ValueError("give seed= or generator=, not both")
+    one_source(seed, generator)
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.shape not in ((), (batch,)):
             raise ValueError(

@@ -19,6 +19,28 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--poison",
+        action="store_true",
+        help="PyTorch's deterministic mode for every test: new memory holds NaN (integers: their largest value) until "
+        "it is written, so that what a kernel leaves unwritten, or reads unwritten, shows in results",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--poison"):
+        # Here and not in a fixture, so that what modules make when they are imported is poisoned too.
+        torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True)
+def _poison(request):
+    """With --poison, the mode for every test but those marked ``nondeterministic``, whatever the last one left."""
+    if request.config.getoption("--poison"):
+        torch.use_deterministic_algorithms(request.node.get_closest_marker("nondeterministic") is None)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

@@ -7,6 +7,7 @@ import torch
 from instance_norm_bounds import NAMES, Case
 
 import fastlangevin as fl
+from benchmarks.poison import poisoned
 from fastlangevin import runtime
 from fastlangevin.kernels import cpp
 from fastlangevin.ops import add_instance_norm, instance_norm
@@ -156,19 +157,11 @@ def test_a_sample_is_the_same_alone_and_on_any_number_of_threads():
 
 
 def test_everything_is_written():
-    # Outputs start as NaN, and what the kernels leave out stays that.
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    try:
-        torch.utils.deterministic.fill_uninitialized_memory = True
-        assert torch.empty(3).isnan().all()
+    with poisoned():
         for shape in SHAPES:
             for dtype in DTYPES:
                 for last in (False, True):
                     assert all(each.isfinite().all() for each in gradients(inputs(shape, dtype, last=last), "cpp"))
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["shared", "each"])

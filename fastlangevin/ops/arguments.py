@@ -90,12 +90,13 @@ def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
         if value.device != x.device and value.device.type == "cpu" and not torch.compiler.is_compiling():
             return float(value)
     elif value.ndim == 1 and x.ndim != 1:
-        if value.shape[0] != x.shape[0]:
+        batch = x.shape[0] if x.ndim else 1
+        if value.shape[0] != batch:
             raise ValueError(
-                f"{name} with one dimension is a value per sample: it must have {x.shape[0]} entries for a state of "
+                f"{name} with one dimension is a value per sample: it must have {batch} entries for a state of "
                 f"shape {tuple(x.shape)}, got {value.shape[0]}"
             )
-        value = value.reshape(-1, *(1,) * (x.ndim - 1))
+        value = value.reshape(-1, *(1,) * (x.ndim - 1)) if x.ndim else value[0]
     elif value.ndim != x.ndim or not _broadcasts(value, x):
         raise ValueError(
             f"{name} must be a number or a tensor of shape (), ({x.shape[0] if x.ndim else 1},) or one that broadcasts "

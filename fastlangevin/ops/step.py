@@ -17,6 +17,7 @@ from fastlangevin.noise import (
     Purpose,
     Seed,
     integer,
+    one_source,
     resolve_draw,
     resolve_sample_ids,
     resolve_seed,
@@ -87,6 +88,7 @@ def _check(
         noise = like_state("noise", noise, x).to(compute_dtype(x))
     if b is None or noise is not None:
         # Nothing is drawn: a seed is checked if there is one, but none is taken from a generator.
+        one_source(seed, generator)
         seed = resolve_seed(0 if seed is None else seed, None, batch, x.device)
     else:
         seed = resolve_seed(seed, generator, batch, x.device)
@@ -143,6 +145,7 @@ def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
         if freeze:
             raise ValueError("freeze=True leaves the samples of fault= as they are; give fault= too")
         return None, False
+    floating("x", x)
     batch = x.shape[0] if x.ndim else 1
     if not isinstance(fault, Tensor) or fault.dtype is not torch.int64:
         kind = fault.dtype if isinstance(fault, Tensor) else type(fault).__name__

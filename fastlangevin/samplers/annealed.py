@@ -33,6 +33,7 @@ def annealed_plan(
     ladder = check_sigmas(sigmas)
     size = rules.step_size(epsilon, step_lr)
     repeats = integer("steps_per_level", steps_per_level, 1, 2**31)
+    moves = [Move(rule, level) for level, rule in enumerate(rules.annealed(ladder, size, corrector, temperature))]
     record = {
         "sampler": sampler,
         "stream": STREAM_VERSION,
@@ -44,7 +45,6 @@ def annealed_plan(
         **({} if temperature == 1.0 else {"temperature": float(temperature)}),
         **options.record(),
     }
-    moves = [Move(rule, level) for level, rule in enumerate(rules.annealed(ladder, size, corrector, temperature))]
     last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None
     return Plan(lambda index: moves[index // repeats], check_draws(len(ladder) * repeats), last, record, ladder)
 

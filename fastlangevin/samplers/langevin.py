@@ -99,10 +99,10 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         non_finite=non_finite,
         telemetry=telemetry,
     )
+    move = Move(rules.langevin(size, temperature), None)
     record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
     if temperature != 1.0:
         record["temperature"] = float(temperature)
-    move = Move(rules.langevin(size, temperature), None)
     plan = Plan(lambda index: move, total, None, record | options.record(), [])
 
     def at_one_level(x: Tensor, level: Level) -> Tensor:

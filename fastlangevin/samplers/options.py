@@ -185,7 +185,10 @@ def check_callable(name: str, function: object, call: str) -> Callable[..., Any]
 def _interval(clamp: object) -> tuple[float, float]:
     if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2:
         raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {clamp!r}")
-    low, high = (float(each) for each in clamp)
+    try:
+        low, high = (float(each) for each in clamp)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"clamp must be a pair of numbers such as (0.0, 1.0), got {clamp!r}") from error
     if not low < high:
         raise ValueError(f"clamp must have low below high, got ({low}, {high})")
     return low, high

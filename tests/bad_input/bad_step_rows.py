@@ -27,6 +27,13 @@ def _leaf(*shape: int) -> Tensor:
 
 STEP = [
     Row("x is a list", "step", lambda k: {"x": [[1.0, 2.0]]}, TypeError, ("x must be", "list", "torch.as_tensor")),
+    Row(
+        "x is a list beside a record",
+        "step",
+        lambda k: {"x": [1.0], "fault": torch.full((2,), NO_FAULT)},
+        TypeError,
+        ("x must be", "list"),
+    ),
     Row("x is None", "step_", lambda k: {"x": None}, TypeError, ("x must be a torch.Tensor", "NoneType")),
     Row("int state", "step", lambda k: {"x": k["x"].int()}, TypeError, ("x must be", "torch.int32", ".to(torch.fl")),
     Row("complex state", "step", lambda k: {"x": k["x"].cfloat()}, TypeError, ("x must be", "torch.complex64")),
@@ -133,6 +140,22 @@ STEP = [
         ValueError,
         ("a with one dimension", "per sample", "2 entries", "got 3"),
         lambda k: {"a": numbers(2)},
+    ),
+    Row(
+        "seed and generator without noise",
+        "step",
+        lambda k: {"b": None, "generator": torch.Generator()},
+        ValueError,
+        ("seed= or generator=, not both",),
+        lambda k: {"b": None, "seed": None, "generator": torch.Generator()},
+    ),
+    Row(
+        "two for a state without dimensions",
+        "step",
+        lambda k: {"x": numbers(1)[0], "score": numbers(1)[0], "a": numbers(2)},
+        ValueError,
+        ("a with one dimension", "1 entries", "got 2"),
+        lambda k: {"x": numbers(1)[0], "score": numbers(1)[0], "a": numbers(1)},
     ),
     Row(
         "b broadcasts badly",

@@ -1,0 +1,28 @@
+"""Every 13th of the cases of benchmarks.layouts, and a few in Triton's interpreter; its mistakes are caught there."""
+
+import pytest
+import torch
+
+from benchmarks import layouts
+
+EVERY = list(layouts.cases())
+# A step that shares no factor with the numbers of dtypes, arrangements or operations takes all of them in turn.
+CHOSEN = EVERY[::13]
+SMALL = [case for case in CHOSEN if torch.Size(case.shape).numel() < 100]
+
+
+def test_any_arrangement_has_the_bits_of_contiguous_operands(impl):
+    chosen = {"cpp": CHOSEN, "reference": layouts.plain(CHOSEN), "triton": SMALL[::50]}[impl]
+    assert layouts.wrong(chosen, impl) == []
+
+
+def test_there_are_enough_of_them_and_of_every_kind():
+    assert len(CHOSEN) + len(layouts.plain(CHOSEN)) >= 900
+    for kind in ("operation", "shape", "dtype", "arrangement", "special"):
+        assert {getattr(case, kind) for case in CHOSEN} == {getattr(case, kind) for case in EVERY}
+
+
+@pytest.mark.parametrize("mistake", layouts.MISTAKES)
+def test_kernels_that_misread_memory_are_caught(mistake):
+    some = CHOSEN[::5]
+    assert len(layouts.wrong(some, "reference", layouts.MISTAKES[mistake])) > len(some) // 10
