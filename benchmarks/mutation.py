@@ -126,12 +126,12 @@ class Tree:
             raise RuntimeError(f"not the copy's own is loaded, but {package} and {library}")
         return library
 
-    def test(self, tests: Sequence[str], seconds: float, *, stop: bool = True) -> tuple[str, str, str]:
+    def test(self, tests: Sequence[str], seconds: float) -> tuple[str, str, str]:
         """Runs tests: outcome (survived, caught or invalid), the node that failed, and what it said."""
         report = self.folder / "report.xml"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
-        command += ["-o", "junit_family=xunit1", *(["-x"] if stop else []), *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command += ["-o", "junit_family=xunit1", *tests]
         status, output = _run(command, self.folder, self.environment, seconds)
         if status == 0:
             return "survived", "", ""
@@ -162,7 +162,8 @@ def _verdict(report: Path) -> tuple[str, str, str]:
         if found is None:
             continue
         node = f"{case.get('file', case.get('classname'))}::{case.get('name')}"
-        said = " ".join(found.get("message", "").partition(" [+")[0].split())[:160]
+        # Without addresses of objects, which are others in every process.
+        said = re.sub(r" at 0x[0-9a-f]+", "", " ".join(found.get("message", "").partition(" [+")[0].split()))[:120]
         kind = re.match(r"[\w.]*?(\w+)(?=:|$)", said)
         incoherent = kind is not None and kind[1] in INCOHERENT
         return "invalid" if failure is None or incoherent else "caught", node, said
@@ -212,18 +213,22 @@ def run_fault(fault: Fault, home: Path, seconds: float, *, whole: bool = True) -
         return result(*found)
 
 
-def check_copy(chosen: Sequence[Fault], home: Path, seconds: float) -> str:
+def check_copy(chosen: Sequence[Fault], home: Path, seconds: float, jobs: int) -> str:
     """Runs the named tests on a copy without a fault: what is wrong with it, or nothing."""
     tests = sorted({test for fault in chosen for test in fault.tests})
     tests = [test for test in tests if "::" not in test or test.partition("::")[0] not in tests]
     with tempfile.TemporaryDirectory(prefix="tree-", dir=home) as name:
-        tree = Tree(Path(name).resolve() / "tree", home)
+        trees = [Tree(Path(name).resolve() / str(job), home) for job in range(min(jobs, len(tests)))]
         try:
-            tree.library()
+            trees[0].library()
         except RuntimeError as error:
             return str(error)
-        outcome, node, said = tree.test(tests, 10 * seconds, stop=False)
-    return "" if outcome == "survived" else f"the tests do not pass without a fault: {node} {said}"
+        with ThreadPoolExecutor(jobs) as pool:
+            shares = [tests[job :: len(trees)] for job in range(len(trees))]
+            for outcome, node, said in pool.map(lambda tree, share: tree.test(share, 10 * seconds), trees, shares):
+                if outcome != "survived":
+                    return f"the tests do not pass without a fault: {node} {said}"
+    return ""
 
 
 def _show(result: Result) -> None:
@@ -267,8 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="faults of these names")
     parser.add_argument("--family", nargs="+", help="faults of these families")
     parser.add_argument("--missing", action="store_true", help="faults without a result in the file")
+    parser.add_argument("--named", action="store_true", help="leave the rest of the suite out where named tests pass")
     parser.add_argument("--list", action="store_true", help="print the table and end")
     parser.add_argument("--seconds", type=float, default=300.0, help="for the named tests of a fault")
+    parser.add_argument(
+        "--folder", type=Path, help="keep what is built here, for a later run; a temporary one by default"
+    )
     parser.add_argument("--json", type=Path, default=RESULTS, help="file for the results; others are kept there")
     options = parser.parse_args(arguments)
     rows = _kept(options.json)
@@ -288,14 +297,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         return 0
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        home = Path(name).resolve()
-        failure = check_copy(chosen, home, options.seconds)
+        home = (options.folder or Path(name)).resolve()
+        home.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        failure = check_copy(chosen, home, options.seconds, options.jobs)
         if failure:
             print(f"benchmarks.mutation: error: {failure}", file=sys.stderr)
             return 1
+        print(f"the named tests pass without a fault: {time.monotonic() - begun:.0f} s", flush=True)
         found = []
         with ThreadPoolExecutor(options.jobs) as pool:
-            for result in pool.map(lambda fault: _run_one(fault, home, options.seconds), chosen):
+            for result in pool.map(lambda fault: _run_one(fault, home, options.seconds, options.named), chosen):
                 _show(result)
                 rows[result.name] = asdict(result)
                 found.append(asdict(result))
@@ -308,8 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if lines else 0
 
 
-def _run_one(fault: Fault, home: Path, seconds: float) -> Result:
-    return run_fault(fault, home, seconds, whole=fault not in EQUIVALENT)
+def _run_one(fault: Fault, home: Path, seconds: float, named: bool) -> Result:
+    return run_fault(fault, home, seconds, whole=not named and fault not in EQUIVALENT)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ COMPILED = (
         "kernels/csrc/chain_mixture.cpp",
         "q.every - (int64_t)(q.draw % (uint64_t)q.every)",
         "q.every",
-        ("tests/test_chain.py::test_stops_resumes_and_subsets_have_the_bits_of_the_whole_run", "tests/test_chain.py"),
+        ("tests/test_chain.py::test_stops_resumes_and_subsets_have_the_bits_of_the_whole_run",),
     ),
     Fault(
         "C++: a perceptron's chain draws from zero again after a cut",
@@ -126,7 +126,7 @@ COMPILED = (
         "kernels/csrc/chain_mlp.cpp",
         "(uint32_t)r.draw + (uint32_t)index",
         "(uint32_t)index",
-        ("tests/test_mlp_chain.py::test_a_chain_does_not_depend_on_its_cuts", "tests/test_mlp_chain.py"),
+        ("tests/test_mlp_chain.py::test_a_chain_does_not_depend_on_its_cuts",),
     ),
     Fault(
         "C++: a level's biases from another level",
@@ -158,6 +158,6 @@ COMPILED = (
         "kernels/csrc/library.cpp",
         "r.labels[i] >= r.levels) return 2;",
         "r.labels[i] > r.levels) return 2;",
-        ("tests/test_norm.py::test_labels_choose_the_rows_of_a_table", "tests/test_norm.py"),
+        ("tests/test_norm.py::test_labels_choose_the_rows_of_a_table",),
     ),
 )

@@ -152,7 +152,7 @@ FORMULAS = (
         "fastlangevin/advisor/step_size.py",
         "rest * a / (2 - a)",
         "rest * a / 2",
-        ("tests/test_advisor.py::test_the_variance_ratio_is_the_law_of_the_rules", "tests/test_advisor.py"),
+        ("tests/test_advisor.py::test_the_variance_ratio_is_the_law_of_the_rules",),
     ),
     Fault(
         "the advisor's R after half of the updates",
@@ -160,7 +160,7 @@ FORMULAS = (
         "fastlangevin/advisor/step_size.py",
         "exponent = 2 * steps *",
         "exponent = steps *",
-        ("tests/test_advisor.py::test_the_variance_ratio_is_the_law_of_the_rules", "tests/test_advisor.py"),
+        ("tests/test_advisor.py::test_the_variance_ratio_is_the_law_of_the_rules",),
     ),
     Fault(
         "objective: gradient by the weight alone",
