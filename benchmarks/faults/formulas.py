@@ -216,7 +216,7 @@ FORMULAS = (
         "fastlangevin/mixture.py",
         "self.weights.log2() - logs / 2",
         "self.weights.log2() - logs",
-        ("tests/test_mixture.py::test_density_integrates_to_one_and_its_gradient_is_the_score",),
+        ("tests/test_mixture.py::test_score_is_within_the_bound_of_its_roundings",),
     ),
     Fault(
         "average by the complement of its decay",

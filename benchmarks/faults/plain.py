@@ -185,7 +185,7 @@ PLAIN = (
         "fastlangevin/reference/group_norm.py",
         "(1 + y * torch.sigmoid(-y))",
         "(1 - y * torch.sigmoid(-y))",
-        ("tests/test_group_norm.py::test_values_and_gradients_agree_with_fp64",),
+        ("tests/test_group_norm.py::test_the_transforms_of_functions_go_through_plain_pytorch",),
     ),
     Fault(
         "reference: the perceptron's last draw again",

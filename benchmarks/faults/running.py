@@ -23,7 +23,7 @@ RUNNING = (
         "fastlangevin/samplers/annealed.py",
         "rules.denoise(ladder[-1])",
         "rules.denoise(ladder[0])",
-        (f"{SAMPLERS}::test_it_is_algorithm_1",),
+        ("tests/test_compat_ncsn.py::test_the_published_list_holds_every_update",),
     ),
     Fault(
         "a stopped chain is denoised",
@@ -47,7 +47,7 @@ RUNNING = (
         "fastlangevin/samplers/start.py",
         "return replace(resume, x=resume.x.clone())",
         "return replace(resume, x=resume.x.clone(), sample_offset=0)",
-        (f"{SAMPLERS}::test_a_chain_resumes_after_any_step",),
+        (f"{SAMPLERS}::test_a_resumed_chain_has_the_samples_it_was_begun_with",),
     ),
     Fault(
         "another seed passes for the resumed chain's",
@@ -103,7 +103,7 @@ RUNNING = (
         "fastlangevin/samplers/signal.py",
         "return of_noise / of_score",
         "return of_score / of_noise",
-        ("tests/test_correctors.py::test_it_is_the_published_formula",),
+        ("tests/test_moves.py::test_predictor_corrector_is_what_was_published",),
     ),
     Fault(
         "inpainting: the region at the level of the update before",
@@ -111,7 +111,7 @@ RUNNING = (
         "fastlangevin/samplers/inpainting.py",
         "self._perturb(index + 1, self.at(index + 1)[1])",
         "self._perturb(index + 1, self.at(index)[1])",
-        ("tests/test_moves.py::test_inpainting_is_what_was_published",),
+        ("tests/test_compat_ncsn.py::test_inpainting_of_ncsnv2_draws_before_every_score",),
     ),
     Fault(
         "interpolation from the second noise to the first",
@@ -159,10 +159,7 @@ RUNNING = (
         "fastlangevin/training/trainer.py",
         '            "step": self.done,\n',
         '            "step": 0,\n',
-        (
-            "tests/test_training.py::test_accumulation_sees_the_same_samples_and_noise",
-            "tests/test_training.py::test_same_seed_same_weights",
-        ),
+        ("tests/test_training.py::test_every_step_and_micro_batch_has_noise_of_its_own",),
     ),
     Fault(
         "training: accumulated gradients added, not averaged",
