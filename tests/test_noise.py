@@ -119,6 +119,13 @@ def test_the_stream_never_changes(impl):
 STREAM_1 = "c323d00c75158177454d5d2210a6ff1c501b8f02de33a71a6e48beff90b57c4a"
 
 
+def test_purposes_keep_their_numbers():
+    """They are a byte of the address: with another number a purpose has another stream."""
+    names = "INITIAL_STATE LANGEVIN DSM_NOISE DSM_LEVEL INPAINTING PROJECTION AUGMENTATION DATA_ORDER SEED FLIP MIXTURE"
+    want = {name: number for number, name in enumerate(names.split())} | {"USER": 128}
+    assert {name: int(purpose) for name, purpose in fl.Purpose.__members__.items()} == want
+
+
 def test_a_sample_does_not_depend_on_its_batch(impl):
     shape = (5, 7)
     ids = torch.tensor([3, 2**40, 0, 2**56 - 1, 17])

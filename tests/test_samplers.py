@@ -91,6 +91,14 @@ def test_a_chain_resumes_after_any_step(tmp_path, keep, denoise):
             assert torch.equal(resumed.trajectory, expected.trajectory)
 
 
+@pytest.mark.parametrize("place", [{"sample_offset": 2**33 + 5}, {"sample_ids": [7, 2**40, 0, 3, 9]}], ids=str)
+def test_a_resumed_chain_has_the_samples_it_was_begun_with(place):
+    halt = run(full_output=True, callback=lambda info: info.step == 5, **place)
+    assert torch.equal(run(seed=None, resume=halt.state), run(**place))
+    others = replace(halt.state, sample_offset=0, sample_ids=None)
+    assert not torch.equal(run(seed=None, resume=others), run(**place))
+
+
 def test_resuming_with_other_noise_is_seen():
     halt = run(full_output=True, callback=lambda info: info.step == 5)
     wrong = replace(halt.state, seed=12)

@@ -9,7 +9,7 @@ import torch
 import fastlangevin as fl
 from fastlangevin import checkpoint, data
 from fastlangevin.cli import main
-from fastlangevin.losses import dsm_labels, dsm_loss
+from fastlangevin.losses import DenoisingScoreMatching, dsm_labels, dsm_loss
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.training import Average, Places, TrainConfig, train
 
@@ -61,6 +61,20 @@ def test_same_seed_same_weights():
     assert losses == again
     assert torch.equal(weights(first), weights(second))
     assert not torch.equal(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_every_step_and_micro_batch_has_noise_of_its_own(parts, monkeypatch):
+    addresses, forward = [], DenoisingScoreMatching.forward
+
+    def listened(self, net, x, **address):
+        addresses.append((address["step"], address["sample_offset"]))
+        return forward(self, net, x, **address)
+
+    monkeypatch.setattr(DenoisingScoreMatching, "forward", listened)
+    run(steps=3, accumulate=parts)
+    size = TINY["batch"] // parts
+    assert addresses == [(step, part * size) for step in range(3) for part in range(parts)]
 
 
 def test_leaves_the_callers_generator_alone():

@@ -125,6 +125,11 @@ def views() -> dict[str, Callable[[Tensor], Tensor]]:
         wide[1:, 1:-1] = x
         return wide[1:, 1:-1]
 
+    def rows_apart(x: Tensor) -> Tensor:
+        wide = x.new_zeros(*x.shape[:-1], x.shape[-1] + 2)
+        wide[..., 1:-1] = x
+        return wide[..., 1:-1]
+
     def offset(x: Tensor) -> Tensor:
         flat = x.new_zeros(x.numel() + 1)
         flat[1:] = x.flatten()
@@ -136,6 +141,7 @@ def views() -> dict[str, Callable[[Tensor], Tensor]]:
         "reversed": lambda x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
         "strided": strided,
         "cropped": cropped,
+        "rows_apart": rows_apart,
         "misaligned": offset,
     }
 
@@ -233,6 +239,14 @@ def test_special_values(dtype: torch.dtype) -> None:
     check_step(torch.ones_like(x), x, b=None)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_halves_are_rounded_to_even(dtype: torch.dtype) -> None:
+    grid = torch.arange(0x3C00, 0x3C41, dtype=torch.int16, device=DEVICE).view(dtype).float()[None]
+    halves = (grid[:, :-1] + grid[:, 1:]) / 2
+    check_step(torch.zeros_like(halves, dtype=dtype), halves, a=1.0, b=None)
+    assert not torch.equal(halves.to(dtype), grid[:, 1:].to(dtype)), "rounded away from zero they would be the same"
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1])
 def test_seeds(seed: int) -> None:
     x = values((2, 8), torch.float32, 1)
@@ -297,7 +311,8 @@ def test_launch_grids_reach_every_element() -> None:
         call = randn.prepare(out, uniform=False, **ADDRESS)
         return call.grid, call.arguments
 
-    for shape in ((2**24, 1024), (2**33, 1), (1, 2**34), (2**16 + 1, 2**12), (2**31 + 1, 3)):
+    long = ((1, 2**34), (1, 2**31), (1, 2**31 - 4))
+    for shape in ((2**24, 1024), (2**33, 1), *long, (2**16 + 1, 2**12), (2**31 + 1, 3)):
         (x, y, z), arguments = grid(shape)
         assert x < 2**31
         assert max(y, z) <= 65535
