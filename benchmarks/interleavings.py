@@ -33,8 +33,8 @@ __all__ = ["SIDES", "box", "judge", "stream"]
 SIDES = {"seed": 4, "purpose": 4, "draw": 4, "sample": 8, "element": 1024}
 
 
-# dieharder's numbers of the tests that it calls good, with the length of their tuples where they need one. Not 206 to 209,
-# which are made for one p-value: of two, 209 fails /dev/urandom.
+# dieharder's numbers of the tests that it calls good, with the length of their tuples where they need one. Not 206 to
+# 209, which are made for one p-value: of two, 209 fails /dev/urandom.
 PLAIN = ("0", "1", "2", "3", "4", "8", "9", "10", "11", "12", "13", "15", "16", "17", "100", "101", "102")
 TUPLES = ("200:3", "200:8", "201:2", "201:5", "202:3", "202:5", "203:1", "203:8", "203:31")
 TESTS = (*PLAIN, *TUPLES, "204", "205")

@@ -86,6 +86,24 @@ def _wrong_law(r: Record) -> str:
     return f"noise 0.1% too large: {min(wrong):.0f} standard errors"
 
 
+def _seen(r: Record) -> str:
+    caught = sum(fault["outcome"] == "caught" for fault in r["faults"])
+    return f"{caught} of {len(r['faults'])} faults seeded into kernels and rules are caught"
+
+
+def _fuzzed(r: Record) -> str:
+    readers = r["figure"].values()
+    return (
+        f"{counted(sum(each['inputs'] for each in readers))} damaged or forged inputs of {len(readers)} readers: "
+        f"{sum(each['findings'] + each['changed'] for each in readers)} crashes or wrong values"
+    )
+
+
+def told(promise: str, source: str) -> Row:
+    """The row of a harness that writes its figure and its control in words."""
+    return Row(promise, source, lambda r: r["figure"], lambda r: r["control"])
+
+
 ROWS: tuple[Row, ...] = (
     Row(
         "the stream's words",
@@ -163,11 +181,39 @@ ROWS: tuple[Row, ...] = (
         lambda r: "a resume without the optimiser's moments differs",
     ),
     Row(
-        "two GPUs: the tensor's device, the current stream",
-        "two-gpus",
-        lambda r: r["figure"],
-        lambda r: r["control"],
+        "untrusted files are safe",
+        "fuzz",
+        _fuzzed,
+        lambda r: r["control_in_words"],
     ),
+    told("any layout and dtype", "layouts"),
+    told("any size", "large"),
+    told("the same bits in every run", "repeating"),
+    told("no call has a silent wrong answer", "calls"),
+    told("`torch.compile` sees what eager does", "registered"),
+    told("nothing unwritten is read", "poison"),
+    told("fork", "forking"),
+    told("first import and build", "building"),
+    told("the process is left as it was", "untouched"),
+    Row(
+        "bad input is refused with the argument's name",
+        "tests",
+        lambda r: f"{cases(r, *BAD)} listed calls",
+        lambda r: f"the same calls mended: {cases(r, *MENDED)} succeed",
+    ),
+    Row(
+        "a part of a run has the bits of the whole",
+        "tests",
+        lambda r: f"{125 * cases(r, 'test_exactness::test_any_part_of_a_run_has_the_bits_of_the_whole')} random parts",
+        lambda r: "another seed differs",
+    ),
+    Row(
+        "the tests themselves",
+        "mutation",
+        _seen,
+        lambda r: f"{sum(e['outcome'] == 'survived' for e in r['equivalent'])} changes of no bit are not",
+    ),
+    told("a second GPU: the tensor's device and stream", "devices"),
 )
 
 

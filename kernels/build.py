@@ -19,7 +19,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["LIBRARY", "BuildError", "build", "compiler_version", "find_compiler", "is_current", "objects", "source_hash"]
+__all__ = [
+    "LIBRARY",
+    "BuildError",
+    "build",
+    "compiler_version",
+    "find_compiler",
+    "is_current",
+    "objects",
+    "source_hash",
+]
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
 LIBRARY = "libfastlangevin.so"
