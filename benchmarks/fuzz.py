@@ -136,18 +136,24 @@ def _one(reader: Any, chance: random.Random) -> str:
     except Hanging:
         return f"it had not ended after {SECONDS} s"
     except Exception as error:
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else ""
-        return f"{type(error).__name__} at {where}: {error!s:.200}"
+        return _unforeseen(error)
     finally:
         signal.alarm(0)
     try:
         judged: str = reader.judge(value, deliberate)
     except WrongError as error:
         return str(error)
+    except Exception as error:  # what was read cannot be worked with
+        return _unforeseen(error)
     return judged
+
+
+def _unforeseen(error: Exception) -> str:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place is not None else ""
+    return f"{type(error).__name__} at {where}: {error!s:.200}"
 
 
 def in_a_process(name: str, first: int, inputs: int, seed: int, folder: Path) -> dict[str, Any]:

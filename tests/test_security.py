@@ -385,6 +385,7 @@ LINE = {"step": 5, "loss": 1.0, "lr": 1e-3, "gradient_norm": 2.0, "levels": [1.0
         {**LINE, "levels": 5},
         {**LINE, "levels": [1.0]},
         {**LINE, "levels": [None, None]},
+        {**LINE, "samples": [10**400, 0]},
         {**LINE, "step": "10"},
         [],
         5,

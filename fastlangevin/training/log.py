@@ -103,8 +103,8 @@ def _checked(line: Any, before: list[dict[str, Any]]) -> dict[str, Any]:
         raise ValueError("its levels and their samples are no lists of one length")
     if before and (line.keys() != before[0].keys() or len(levels) != len(before[0].get("levels", []))):
         raise ValueError("it has other entries than the lines before it")
-    if any(type(count) is not int or count < 0 for count in (line["step"], *samples)):
-        raise ValueError("its counts are no integers")
+    if any(type(count) is not int or not 0 <= count < 2**63 for count in (line["step"], *samples)):
+        raise ValueError("its counts are no integers of 64 bits")
     # A level without samples has no mean, and a gradient scaler can skip every step of a line.
     numbers = [line["loss"], line["lr"], 0.0 if line["gradient_norm"] is None else line["gradient_norm"]]
     numbers += [mean for mean, count in zip(levels, samples, strict=True) if count or mean is not None]
