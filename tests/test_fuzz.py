@@ -118,7 +118,7 @@ def test_inputs_follow_from_their_numbers(folder: Path) -> None:
             made.append(reader.path.read_bytes())
         return made
 
-    for name in ("container", "checkpoint", "record", "training log", "published"):
+    for name in ("container", "checkpoint", "record", "training log"):
         assert contents(name, 0) == contents(name, 0) != contents(name, 1)
 
 
