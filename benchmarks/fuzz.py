@@ -15,7 +15,8 @@ is what a deliberate hand can do. A finding is whatever else than
 - no shell, no connection, no call of what a pickle names.
 
 Each reader works in a process of its own, so that a crash is a finding too. Controls are readers without one of the
-checks, and must fail in the same harness. Inputs follow from the seed, the reader's name and their number.
+checks, and must fail in the same harness. Inputs follow from the seed, the name of the reader and their number, but for
+published pickles: torch.save writes addresses and times into them.
 """
 
 from __future__ import annotations

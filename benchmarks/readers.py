@@ -142,6 +142,7 @@ class Checkpoint(Reader):
 
     def make(self) -> list[bytes]:
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             nets = [net(), ConvScore(SIGMAS, ConvConfig(widths=(2, 3), patch=1))]
         self.before = self.written(lambda path: checkpoint.save(path, net(), metadata={"before": True}))
         (self.folder / "net-0000000001.safetensors").write_bytes(self.before)
@@ -423,6 +424,7 @@ class Published(Reader):
     def make(self) -> list[bytes]:
         self.sprung = self.folder / "sprung"
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             network = NCSN(SIGMAS, NCSNConfig(channels=1, width=2))
         kept = {f"module.{name}": value for name, value in network.state_dict().items()}
         self.state = bits(network.state_dict())
