@@ -53,7 +53,7 @@ def folder_name(record: dict[str, Any]) -> str:
         name = record["gpu"]["name"]
     else:
         name = " ".join([record["processor"], *record["instruction_sets"][:1]])
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", " ", name.lower())).strip("-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
