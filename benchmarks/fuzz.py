@@ -80,7 +80,17 @@ def fuzz(name: str, first: int, inputs: int, seed: int, folder: Path) -> dict[st
     Returns:
         How many were refused, right and changed, the findings, and the largest growth of memory beyond a file's size.
     """
+    shown = logging.root.manager.disable
+    before_alarm = signal.signal(signal.SIGALRM, _hangs)
     logging.disable(logging.CRITICAL)  # of what fallback=True skipped
+    try:
+        return _fuzz(name, first, inputs, seed, folder)
+    finally:
+        logging.disable(shown)
+        signal.signal(signal.SIGALRM, before_alarm)
+
+
+def _fuzz(name: str, first: int, inputs: int, seed: int, folder: Path) -> dict[str, Any]:
     reader = opened(name, folder)
     outcomes: Counter[str] = Counter()
     findings: list[str] = []
@@ -93,7 +103,6 @@ def fuzz(name: str, first: int, inputs: int, seed: int, folder: Path) -> dict[st
 
     sys.addaudithook(watch)
     sprung = getattr(reader, "sprung", None)
-    signal.signal(signal.SIGALRM, _hangs)
     for warm in range(20):  # what is imported and cached at a first use is no input's
         _one(reader, random.Random(warm))
     before = most = peak()

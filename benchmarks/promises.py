@@ -96,10 +96,14 @@ def _seen(r: Record) -> str:
 
 
 def _fuzzed(r: Record) -> str:
-    readers = r["figure"].values()
+    readers = r["figure"]
+    lets_through = [name for name, each in readers.items() if each["changed"]]
+    most = max(each["memory_beyond_the_file"] for each in readers.values())
     return (
-        f"{counted(sum(each['inputs'] for each in readers))} damaged or forged inputs of {len(readers)} readers: "
-        f"{sum(each['findings'] + each['changed'] for each in readers)} crashes or wrong values"
+        f"{counted(sum(each['inputs'] for each in readers.values()))} damaged or forged inputs of {len(readers)} "
+        f"readers: {sum(each['findings'] for each in readers.values())} crashes, hangs or code run, at most "
+        f"{most / 1e6:.0f} MB "
+        f"beyond the file; changed numbers pass in a {' and a '.join(lets_through)} file only, which have no digest"
     )
 
 

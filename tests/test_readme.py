@@ -105,7 +105,7 @@ def missing_commands(text):
     ]
     for name, given in harnesses(text):
         source = module_text(name)
-        if "argparse" not in source and "command(" not in source:
+        if not any(each in source for each in ("argparse", "command(", "parser(")):
             missing.append(f"benchmarks.{name}")
         shared = (ROOT / "benchmarks" / "command.py").read_text(encoding="utf-8")
         missing += [f"benchmarks.{name} {option}" for option in given if f'"{option}"' not in source + shared]
