@@ -3,9 +3,11 @@
     python -m benchmarks.cycles                      every instruction set that runs here
     python -m benchmarks.cycles --json results.json  also keep the numbers
 
-A cycle is what an addition takes that waits for the one before it, timed in the same rounds, so that a clock that moves
-moves both. The parts are compiled from the kernels' own headers with their flags and run from the first-level cache on
-one thread; "memory" is what ``torch.add(x, score, out=y)``, the same bytes, takes of 2^24 elements more.
+A cycle is what an exclusive or takes that waits for the one before it, timed in the same rounds, so that a clock that
+moves moves both. (Not an addition of a constant: Intel's Golden Cove makes several of them a cycle, waiting or not.) The
+parts are compiled from the kernels' own headers with their flags and run from the first-level cache on one thread;
+"radii" has the square root. The memory's part is what ``torch.add(x, score, out=y)``, the same bytes, takes of 2^24
+elements.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ PARTS = (
 )
 CPU = torch.device("cpu")
 TURNS = 2000
-ADDITIONS = 4  # of a turn of the chain
+WAITING = 4  # operations of a turn of the chain
 
 
 def compiled(name: str, folder: Path) -> ctypes.CDLL:
@@ -77,7 +79,7 @@ def parts(name: str, folder: Path, budget: float) -> Case:
     for which, part in enumerate(PARTS):
         calls[part] = lambda which=which: library.part(which, TURNS)
     rows = interleaved(calls, CPU, rounds=31, budget=budget)
-    cycle = rows.pop("cycle")["median"] / (100_000 * ADDITIONS)
+    cycle = rows.pop("cycle")["median"] / (100_000 * WAITING)
     for row in rows.values():
         row["ns_per_element"] = row["median"] / (TURNS * elements) * 1e9
         row["cycles_per_element"] = row["median"] / (TURNS * elements) / cycle
@@ -86,7 +88,7 @@ def parts(name: str, folder: Path, budget: float) -> Case:
 
 def memory(budget: float) -> Case:
     """The update of 2^24 elements beside the memory's part of it, for each number of threads."""
-    x, score, out = (torch.zeros(2**24) for _ in range(3))
+    x, score, out = (torch.ones(16, 2**20) for _ in range(3))
     rows: dict[str, dict[str, float]] = {}
     before = torch.get_num_threads()
     for threads in (1, 2):

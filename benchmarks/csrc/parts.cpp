@@ -46,18 +46,16 @@ __attribute__((visibility("default"))) int64_t elements() { return kChunk; }
 // Of the last turn.
 __attribute__((visibility("default"))) const float* values() { return b.values; }
 
-// Additions that wait for each other: a cycle each.
+// Operations that wait for each other: a cycle each.
 __attribute__((visibility("default"))) uint64_t chain(int64_t times) {
     uint64_t value = 1;
     for (int64_t i = 0; i < times; ++i) {
-        value += 3;
-        __asm__ __volatile__("" : "+r"(value));
-        value += 5;
-        __asm__ __volatile__("" : "+r"(value));
-        value += 7;
-        __asm__ __volatile__("" : "+r"(value));
-        value += 9;
-        __asm__ __volatile__("" : "+r"(value));
+        uint64_t key = (uint64_t)i;
+        for (int turn = 0; turn < 4; ++turn) {
+            __asm__ __volatile__("" : "+r"(key));
+            value ^= key;
+            __asm__ __volatile__("" : "+r"(value));
+        }
     }
     return value;
 }
