@@ -4,8 +4,8 @@
     python -m benchmarks.cycles --json results.json  also keep the numbers
 
 A cycle is what an exclusive or takes that waits for the one before it, timed in the same rounds, so that a clock that
-moves moves both. (Not an addition of a constant: Intel's Golden Cove makes several of them a cycle, waiting or not.) The
-parts are compiled from the kernels' own headers with their flags and run from the first-level cache on one thread;
+moves moves both. (Not an addition of a constant: Intel's Golden Cove makes several of them a cycle, waiting or not.)
+The parts are compiled from the kernels' own headers with their flags and run from the first-level cache on one thread;
 "radii" has the square root. The memory's part is what ``torch.add(x, score, out=y)``, the same bytes, takes of 2^24
 elements.
 """
