@@ -10,12 +10,14 @@ Sizes are images of 3x32x32 in a batch. Providers, all from the same weights:
     fused      the network as it is built and fl.DenoisingScoreMatching
 
 PyTorch 2.13's Inductor gives a wrong gradient for NCSNv2's pooling on CPUs, so torch.compile is not among them. No time
-is printed for a provider whose gradients of the weights, for one upstream gradient, are off the eager ones by more than
-1e-3 of the largest of a tensor: sums of 10^5 terms in another order.
+is printed for a provider with a weight whose gradient, for one upstream gradient, is more than 5e-3 of its length off
+the eager one's in fp64. Rounding alone takes 1.5e-3, published and fused alike: where two elements of a pooling window
+differ by a rounding, another one is the largest.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 
@@ -63,15 +65,15 @@ def trial(kind: str, batch: int, dtype: torch.dtype, device: torch.device) -> Tr
     x, upstream = fl.randn((2, batch, 3, 32, 32), seed=0, dtype=dtype, device=device)
     labels = torch.arange(batch, device=device) % len(SIGMAS)
 
-    def gradients(net: nn.Module) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(net(x, labels), list(net.parameters()), upstream)
+    def gradients(net: nn.Module, kind: torch.dtype) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(net(x.to(kind), labels), list(net.parameters()), upstream.to(kind))
 
-    want = gradients(nets["eager"])
+    want = gradients(copy.deepcopy(nets["eager"]).double(), torch.float64)
 
     def wrong(name: str) -> str | None:
-        pairs = zip(gradients(nets[name]), want, strict=True)
-        error = max(float((got - each).abs().max() / each.abs().max().clamp(min=1e-30)) for got, each in pairs)
-        return None if error < 1e-3 else f"a gradient is off by {error:.1e} of its largest value"
+        pairs = zip(gradients(nets[name], dtype), want, strict=True)
+        error = max(float((got - each).norm() / each.norm().clamp(min=1e-30)) for got, each in pairs)
+        return None if error < 5e-3 else f"a gradient is off by {error:.1e} of its length"
 
     def step(net: nn.Module, objective: Objective) -> Callable[[], None]:
         # A step size of zero: the weights stay what they were when the gradients were compared.
