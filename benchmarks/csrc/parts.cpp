@@ -4,8 +4,11 @@
 
 #include FL_HEADER
 
+#include "convert.h"
 #include "normal.h"
 #include "philox.h"
+#include "operands.h"
+#include "draw.h"
 
 namespace {
 
@@ -15,16 +18,6 @@ struct Buffers {
     alignas(64) uint32_t words[kChunk + 64];
     alignas(64) float values[kChunk + 64], x[kChunk], score[kChunk], out[kChunk];
 } b;
-
-struct Sink {
-    float* to;
-    inline __attribute__((always_inline)) void operator()(int64_t at, F z0, F z1, F z2, F z3) const {
-        store(to + at, z0);
-        store(to + at + kLanes, z1);
-        store(to + at + 2 * kLanes, z2);
-        store(to + at + 3 * kLanes, z3);
-    }
-};
 
 // The compiler must not see that a part is done `times` over with the same operands.
 FL_INLINE void forget() { __asm__ __volatile__("" ::: "memory"); }
@@ -91,17 +84,17 @@ __attribute__((visibility("default"))) void part(int64_t which, int64_t times) {
                     memcpy(w, b.words + i, sizeof w);
                     F z0, z1, z2, z3;
                     Normal::apply(w[0], w[1], w[2], w[3], z0, z1, z2, z3);
-                    Sink{b.values}(i, z0, z1, z2, z3);
+                    Store{b.values}(i, z0, z1, z2, z3);
                 }
                 break;
             case 4:  // normals, words and all, as the kernels make them
-                generate<Normal>(stream, (uint32_t)t, kGroups, Sink{b.values});
+                generate<Normal>(stream, (uint32_t)t, kGroups, Store{b.values});
                 break;
             case 5:  // the update of normals that are there
                 for (int64_t i = 0; i < kChunk; ++i) b.out[i] = (b.x[i] + 0.1f * b.score[i]) + 0.2f * b.values[i];
                 break;
             default:  // both
-                generate<Normal>(stream, (uint32_t)t, kGroups, Sink{b.values});
+                generate<Normal>(stream, (uint32_t)t, kGroups, Store{b.values});
                 for (int64_t i = 0; i < kChunk; ++i) b.out[i] = (b.x[i] + 0.1f * b.score[i]) + 0.2f * b.values[i];
         }
         forget();
