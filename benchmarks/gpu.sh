@@ -58,7 +58,7 @@ suite 25 norms --budget 2
 suite 30 normalisation --sizes 64 --budget 2
 suite 35 training --sizes 128 --budget 3
 suite 40 end_to_end --sizes 1 --budget 4
-part step-cpu 15 python3 -m benchmarks.step --threads 2 --sizes 8 16777216 --budget 4 --json "$OUT/step-cpu.json"
+part step-cpu 30 python3 -m benchmarks.step --threads 2 --sizes 8 16777216 --budget 4 --json "$OUT/step-cpu.json"
 ends=540
 part report 15 python3 -m benchmarks.report "$OUT"
 exit "$status"
