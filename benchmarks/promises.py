@@ -109,7 +109,13 @@ def _fuzzed(r: Record) -> str:
 
 def told(promise: str, source: str) -> Row:
     """The row of a harness that writes its figure and its control in words."""
-    return Row(promise, source, lambda r: r["figure"], lambda r: r["control"])
+
+    def grouped(text: str) -> str:
+        return re.sub(r"\d{5,}", lambda number: f"{int(number[0]):,}", text)
+
+    return Row(
+        promise, source, lambda r: grouped(r["figure"]), lambda r: grouped(r["control"].partition(", opcheck")[0])
+    )
 
 
 ROWS: tuple[Row, ...] = (
