@@ -33,6 +33,15 @@ NOT_TESTED = "not tested"
 # Of tests/bad_input/test_bad_calls.py: a row of its tables each.
 BAD = ("bad_input.test_bad_calls::test_bad_call_is_refused_with_a_helpful_message_and_changes_nothing",)
 MENDED = ("bad_input.test_bad_calls::test_the_same_call_mended_succeeds",)
+PROCESSES = (
+    "test_sharding::test_any_number_of_processes_gives_the_samples_of_one",
+    "test_distributed::test_any_number_of_processes_sees_the_same_samples_and_noise",
+)
+RANK = "test_sharding::test_processes_that_add_their_rank_to_the_seed_are_found_by_the_same_comparison"
+NOT_FINITE = (
+    "test_faults::test_a_fault_is_found_wherever_it_is",
+    "test_watching::test_the_first_bad_step_is_named_and_nothing_else_changes",
+)
 
 Record = dict[str, Any]
 Tell = Callable[[Record], str]
@@ -220,6 +229,30 @@ ROWS: tuple[Row, ...] = (
         "tests",
         lambda r: f"{125 * cases(r, 'test_exactness::test_any_part_of_a_run_has_the_bits_of_the_whole')} random parts",
         lambda r: "another seed differs",
+    ),
+    Row(
+        "a stopped chain goes on with the same bits",
+        "tests",
+        lambda r: f"{25 * cases(r, 'test_exactness::test_a_chain_goes_on_from_any_point_with_the_same_bits')} stops",
+        lambda r: f"other noise is seen: {cases(r, 'test_samplers::test_resuming_with_other_noise_is_seen')}",
+    ),
+    Row(
+        "any number of processes has the samples of one",
+        "tests",
+        lambda r: f"{cases(r, *PROCESSES)} comparisons, of up to four processes",
+        lambda r: f"a rank added to the seed: {cases(r, RANK)} found",
+    ),
+    Row(
+        "without memory the batch is halved, with the same bits",
+        "tests",
+        lambda r: f"{cases(r, 'test_shards::test_running_out_of_memory_halves_the_batch_with_the_same_bits')} kinds",
+        lambda r: f"other errors are raised: {cases(r, 'test_shards::test_other_errors_are_no_lack_of_memory')}",
+    ),
+    Row(
+        "what is not finite is named by step, level and sample",
+        "tests",
+        lambda r: f"{cases(r, *NOT_FINITE)} cases, each with faults at all places of a sample or in a chain's updates",
+        lambda r: "the other samples keep their bits",
     ),
     Row(
         "the tests themselves",
