@@ -268,7 +268,7 @@ def test_dieharder_is_judged_by_what_it_prints(tmp_path, monkeypatch, capsys):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "verdicts.json"
-    assert interleavings.main(["--tests", "0", "--samples", "3", "--json", str(path)]) == 0
+    assert interleavings.main(["--tests", "0", "--samples", "20", "--json", str(path)]) == 0
     told = json.loads(path.read_text())
     passed = {"PASSED": ["diehard_birthdays 0"], "WEAK": [], "FAILED": []}
     assert told["interleavings"] == {f"{side} by {side}": passed for side in interleavings.SIDES}
@@ -276,6 +276,9 @@ def test_dieharder_is_judged_by_what_it_prints(tmp_path, monkeypatch, capsys):
     right = interleavings.stream
     monkeypatch.setattr(interleavings, "stream", lambda side, draws_alike=False: right("draw", not draws_alike))
     assert interleavings.main(["--tests", "0"]) == 1
+    with pytest.raises(SystemExit):
+        interleavings.main(["--samples", "5"])
+    assert "--samples must be 20 or more, got 5" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="judged nothing"):
         interleavings.judge(str(program), ["2"], 3, right("draw"))
     program.unlink()
