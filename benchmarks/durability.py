@@ -19,7 +19,6 @@ Kill times are random; the damage follows from the seed.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import random
@@ -36,7 +35,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.timing import machine
+from benchmarks.promise import write
 from fastlangevin import container
 from fastlangevin.generations import Generations
 
@@ -245,9 +244,7 @@ def main() -> int:
     for line in wrong:
         print(f"benchmarks.durability: error: {line}", file=sys.stderr)
     if options.json:
-        record["machine"] = machine(torch.device("cpu"))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write(options.json, record)
     return 1 if wrong else 0
 
 

@@ -38,8 +38,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.promise import write
 from benchmarks.readers import CONTROLS, READERS, WrongError, opened
-from benchmarks.timing import machine
 
 MEMORY = 100 * 10**6
 MEMORY_FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -253,9 +253,7 @@ def main() -> int:
     for line in wrong:
         print(f"benchmarks.fuzz: error: {line}", file=sys.stderr)
     if options.json:
-        record["machine"] = machine(torch.device("cpu"))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write(options.json, record)
     return 1 if wrong else 0
 
 

@@ -102,14 +102,6 @@ def source(kernel: Any, arguments: dict[str, Any], aligned: bool) -> Any:
     """The specialisation that Triton's launcher would choose for these arguments."""
     from triton.compiler import ASTSource
 
-    pointers = {
-        torch.float32: "*fp32",
-        torch.float16: "*fp16",
-        torch.bfloat16: "*bf16",
-        torch.float64: "*fp64",
-        torch.int64: "*i64",
-        torch.bool: "*i1",
-    }
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
@@ -119,7 +111,7 @@ def source(kernel: Any, arguments: dict[str, Any], aligned: bool) -> Any:
             signature[parameter.name] = "constexpr"
             constants[parameter.name] = value
         elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = pointers[value.dtype]
+            signature[parameter.name] = POINTERS[value.dtype]
             if aligned and not parameter.do_not_specialize_on_alignment:
                 attributes[(index,)] = [["tt.divisibility", 16]]
         elif isinstance(value, float):

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.timing import machine
 
-__all__ = ["finish", "parser"]
+__all__ = ["finish", "parser", "write"]
 
 
 def parser(about: str | None) -> argparse.ArgumentParser:
@@ -39,7 +39,12 @@ def finish(path: Path | None, promise: str, command: str, figure: str, control: 
     record = {"promise": promise, "command": command, "figure": figure, "control": control, "kept": kept, **details}
     print(json.dumps(record, indent=1))
     if path is not None:
-        record["machine"] = machine(torch.device("cpu"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        write(path, record)
     return 0 if kept else 1
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record, with the machine that it was made on."""
+    record["machine"] = machine(torch.device("cpu"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")

@@ -14,7 +14,6 @@ add their rank to the seed, and a run that keeps no batches of unfinished shards
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from benchmarks.timing import machine
+from benchmarks.promise import write
 from fastlangevin import annealed_langevin, shards
 
 SIGMAS = [1.0, 0.3, 0.1]
@@ -230,9 +229,7 @@ def main() -> int:
     for line in wrong:
         print(f"benchmarks.sharding: error: {line}", file=sys.stderr)
     if options.json:
-        record["machine"] = machine(torch.device("cpu"))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write(options.json, record)
     return 1 if wrong else 0
 
 
