@@ -63,3 +63,12 @@ def impl(request):
         if explain("cpu")["cpp"] != "available":
             pytest.skip("no C++ compiler and no built library")
     return request.param
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For tiny tensors: on a busy machine two threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
