@@ -47,13 +47,7 @@ ALL = pytest.mark.parametrize("name", NETWORKS)
 ONE_OF_EACH = pytest.mark.parametrize("name", ["tables", "vectors", "groups"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """The tensors are tiny: on a busy machine two threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(name):

@@ -12,14 +12,7 @@ from torch import nn
 
 import fastlangevin as fl
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """The tensors are tiny: on a busy machine two threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def overwriting(self, x):

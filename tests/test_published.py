@@ -20,13 +20,7 @@ LADDER_2 = fl.geometric_sigmas(50.0, 0.01, 12)
 NETWORKS = pytest.mark.parametrize("network", [NCSN, NCSNv2, NCSNv2Deeper, NCSNv2Deepest])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """The tensors are tiny: on a busy machine two threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(network, seed=0, channels=1, width=4):
