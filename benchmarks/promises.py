@@ -266,7 +266,7 @@ ROWS: tuple[Row, ...] = (
 
 def table() -> str:
     """The table as Markdown."""
-    lines = ["| promise | held to | by | refused in the same way |", "| --- | --- | --- | --- |"]
+    lines = ["| promise | held to | by | control |", "| --- | --- | --- | --- |"]
     for row in ROWS:
         path = RESULTS / f"{row.source}.json"
         if not path.exists():
