@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.append(sys.argv[2])
-from benchmarks import preemption
+from benchmarks import small_run
 from fastlangevin.training import Places, TrainConfig, train
 
 out, accumulate = Path(sys.argv[1]), int(sys.argv[3])
 seen, losses = [], []
 
 def build():
-    net = preemption.build()
+    net = small_run.build()
     net.register_forward_pre_hook(lambda _, given: seen.append([each.clone() for each in given]))
     return net
 
 config = TrainConfig(steps=3, batch=16, lr=1e-3, warmup=0, seed=5, accumulate=accumulate, log_every=2, save_every=2)
-net = train(build, preemption.images(), config, Places(out, device="cpu"), callback=lambda _, loss: losses.append(loss))
+net = train(build, small_run.images(), config, Places(out, device="cpu"), callback=lambda _, loss: losses.append(loss))
 rank = int(os.environ.get("RANK", 0))
 torch.save((seen, losses, dict(net.named_parameters())), out / f"rank-{rank}.pt")
 """

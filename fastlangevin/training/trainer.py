@@ -34,6 +34,7 @@ from fastlangevin.stopping import Stopped, Stopping
 from fastlangevin.training import state
 from fastlangevin.training.average import Average
 from fastlangevin.training.config import TrainConfig
+from fastlangevin.training.gradients import mean_of_each
 from fastlangevin.training.log import Log, Window
 from fastlangevin.training.report import Bar, Board, draw_curves, draw_samples
 from fastlangevin.training.world import World, join
@@ -127,7 +128,10 @@ class _Run:
         self.net: ScoreNet = net.train().to(world.device)
         if config.channels_last:
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parallel = DistributedDataParallel(self.net) if world.size > 1 else None
+        self.parallel: DistributedDataParallel | None = None
+        if world.size > 1:
+            self.parallel = DistributedDataParallel(self.net)
+            self.parallel.register_comm_hook(world, mean_of_each)
         self.model: nn.Module = self.parallel or self.net
         if config.compile:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
