@@ -1,6 +1,6 @@
 """Denoising score matching against its closed forms, with enough elements to see noise that is off by 0.1 %.
 
-    python -m benchmarks.loss_law                           10^8 elements for each network, a few minutes
+    python -m benchmarks.loss_law                           10^8 elements for each network, half a minute
     python -m benchmarks.loss_law --elements 2000000        a look
     python -m benchmarks.loss_law --json results.json       also keep the numbers
 

@@ -33,11 +33,10 @@ NOT_TESTED = "not tested"
 # Of tests/bad_input/test_bad_calls.py: a row of its tables each.
 BAD = ("bad_input.test_bad_calls::test_bad_call_is_refused_with_a_helpful_message_and_changes_nothing",)
 MENDED = ("bad_input.test_bad_calls::test_the_same_call_mended_succeeds",)
-PROCESSES = (
-    "test_sharding::test_any_number_of_processes_gives_the_samples_of_one",
-    "test_distributed::test_any_number_of_processes_sees_the_same_samples_and_noise",
-)
-RANK = "test_sharding::test_processes_that_add_their_rank_to_the_seed_are_found_by_the_same_comparison"
+FULL = "test_files::test_a_full_disk_leaves_the_old_file_and_nothing_else"
+COMPILED = "test_ops::test_compiled_calls_are_few_and_have_the_same_bits"
+MISTAKES = "test_sampler_mutants::test_a_mistake_is_caught"
+RIGHT = "test_sampler_mutants::test_the_right_sampler_passes"
 NOT_FINITE = (
     "test_faults::test_a_fault_is_found_wherever_it_is",
     "test_watching::test_the_first_bad_step_is_named_and_nothing_else_changes",
@@ -179,6 +178,7 @@ ROWS: tuple[Row, ...] = (
         lambda r: f"contracted into fma: {counted(sum(r['control'].values()))} differ",
     ),
     Row("samplers follow their exact law", "law", _law, _wrong_law),
+    told("the loss and its gradient follow theirs", "loss_law"),
     Row(
         "a save is never lost",
         "durability",
@@ -194,15 +194,8 @@ ROWS: tuple[Row, ...] = (
         _damage,
         lambda r: f"`torch.load` refuses {r['flips']['refused_by_torch_load']} of the flips",
     ),
-    Row(
-        "a stop keeps its last step",
-        "preemption",
-        lambda r: (
-            f"{r['result']['signals']} SIGTERMs: {r['result']['unsaved']} unsaved, the slowest gone after "
-            f"{r['result']['slowest exit']:.1f} s; {r['result']['resumes']} resumes, {r['result']['different']} differ"
-        ),
-        lambda r: "a resume without the optimiser's moments differs",
-    ),
+    told("a stop keeps its last step", "preemption"),
+    told("a resumed run of training ends as an undisturbed one", "resuming"),
     Row(
         "untrusted files are safe",
         "fuzz",
@@ -237,10 +230,32 @@ ROWS: tuple[Row, ...] = (
         lambda r: f"other noise is seen: {cases(r, 'test_samplers::test_resuming_with_other_noise_is_seen')}",
     ),
     Row(
-        "any number of processes has the samples of one",
+        "any number of processes has the samples of one, and killed ones go on",
+        "sharding",
+        lambda r: (
+            f"{r['worlds']['worlds']} numbers of processes up to 8, {r['random_kills']['kills']} kills (-9) of two: "
+            f"{r['worlds']['other_bits'] + r['random_kills']['other_bits']} folders differ"
+        ),
+        lambda r: f"a rank added to the seed {'is NOT seen' if r['seeding_by_rank']['same_bits'] else 'differs'}",
+    ),
+    Row(
+        "a full disk leaves the old file",
         "tests",
-        lambda r: f"{cases(r, *PROCESSES)} comparisons, of up to four processes",
-        lambda r: f"a rank added to the seed: {cases(r, RANK)} found",
+        lambda r: f"{120 * cases(r, FULL)} sizes at which writing fails",
+        lambda r: "with room the write goes through",
+    ),
+    Row(
+        "a compiled program follows seed and step",
+        "tests",
+        lambda r: f"{1000 * cases(r, COMPILED)} updates, each of its own: 4 compilations at most",
+        lambda r: "each result is that of the eager call of its seed and step",
+    ),
+    told("a captured graph follows them too", "replays"),
+    Row(
+        "a wrong sampler is noticed",
+        "tests",
+        lambda r: f"{cases(r, MISTAKES)} pairs of a mistake and a statistic that catches it",
+        lambda r: f"the right sampler passes all {cases(r, RIGHT)}",
     ),
     Row(
         "without memory the batch is halved, with the same bits",

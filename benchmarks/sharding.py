@@ -2,10 +2,10 @@
 
     python -m benchmarks.sharding --kills 100 --json results.json
 
-Two processes fill a folder; at random moments one of them is killed and started again, until enough kills are spent and
-the folder is full. Then the samples must have the SHA-256 of an undisturbed run, nothing may lie beside the shards, and
-each kill may have cost at most the batch it fell into. The score logs each of its evaluations, so that work is counted
-and not inferred.
+One, two, four and eight processes fill a folder each. Then two fill others; at random moments one of them is killed and
+started again, until enough kills are spent and the folder is full. The samples must have the SHA-256 of an undisturbed
+run, nothing may lie beside the shards, and each kill may have cost at most the batch it fell into. The score logs each
+of its evaluations, so that work is counted and not inferred.
 
 Beside it a kill at a chosen evaluation, whose cost is known exactly; and two controls that must fail: processes that
 add their rank to the seed, and a run that keeps no batches of unfinished shards.
@@ -38,6 +38,7 @@ SIGMAS = [1.0, 0.3, 0.1]
 STEPS, N, SHARD, BATCH = 4, 92, 16, 4
 EVALUATIONS = len(SIGMAS) * STEPS + 1  # of a sample, with the denoise step
 WORLD = 2
+WORLDS = (1, 2, 4, 8)
 CHAIN: dict[str, Any] = {"epsilon": 1e-3, "steps_per_level": STEPS, "denoise": True, "seed": 3, "impl": "reference"}
 KILLS_IN_A_FOLDER = 10
 SECONDS_BETWEEN_KILLS = 0.12
@@ -119,10 +120,15 @@ def finish(child: int) -> int:
 
 
 def fill_by_several(
-    folder: Path, log: Path, work: Callable[[Path, Path, int], None], kills: int, chance: random.Random
+    folder: Path,
+    log: Path,
+    work: Callable[[Path, Path, int], None],
+    kills: int,
+    chance: random.Random,
+    world: int = WORLD,
 ) -> int:
-    """Fills a folder with two processes, killing some; returns how many kills found a process at work."""
-    children = {rank: start(partial(work, folder, log, rank)) for rank in range(WORLD)}
+    """Fills a folder with several processes, killing some; returns how many kills found a process at work."""
+    children = {rank: start(partial(work, folder, log, rank)) for rank in range(world)}
     killed = 0
     while killed < kills and children:
         time.sleep(chance.expovariate(1 / SECONDS_BETWEEN_KILLS))
@@ -152,6 +158,16 @@ def expected() -> str:
 def strangers(folder: Path) -> list[str]:
     wanted = {"run.json", *(f"shard-{index:010}.safetensors" for index in range(-(-N // SHARD)))}
     return sorted({path.name for path in folder.iterdir()} ^ wanted)
+
+
+def by_worlds(place: Path, chance: random.Random) -> dict[str, int]:
+    """How many of the folders that 1, 2, 4 and 8 processes fill have other bits than one chain of all samples."""
+    other = 0
+    for world in WORLDS:
+        folder = place / f"world-{world}"
+        fill_by_several(folder, place / f"world-{world}.log", partial(fill, world=world), 0, chance, world)
+        other += shards.digest(folder) != expected()
+    return {"worlds": len(WORLDS), "other_bits": other}
 
 
 def random_kills(kills: int, place: Path, chance: random.Random) -> dict[str, Any]:
@@ -196,6 +212,8 @@ def failures(record: dict[str, Any]) -> list[str]:
     for name in ("other_bits", "with_strangers"):
         if killed[name]:
             wrong.append(f"{killed[name]} of {killed['folders']} folders: {name}")
+    if record["worlds"]["other_bits"]:
+        wrong.append(f"{record['worlds']['other_bits']} of the numbers of processes {WORLDS} gave other bits")
     if killed["evaluations_repeated"] > killed["bound"]:
         wrong.append(f"{killed['evaluations_repeated']} evaluations repeated, more than a batch for each kill")
     if killed["evaluations_repeated"] < 0:
@@ -219,6 +237,7 @@ def main() -> int:
     chance = random.Random(options.seed)
     record: dict[str, Any] = {"benchmark": "sharding", "samples": N, "shard_size": SHARD, "batch": BATCH}
     with tempfile.TemporaryDirectory(prefix="sharding-", dir=options.folder) as place:
+        record["worlds"] = by_worlds(Path(place), chance)
         record["random_kills"] = random_kills(options.kills, Path(place), chance)
         record["chosen_kill"] = chosen_kill(Path(place))
         record["seeding_by_rank"] = by_rank(Path(place), chance)

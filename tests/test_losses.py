@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from benchmarks import loss_law
 from fastlangevin import ops
 from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.noise import Purpose
@@ -98,6 +99,15 @@ def test_other_scores_are_above_the_floor(error):
     best, other = at_level(affine(mu, c), x, 3), at_level(affine(mu, c * error), x, 3)
     gain = (other - best).double()
     assert gain.mean() > 6 * gain.std() / math.sqrt(BATCH)
+
+
+def test_the_harness_of_the_closed_forms():
+    """benchmarks.loss_law in a short form: 0.1 % of the noise shows beyond 2 x 10^7 elements only."""
+    for net in loss_law.NETWORKS.values():
+        assert loss_law.worst(loss_law.distances(net, 200_000)) < loss_law.LIMIT
+    for name, mistake in loss_law.MISTAKES.items():
+        found = max(loss_law.worst(loss_law.distances(net, 200_000, mistake)) for net in loss_law.NETWORKS.values())
+        assert (found > loss_law.LIMIT) == (name != "noise 0.1% too large"), name
 
 
 def test_is_the_literal_objective_and_its_gradient():

@@ -128,6 +128,10 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return loaded
 
 
+def test_one_to_eight_processes_fill_a_folder_with_the_same_bits(record: dict[str, Any]) -> None:
+    assert record["worlds"] == {"worlds": 4, "other_bits": 0}
+
+
 def test_no_kill_changes_a_bit_or_costs_more_than_a_batch(record: dict[str, Any]) -> None:
     killed = record["random_kills"]
     assert killed["kills"] == 8
@@ -143,6 +147,7 @@ def test_a_kill_at_a_chosen_evaluation_costs_what_its_batch_had_cost(record: dic
 @pytest.mark.parametrize(
     ("part", "change", "says"),
     [
+        ("worlds", {"other_bits": 1}, "1 of the numbers of processes"),
         ("random_kills", {"other_bits": 1}, "1 of .* folders: other_bits"),
         ("random_kills", {"with_strangers": 2}, "2 of .* folders: with_strangers"),
         ("random_kills", {"evaluations_repeated": 10**6}, "1000000 evaluations repeated"),
