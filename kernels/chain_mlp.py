@@ -147,11 +147,12 @@ def chain_kernel(
         z = tl.reshape(tl.broadcast_to(z, (BLOCK, FEATURES // (4 * GROUPS), 4 * GROUPS)), (BLOCK, FEATURES))
         noisy = moved + multiply(z, tl.load(coefficients_ptr + index * 3 + 2))
         x = tl.where(valid, tl.where(tl.load(noisy_ptr + index) != 0, noisy, moved), 0.0)
-        c2 += 1
         if frames_ptr is not None:  # noqa: SIM102  # known when it is compiled, and the other is not
-            if c2.to(tl.int64) % every == 0:
+            # Before c2 is raised, which goes back to 0 after the last draw number.
+            if (c2.to(tl.int64) + 1) % every == 0:
                 tl.store(frames_ptr + at, x, mask=valid)
                 frames_ptr += rows * features
+        c2 += 1
     tl.store(x_ptr + at, x, mask=valid)
 
 

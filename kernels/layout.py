@@ -55,6 +55,9 @@ def tile(rows, count, GROUPS: tl.constexpr, TILE: tl.constexpr):
     first_row = (tl.program_id(1) + tl.program_id(2).to(tl.int64) * tl.num_programs(1)) * (GROUPS // TILE)
     first_group = tl.program_id(0).to(tl.int64) * TILE
     row_valid = first_row + row_lane < rows
+    if GROUPS % TILE:
+        # The lanes left over have the next program's first row, which in place must not be updated by both.
+        row_valid &= row_lane < GROUPS // TILE
     group_valid = row_valid & (group_lane < tl.minimum(count - first_group, TILE).to(tl.int32))
     return first_row, first_group, row_lane, group_lane, row_valid, group_valid
 

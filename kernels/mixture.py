@@ -120,7 +120,7 @@ def store_elements(ptr, x, valid, D: tl.constexpr):
             store_apart(ptr + j, x[j], valid)
 
 
-@triton.jit(do_not_specialize=["batch", "components"])
+@triton.jit(do_not_specialize=["batch", "components", "levels"])
 def score_kernel(
     out_ptr,
     x_ptr,
@@ -128,6 +128,7 @@ def score_kernel(
     labels_ptr,
     batch: tl.int64,
     components,
+    levels: tl.int64,
     D: tl.constexpr,
     IS_DIAGONAL: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -135,16 +136,23 @@ def score_kernel(
     WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
     sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = sample < batch
-    row = table_ptr + tl.load(labels_ptr + sample, mask=valid, other=0) * components * WIDTH
-    x = load_elements(x_ptr + sample * D, valid, D)
-    store_elements(out_ptr + sample * D, score_of(row, x, components, D, IS_DIAGONAL, 1), valid, D)
+    label = tl.load(labels_ptr + sample, mask=valid, other=0)
+    # As elsewhere, a label of no level gives NaN: it could be refused only by waiting for the device.
+    known = label.to(tl.uint64) < levels.to(tl.uint64)
+    row = table_ptr + tl.where(known, label, 0) * components * WIDTH
+    score = score_of(row, load_elements(x_ptr + sample * D, valid, D), components, D, IS_DIAGONAL, 1)
+    told = ()
+    for j in tl.static_range(D):
+        told += (tl.where(known, score[j], float("nan")),)
+    store_elements(out_ptr + sample * D, told, valid, D)
 
 
 def prepare(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> Call:
     """The launch that :func:`mixture_score` makes, of the same arguments. ``x`` must not be empty."""
     batch, features = x.shape
     arguments: dict[str, Any] = {"out_ptr": out, "x_ptr": x, "table_ptr": table, "labels_ptr": labels, "batch": batch}
-    arguments |= {"components": table.shape[1], "D": features, "IS_DIAGONAL": bool(diagonal), "BLOCK": BLOCK}
+    arguments |= {"levels": table.shape[0], "components": table.shape[1]}
+    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 
@@ -154,7 +162,7 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
     Args:
         out, x: contiguous fp32 ``(B, D)``; overlap nothing.
         table: contiguous fp32 ``(L, K, W)``.
-        labels: contiguous int64 ``(B,)``, below L.
+        labels: contiguous int64 ``(B,)``; for one that is no level the score is NaN.
         diagonal: whether the table has a variance for each element.
     """
     if x.numel():

@@ -15,7 +15,19 @@ from fastlangevin.ops.norms import norms_with_noise
 pytestmark = pytest.mark.gpu
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-SHAPES = [(1,), (5,), (2, 3), (64, 2), (3, 17), (2, 784), (1, 1025), (128, 3, 32, 32), (5, 4, 3, 7, 2), (0, 4)]
+SHAPES = [
+    (1,),
+    (5,),
+    (2, 3),
+    (64, 2),
+    (3, 17),
+    (2, 784),
+    (300, 12),
+    (1, 1025),
+    (128, 3, 32, 32),
+    (5, 4, 3, 7, 2),
+    (0, 4),
+]
 
 
 def state(shape, dtype=torch.float32, seed=0):

@@ -117,6 +117,17 @@ def test_every_implementation_has_the_bits_of_the_reference(impl, components, fe
         assert mixture_score(x[:0], table, labels[:0], diagonal=diagonal, impl=impl).shape == (0, features)
 
 
+def test_labels_of_no_level_give_nan_on_a_device():
+    """There they cannot be refused without waiting for it; Triton's launcher is asked, in its interpreter."""
+    launchers = pytest.importorskip("fastlangevin.kernels.mixture")
+    if torch.cuda.is_available():
+        pytest.skip("with a CUDA device Triton compiles for it: see test_gpu.py")
+    mixture, x = make(3, 2, False), torch.ones(5, 2)
+    labels, out = torch.tensor([0, 2, -1, 1, 2**62]), torch.zeros(5, 2)
+    launchers.mixture_score(out, x, mixture.table([4.0, 1.0]), labels, diagonal=False)
+    assert out.isnan().all(1).tolist() == [False, True, True, False, True]
+
+
 def test_samples_have_the_weights_and_moments_of_the_mixture():
     mixture = fl.GaussianMixture([0.2, 0.8], [[-5.0, 1.0], [5.0, -1.0]], [[0.5, 1.0], [0.25, 2.0]])
     count = 200_000

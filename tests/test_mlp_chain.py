@@ -190,6 +190,14 @@ def test_a_chain_does_not_depend_on_its_cuts(kernel):
     assert not frames[len(kept) :].any()
 
 
+@pytest.mark.parametrize(("every", "kept"), [(7, 0), (4096, 1)])
+def test_frames_after_the_last_draw_number(kernel, every, kept):
+    """Update 2^32, which 4096 divides and 7 does not, though its number in 32 bits is 0."""
+    frames = torch.zeros(1, 40, 2)
+    x = chain(states(40, 2), network(2, 16, 3), kernel, 2, draw=2**32 - 2, every=every, frames=frames)
+    assert torch.equal(frames[0], x if kept else torch.zeros(40, 2))
+
+
 def test_short_chains_follow_the_reference(kernel):
     # Contracting updates: the error of a step is not magnified by the next ones.
     net, x = network(4, 32, 2), states(30, 4)

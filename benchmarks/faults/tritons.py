@@ -52,6 +52,14 @@ TRITON = (
         (f"{KERNELS}::test_halves_are_rounded_to_even",),
     ),
     Fault(
+        "Triton: lanes left over update the next program's first row",
+        "mask",
+        LAYOUT,
+        "    if GROUPS % TILE:\n",
+        "    if False:\n",
+        (f"{KERNELS}::test_tiles",),
+    ),
+    Fault(
         "Triton: words of the key swapped",
         "address",
         LAYOUT,
