@@ -6,8 +6,10 @@
 
 The network's output is a given tensor, so that nothing but the objective is timed. Providers:
     published      as NCSNv2 writes it: noise times sigma, target -n / sigma^2, difference, square, sum, times sigma^2
-    eager          1/2 ||sigma s + z||^2: the fewest tensors eager PyTorch can make of it
+    eager          1/2 ||sigma s + z||^2 by torch.addcmul, differentiated by autograd
+    eager by hand  the same with its gradient written out and one new tensor beside the perturbed samples
     torch.compile  the eager expression and its backward pass compiled, with levels and sigmas in tensors
+    compiled, aten the same with fallback_random: PyTorch draws the noise
     fused          fl.DenoisingScoreMatching, whose noise is drawn twice and never stored
     copy           y.copy_(x): what the memory gives
 
@@ -58,6 +60,9 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         labels = torch.randint(0, len(sigmas), (len(x),), device=device)
         return labels, sigmas[labels].reshape(-1, *[1] * (x.ndim - 1))
 
+    def wide(x: Tensor) -> torch.dtype:
+        return torch.promote_types(x.dtype, torch.float32)
+
     def finish(loss: Tensor, output: Tensor) -> Tensor:
         return torch.autograd.grad(loss, output)[0]
 
@@ -73,20 +78,29 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         return perturbed, loss, finish(loss, output)
 
     def expression(x: Tensor, output: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        z, sigma = torch.randn_like(x), sigma.to(x.dtype)
+        residual = torch.addcmul(z, sigma, output)
+        return torch.addcmul(x, sigma, z), residual.square().sum(dtype=wide(x)) * (0.5 / len(x))
+
+    def by(function: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Provider:
+        def call() -> tuple[Tensor, ...]:
+            x, output, _ = inputs.take()
+            perturbed, loss = function(x, output, levels(x)[1])
+            return perturbed, loss, finish(loss, output)
+
+        return call
+
+    def by_hand() -> tuple[Tensor, ...]:
+        x, output, _ = inputs.take()
+        sigma = levels(x)[1].to(x.dtype)
         z = torch.randn_like(x)
-        return (x + sigma * z).to(x.dtype), (sigma * output + z).square().sum() * (0.5 / len(x))
+        perturbed = torch.addcmul(x, sigma, z)
+        residual = z.addcmul_(sigma, output.detach())
+        loss = torch.linalg.vector_norm(residual, dtype=wide(x)).square() * (0.5 / len(x))
+        return perturbed, loss, residual.mul_(sigma / len(x))
 
-    def eager() -> tuple[Tensor, ...]:
-        x, output, _ = inputs.take()
-        perturbed, loss = expression(x, output, levels(x)[1])
-        return perturbed, loss, finish(loss, output)
-
-    compiled = torch.compile(expression, fullgraph=True, dynamic=False)
-
-    def compiled_call() -> tuple[Tensor, ...]:
-        x, output, _ = inputs.take()
-        perturbed, loss = compiled(x, output, levels(x)[1])
-        return perturbed, loss, finish(loss, output)
+    def compiled(options: dict[str, bool]) -> Provider:
+        return by(torch.compile(expression, fullgraph=True, dynamic=False, options=options))
 
     def fused() -> tuple[Tensor, ...]:
         x, output, _ = inputs.take()
@@ -103,7 +117,15 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         x, _, out = inputs.take()
         return (out.copy_(x),)
 
-    return {"published": published, "eager": eager, "torch.compile": compiled_call, "fused": fused, "copy": copy}
+    return {
+        "published": published,
+        "eager": by(expression),
+        "eager by hand": by_hand,
+        "torch.compile": compiled({}),
+        "compiled, aten": compiled({"fallback_random": True}),
+        "fused": fused,
+        "copy": copy,
+    }
 
 
 def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -116,10 +138,10 @@ def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
         return None if torch.equal(results[0], x) else "is not a copy"
     perturbed, loss, gradient = results
     if name == "fused":
-        objective = fl.DenoisingScoreMatching(GATE_SIGMAS, impl="reference")
-        want = objective(lambda x, labels: output, x, seed=7, step=3)
-        same = torch.equal(loss, want) and torch.equal(gradient, torch.autograd.grad(want, output)[0])
-        return None if same else "differs from the reference"
+        objective, seen = fl.DenoisingScoreMatching(GATE_SIGMAS, impl="reference"), []
+        want = objective(lambda x, labels: seen.append(x) or output, x, seed=7, step=3)
+        wanted = (seen[0], want, torch.autograd.grad(want, output)[0])
+        return None if all(map(torch.equal, results, wanted)) else "differs from the reference"
     # sigma and z as they must have been: sigma z = perturbed - x, and the gradient is sigma (sigma s + z) / B.
     noise = (perturbed.double() - x.double()).flatten(1)
     sigma = noise.std(1, keepdim=True)
@@ -151,7 +173,7 @@ def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) ->
     )
 
 
-PROVIDERS = ("published", "eager", "torch.compile", "fused", "copy")
+PROVIDERS = ("published", "eager", "eager by hand", "torch.compile", "compiled, aten", "fused", "copy")
 
 BENCHMARK = Benchmark(
     "dsm",
@@ -161,8 +183,10 @@ BENCHMARK = Benchmark(
     providers=PROVIDERS,
     labels={
         "published": "published code (NCSNv2)",
-        "eager": "eager 1/2 \\|\\|sigma s + z\\|\\|^2",
-        "torch.compile": "`torch.compile` of it, backward pass included",
+        "eager": "eager 1/2 \\|\\|sigma s + z\\|\\|^2, by autograd",
+        "eager by hand": "the same with the gradient written out, in place",
+        "torch.compile": "`torch.compile` of the eager one, backward pass included",
+        "compiled, aten": "the same with `fallback_random`: noise by PyTorch's generator",
         "fused": "`fl.DenoisingScoreMatching`",
         "copy": "`y.copy_(x)`",
     },

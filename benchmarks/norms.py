@@ -8,6 +8,7 @@ Providers:
     published      randn_like, and torch.norm of both as score_sde's corrector writes it
     eager          noise.normal_(), torch.linalg.vector_norm of both
     torch.compile  the published form compiled
+    compiled, aten the same with fallback_random: PyTorch draws the noise
     fused          norms_with_noise: the noise is summed where it is drawn and never written
     copy           y.copy_(x): what the memory gives
 
@@ -54,6 +55,7 @@ def expression(score: Tensor) -> Norms:
 
 def providers(inputs: Inputs[Operands]) -> dict[str, Callable[[], Norms]]:
     compiled = torch.compile(expression, fullgraph=True, dynamic=False)
+    by_aten = torch.compile(expression, fullgraph=True, dynamic=False, options={"fallback_random": True})
 
     def eager() -> Norms:
         score, noise = inputs.take()
@@ -68,6 +70,7 @@ def providers(inputs: Inputs[Operands]) -> dict[str, Callable[[], Norms]]:
         "published": lambda: expression(inputs.take()[0]),
         "eager": eager,
         "torch.compile": lambda: compiled(inputs.take()[0]),
+        "compiled, aten": lambda: by_aten(inputs.take()[0]),
         "fused": lambda: norms_with_noise(inputs.take()[0], seed=7, draw=3),
         "copy": copy,
     }
@@ -114,12 +117,13 @@ BENCHMARK = Benchmark(
     __doc__,
     sizes={"cpu": (3072, 128 * 3072, 2**24), "cuda": (3072, 128 * 3072, 2**24, 2**28)},
     trial=trial,
-    providers=("published", "eager", "torch.compile", "fused", "copy"),
+    providers=("published", "eager", "torch.compile", "compiled, aten", "fused", "copy"),
     threads=(2, 1),
     labels={
         "published": "published code (score_sde), with its noise",
         "eager": "`noise.normal_()` and two `vector_norm`s",
         "torch.compile": "`torch.compile` of the published form",
+        "compiled, aten": "the same with `fallback_random`: noise by PyTorch's generator",
         "fused": "`norms_with_noise(score, ...)`",
         "copy": "`y.copy_(x)`",
     },

@@ -1,6 +1,6 @@
 """Perturbing a batch, x + sigma_i z with a level drawn for each sample: published, eager, torch.compile and fused.
 
-    python -m benchmarks.perturb                      this machine's CPU, 1 and 2 threads
+    python -m benchmarks.perturb                      this machine's CPU, 2 threads
     python -m benchmarks.perturb --device cuda        a GPU
     python -m benchmarks.perturb --json results.json  also keep the numbers
 
@@ -9,6 +9,7 @@ Providers:
     eager          x + sigma * torch.randn_like(x)
     eager in place torch.addcmul(x, noise.normal_(), sigma, out=y): the fewest passes eager PyTorch can make
     torch.compile  the eager expression compiled
+    compiled, aten the same with fallback_random: PyTorch draws the noise
     fused          fl.perturb
     copy           y.copy_(x): the same bytes
 
@@ -73,11 +74,14 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         x, noise, out = inputs.take()
         return torch.addcmul(x, noise.normal_(), levels(x).to(x.dtype), out=out)
 
-    compiled = torch.compile(expression, fullgraph=True, dynamic=False)
+    def compiled(options: dict[str, bool]) -> Callable[[], Tensor]:
+        function = torch.compile(expression, fullgraph=True, dynamic=False, options=options)
 
-    def compiled_call() -> Tensor:
-        x, _, _ = inputs.take()
-        return compiled(x, levels(x))
+        def call() -> Tensor:
+            x, _, _ = inputs.take()
+            return function(x, levels(x))
+
+        return call
 
     def fused() -> Tensor:
         return fl.perturb(inputs.take()[0], sigmas, seed=7, draw=3)[0]
@@ -90,7 +94,8 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         "published": published,
         "eager": eager,
         "eager in place": in_place,
-        "torch.compile": compiled_call,
+        "torch.compile": compiled({}),
+        "compiled, aten": compiled({"fallback_random": True}),
         "fused": fused,
         "copy": copy,
     }
@@ -131,7 +136,7 @@ def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) ->
     )
 
 
-PROVIDERS = ("published", "eager", "eager in place", "torch.compile", "fused", "copy")
+PROVIDERS = ("published", "eager", "eager in place", "torch.compile", "compiled, aten", "fused", "copy")
 
 BENCHMARK = Benchmark(
     "perturb",
@@ -144,6 +149,7 @@ BENCHMARK = Benchmark(
         "eager": "`x + sigma * torch.randn_like(x)`",
         "eager in place": "`torch.addcmul(x, noise.normal_(), sigma, out=y)`",
         "torch.compile": "`torch.compile` of the expression",
+        "compiled, aten": "the same with `fallback_random`: noise by PyTorch's generator",
         "fused": "`fl.perturb(x, sigmas, ...)`",
         "copy": "`y.copy_(x)`: the same bytes",
     },
