@@ -49,7 +49,7 @@ def _permuted(x: Tensor, order: list[int]) -> Tensor:
 
 
 def _expanded(x: Tensor) -> Tensor:
-    """Stride 0 in the last dimension, whose elements must be equal; see :func:`values` for none such."""
+    """The first element of the last dimension, repeated with stride 0: other values, to be compared with their clone."""
     return x[..., :1].expand(x.shape) if x.ndim and x.shape[-1] else x
 
 

@@ -7,8 +7,9 @@
 Sizes are images. Digits: the shipped network and its whole chain. CIFAR-10: NCSN of width 128 on 3x32x32, one update at
 each of its 10 levels; a chain has 1,000, and all are alike. Providers:
     published       the loop as NCSNv2 writes it, with its norms at every step; norms operation by operation
-    eager           the loop by add_ and normal_; norms in as few operations as eager PyTorch allows
+    eager           the loop by add_ and normal_; norms in as few passes as eager PyTorch allows
     torch.compile   the same with the network compiled
+    compiled 16 bit the same with the network in bfloat16 throughout, compiled
     fused           fl.annealed_langevin with the network as it is built
     sampling        the same with fl.models.for_sampling(net)
     sampling 16 bit the same with fl.models.for_sampling(net, dtype=torch.bfloat16)
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 import fastlangevin as fl
 from benchmarks.command import command
 from benchmarks.harness import Benchmark, Trial
-from benchmarks.unfused import eager_norm, published_norm, unfused
+from benchmarks.unfused import Half, eager_norm, published_norm, unfused
 from fastlangevin import checkpoint, rules
 
 STEP_LR = 2e-5
@@ -79,6 +80,7 @@ def whole(title: str, net: nn.Module, x: Tensor, sigmas: list[float], step_lr: f
         "published": (published_loop, published),
         "eager": (eager_loop, eager),
         "torch.compile": (eager_loop, torch.compile(eager)),
+        "compiled 16 bit": (eager_loop, torch.compile(Half(eager, torch.contiguous_format))),
         "fused": (fused_loop, net),
         "sampling": (fused_loop, fl.models.for_sampling(net)),
         "sampling 16 bit": (fused_loop, fl.models.for_sampling(net, dtype=torch.bfloat16)),
@@ -132,8 +134,17 @@ BENCHMARK = Benchmark(
     __doc__,
     sizes={"cpu": (4,), "cuda": (1, 100)},
     trial=trial,
-    providers=("published", "eager", "torch.compile", "fused", "sampling", "sampling 16 bit"),
+    providers=("published", "eager", "torch.compile", "compiled 16 bit", "fused", "sampling", "sampling 16 bit"),
     kinds=("digits", "cifar10"),
+    labels={
+        "published": "published loop and norms (NCSNv2)",
+        "eager": "eager, in place, the fewest passes",
+        "torch.compile": "the same, network compiled",
+        "compiled 16 bit": "the same, network compiled in bfloat16",
+        "fused": "`fl.annealed_langevin`, the network as it is",
+        "sampling": "the same with `for_sampling(net)`",
+        "sampling 16 bit": "the same with `for_sampling(net, dtype=torch.bfloat16)`",
+    },
 )
 
 if __name__ == "__main__":

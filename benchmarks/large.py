@@ -4,7 +4,8 @@
 
 Spread: rows 2^30 elements apart, a few elements each, as state, score, output, noise, known values, clean data and the
 network's output; the memory between them is never touched, so never there. Written: a sample of 2^31 + 12 normals in
-float16, and updates of it in place: 4.3 GB. The control reads rows at their offset modulo 2^31.
+float16, and updates of it in place: 4.3 GB. The controls read rows at their offset modulo 2^31, and take the noise of
+blocks modulo 2^29.
 """
 
 from __future__ import annotations

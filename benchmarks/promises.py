@@ -158,7 +158,8 @@ ROWS: tuple[Row, ...] = (
             f"dieharder, {len(r['tests'])} tests of {len(r['interleavings'])} interleavings: "
             f"{sum(len(v['FAILED']) for v in r['interleavings'].values())} of "
             f"{sum(len(names) for v in r['interleavings'].values() for names in v.values())} failed, "
-            f"{sum(len(v['WEAK']) for v in r['interleavings'].values())} weak"
+            f"{sum(len(v['WEAK']) for v in r['interleavings'].values())} weak (of the system's generator "
+            f"{len(r['system']['WEAK'])} of {sum(map(len, r['system'].values()))})"
         ),
         lambda r: f"draws alike: {len(r['control']['FAILED'])} of {sum(map(len, r['control'].values()))} failed",
     ),

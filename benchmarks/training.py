@@ -6,7 +6,7 @@
 
 Sizes are images of 3x32x32 in a batch. Providers, all from the same weights:
     published  each operation of the norms by itself, the objective as NCSNv2 writes it
-    eager      norms and objective in as few operations as eager PyTorch allows
+    eager      norms and objective in as few passes as eager PyTorch allows
     fused      the network as it is built and fl.DenoisingScoreMatching
 
 PyTorch 2.13's Inductor gives a wrong gradient for NCSNv2's pooling on CPUs, so torch.compile is not among them. No time
@@ -53,7 +53,8 @@ def objectives(device: torch.device) -> dict[str, Objective]:
     def eager(net: nn.Module, x: Tensor) -> Tensor:
         labels, sigma = levels(x)
         z = torch.randn_like(x)
-        return (sigma * net(x + sigma * z, labels) + z).square().sum() * (0.5 / len(x))
+        output = net(torch.addcmul(x, sigma, z), labels)
+        return torch.addcmul(z, sigma, output).square().sum() * (0.5 / len(x))
 
     return {"published": published, "eager": eager, "fused": lambda net, x: fused_objective(net, x, seed=0, step=0)}
 

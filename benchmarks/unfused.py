@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin import reference
 from fastlangevin.models import refinenet
 from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
 
-__all__ = ["eager_norm", "published_norm", "unfused"]
+__all__ = ["Half", "eager_norm", "published_norm", "unfused"]
 
 
 def published_norm(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool) -> Tensor:
@@ -71,11 +70,18 @@ def unfused(net: nn.Module, function: Callable[..., Tensor]) -> nn.Module:
     return Published(net)
 
 
+def _add_elu(*terms: Tensor, keep: bool = True) -> tuple[Tensor, Tensor]:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total, F.elu(total)
+
+
 @contextlib.contextmanager
 def plain_activations() -> Iterator[None]:
     """Sums and ELU between convolutions each an operation of PyTorch."""
     fused = refinenet.add_elu
-    refinenet.add_elu = lambda *terms, keep=True: reference.add_elu(terms)
+    refinenet.add_elu = _add_elu
     try:
         yield
     finally:
@@ -93,3 +99,17 @@ class Published(nn.Module):
         with plain_activations():
             out: Tensor = self.net(x, labels)
             return out
+
+
+class Half(nn.Module):
+    """A copy of a network in bfloat16 throughout, weights and norms too, for fp32 states."""
+
+    def __init__(self, net: nn.Module, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).to(torch.bfloat16)
+        self.net.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.memory_format = memory_format
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        out: Tensor = self.net(x.to(torch.bfloat16, memory_format=self.memory_format), labels)
+        return out.to(x.dtype)

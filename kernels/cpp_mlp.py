@@ -15,7 +15,7 @@ __all__ = ["ACTIVATIONS", "activate", "mlp_chain"]
 
 # The enum Activation of csrc/activations.h.
 ACTIVATIONS = {name: number for number, name in enumerate(("silu", "elu", "softplus", "relu", "tanh"))}
-# Rows of weights that lie side by side, kPacked of csrc/mlp.cpp.
+# Rows of weights that lie side by side, kPacked of csrc/chain_mlp.cpp.
 PACKED = 8
 # MlpRequest of csrc/plan.h.
 _pack = struct.Struct("8q9Qd4Q2QqqQ").pack

@@ -27,8 +27,6 @@ from .layout import Call, on_device
 from .philox import load_as, round_to
 from .planes import SIZES, along, differentiate, partials, planes_of, split_sums, sum_derivatives, tile_of
 
-# Of 128 registers two programs fit on a multiprocessor, of more one.
-
 
 @triton.jit
 def through_silu(gradient, y):

@@ -26,6 +26,7 @@ EPSILON = tl.constexpr(1e-5)
 # the splits of all channels of the groups that its own are in: 1024 results of 4 bytes each way and 32 KiB of its own,
 # an eighth more, from the cache.
 TILE = 4096
+# With at most 128 registers a thread, two programs of them fit on a multiprocessor.
 WARPS = 8
 PROGRAMS = 512
 SPLIT_RESULTS = 1024

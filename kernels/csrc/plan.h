@@ -1,5 +1,5 @@
 // What a call asks for, as Python packs it (PlainStep, Request, DenoisingRequest, NormsRequest, NormRequest,
-// AddEluRequest, MixtureRequest, ChainRequest, MlpRequest) and as the kernels read it (Plan; the last six as they are). No
+// AddEluRequest, MixtureRequest, ChainRequest, MlpRequest) and as the kernels read it (Plan; the last five as they are). No
 // code here.
 #pragma once
 
