@@ -49,7 +49,7 @@ def _permuted(x: Tensor, order: list[int]) -> Tensor:
 
 
 def _expanded(x: Tensor) -> Tensor:
-    """The first element of the last dimension, repeated with stride 0: other values, to be compared with their clone."""
+    """The first element of the last dimension, repeated with stride 0: compare with a clone, not with ``x``."""
     return x[..., :1].expand(x.shape) if x.ndim and x.shape[-1] else x
 
 
