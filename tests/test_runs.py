@@ -66,6 +66,21 @@ def test_resume_is_exact_in_half_precision(tmp_path, precision):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+def with_parameters_that_do_not_move():
+    net = small_run.build()
+    net.stem.bias.requires_grad_(False)
+    net.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+    return net
+
+
+def test_resume_is_exact_where_parameters_are_frozen_or_never_used(tmp_path):
+    whole = go(tmp_path / "whole", network=with_parameters_that_do_not_move)
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", network=with_parameters_that_do_not_move, callback=stop_at(12))
+    resumed = go(tmp_path / "part", network=with_parameters_that_do_not_move, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_step_it_came_in(tmp_path, number, code):
     with pytest.raises(Stopped) as stopped:
