@@ -154,7 +154,10 @@ class _Run:
             micro=config.accumulate,
         )
         self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
-        self.sampling = SAMPLING if places.sampling is None else places.sampling
+        self.sampling = places.sampling
+        if self.sampling is None:
+            # U(0, 1) is no start for logits, which spread over the whole line.
+            self.sampling = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
         inspect.signature(annealed_langevin).bind(self.net, self.net.sigmas, **self.sampling)
         self.generations: Generations | None = None
         self.log: Log | None = None
