@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import fastlangevin as fl
 from fastlangevin import checkpoint, container
-from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
 METADATA = {"data": {"shape": [2]}, "note": "Größe", "sampling": {"epsilon": 2e-5}}
@@ -58,6 +58,30 @@ def test_methods_of_the_network(tmp_path):
     assert torch.equal(again.head.bias, net.head.bias)
     with pytest.raises(ValueError, match="holds a network of class MLP, not ConvScore"):
         ConvScore.from_pretrained(tmp_path / "net")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("network", ["MLP", "NCSN"])
+def test_a_network_comes_back_in_the_dtype_that_it_was_saved_in(network, dtype, tmp_path):
+    ladder = fl.geometric_sigmas(1.0, 0.01, 4)
+    net = MLP(ladder, MLPConfig(width=4)) if network == "MLP" else NCSN(ladder, NCSNConfig(channels=1, width=4))
+    net.to(dtype).save_pretrained(tmp_path / "net")
+    checkpoint.save(tmp_path / "again", net, ladder)
+    for name in ("net", "again"):
+        read = type(net).from_pretrained(tmp_path / name)
+        assert read.sigmas.dtype == dtype
+        assert torch.equal(read.sigmas, net.sigmas)
+        for key, value in net.state_dict().items():
+            assert read.state_dict()[key].dtype == dtype
+            assert torch.equal(read.state_dict()[key], value)
+
+
+def test_a_network_of_several_dtypes_is_refused(tmp_path):
+    net = MLP(fl.geometric_sigmas(1.0, 0.01, 4), MLPConfig(width=4))
+    net.head.double()
+    with pytest.raises(TypeError, match=r"one floating dtype, got torch.float32, torch.float64; convert it with"):
+        net.save_pretrained(tmp_path / "net")
+    assert not (tmp_path / "net").exists()
 
 
 def test_same_network_same_bytes(saved, tmp_path):
