@@ -16,6 +16,9 @@ from fastlangevin.samplers import ChainState, Telemetry
 
 __all__ = ["load", "save"]
 
+# Numbers of a record, such as its ladder, from which on they are a tensor of the file: its description has its limit.
+LONG = 4096
+
 
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
     """Write a chain's state, whole or not at all: see :func:`fastlangevin.container.write`.
@@ -26,6 +29,7 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 
     Raises:
         TypeError: the state or its record cannot be written.
+        ValueError: its record is too long; ladders of any length have room.
         OSError: the folder cannot be written; an older file is left as it was.
     """
     parts = {
@@ -39,11 +43,15 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
     if kept is not None:
         parts.update(score_norm=kept.score_norm, signal_to_noise=kept.signal_to_noise)
     tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    record = dict(state.record)
+    for name, value in state.record.items():
+        if isinstance(value, list) and len(value) >= LONG and all(type(number) is float for number in value):
+            tensors[f"record.{name}"] = torch.tensor(record.pop(name), dtype=torch.float64, device="cpu")
     chain = {
         "step": state.step,
         "seed": None if isinstance(state.seed, Tensor) else state.seed,
         "sample_offset": state.sample_offset,
-        "record": state.record,
+        "record": record,
         "telemetry": None if kept is None else {"steps": list(kept.steps), "levels": list(kept.levels)},
     }
     container.write(path, tensors, {"chain": chain})
@@ -92,13 +100,19 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.devi
     ids, offset = resolve_sample_ids(tensors.get("sample_ids"), chain["sample_offset"], batch, where)
     if not isinstance(chain["record"], dict):
         raise TypeError(f"its record is {chain['record']!r}")
+    record = dict(chain["record"])
+    for name, value in tensors.items():
+        if name.startswith("record."):
+            if value.dtype != torch.float64 or value.ndim != 1:
+                raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}")
+            record[name.removeprefix("record.")] = value.tolist()
     trajectory, fault = tensors.get("trajectory"), tensors.get("fault")
     if trajectory is not None and (trajectory.dtype, trajectory.shape[1:]) != (x.dtype, x.shape):
         raise ValueError(f"the frames of its trajectory are {trajectory.dtype} of shape {tuple(trajectory.shape[1:])}")
     if fault is not None and (fault.dtype, fault.shape) != (torch.int64, (batch,)):
         raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
     telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
-    state = ChainState(x, step, seed, ids, offset, trajectory, chain["record"], fault, telemetry)
+    state = ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
     return _moved(state, device)
 
 
