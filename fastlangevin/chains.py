@@ -81,15 +81,20 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
         )
     try:
         tensors, description = container.read(source)
-        return _state(tensors, description["chain"], device)
+    except container.DamagedError as error:
+        raise _refused(source, error.why) from error
+    try:
+        state = _state(tensors, description["chain"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        why = error.why if isinstance(error, container.DamagedError) else f"its content is of another kind, {error!r}"
-        raise ValueError(
-            f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again"
-        ) from error
+        raise _refused(source, f"its content is of another kind, {error!r}") from error
+    return _moved(state, device)
 
 
-def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.device | str) -> ChainState:
+def _refused(source: Path, why: str) -> ValueError:
+    return ValueError(f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again")
+
+
+def _state(tensors: dict[str, Tensor], chain: dict[str, Any]) -> ChainState:
     """The state that a file describes; what cannot be one raises."""
     x = tensors["x"]
     if not x.is_floating_point() or not x.ndim:
@@ -112,8 +117,7 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.devi
     if fault is not None and (fault.dtype, fault.shape) != (torch.int64, (batch,)):
         raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
     telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
-    state = ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
-    return _moved(state, device)
+    return ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
 
 
 def _telemetry(tensors: dict[str, Tensor], kept: dict[str, Any], batch: int) -> Telemetry:

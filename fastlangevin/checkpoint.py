@@ -99,7 +99,7 @@ def save(
     dtype = _dtype_of(net.state_dict())
     # A network has its ladder in fp32, and in another dtype after net.to(dtype).
     if sigmas is not None and not torch.equal(
-        torch.tensor(check_sigmas(sigmas), dtype=torch.float32).to(dtype), net.sigmas.cpu()
+        torch.tensor(check_sigmas(sigmas), dtype=torch.float32, device="cpu").to(dtype), net.sigmas.cpu()
     ):
         raise ValueError("sigmas differ from net.sigmas, the ladder that the network was built with; leave them out")
     container.check_json("metadata", metadata or {})
@@ -177,7 +177,7 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
         # First without memory: what a description claims is taken only where the file has it.
         check_fit(tensors, shell(lambda: network(ladder, sizes)).to(dtype).state_dict())
         # The generator's state is the caller's: building a network draws weights that are overwritten.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             net = network(ladder, sizes).to(dtype)
         net.load_state_dict(tensors)
     except _SENSELESS as error:

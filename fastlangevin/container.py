@@ -339,7 +339,7 @@ def _parse(header: bytes) -> tuple[dict[str, _Entry], str]:
 
 def _tensor(file: BufferedReader, name: str, entry: _Entry) -> Tensor:
     try:
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="cpu")
     except (RuntimeError, TypeError) as error:  # an empty tensor of impossible shape
         raise ValueError(f"the shape of its tensor {name!r} is {entry.shape}") from error
     memory = _memory(tensor)

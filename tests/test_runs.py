@@ -205,6 +205,21 @@ def test_tensorboard_gets_the_lines_where_it_is_installed(tmp_path, monkeypatch)
         assert written["level/2", line["step"]] == line["levels"][2]
 
 
+def test_a_run_is_the_same_under_another_default_device(tmp_path):
+    def network():
+        assert torch.empty(0).device.type == "cpu"
+        return small_run.build()
+
+    source = small_run.images()
+    whole = go(tmp_path / "whole", source=source, steps=12)
+    with torch.device("meta"), pytest.raises(Stopped):
+        go(tmp_path / "part", network=network, source=source, callback=stop_at(8), steps=12)
+    with torch.device("meta"):
+        resumed = go(tmp_path / "part", network=network, source=source, resume=True, steps=12, sample_every=12)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert (tmp_path / "part" / "samples-0000000012.png").exists()
+
+
 def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path):
     with pytest.raises(Stopped):
         go(tmp_path, callback=stop_at(6))

@@ -81,7 +81,7 @@ def tensors(net: ScoreNet, optimiser: Optimizer, average: Average, window: Windo
     named |= {f"average.{name}": value for name, value in average.weights.items()}
     for name, parameter in net.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
-            named[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
+            named[f"optimiser.{key}.{name}"] = torch.as_tensor(value, device="cpu")
     named |= {f"window.{name}": value for name, value in window.tensors().items()}
     return named
 

@@ -89,8 +89,8 @@ def train(
     SIGTERM and SIGINT end the run between two steps, with its state saved where it has a folder.
 
     Args:
-        build: makes the untrained network; called with PyTorch's default generator seeded with the run's seed, whose
-            former state comes back afterwards.
+        build: makes the untrained network; called with the CPU as the default device and PyTorch's default generator
+            seeded with the run's seed, whose former state comes back afterwards.
         source: the data.
         config: how to train.
         places: folder, device and the like; by default nothing is kept.
@@ -129,7 +129,8 @@ class _Run:
     ) -> None:
         self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
         self.source = source
-        with torch.random.fork_rng(devices=[]):
+        # On the CPU, whatever the default device: the generators of other devices are not seeded.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(config.seed)
             net = build()
         self.net: ScoreNet = net.train().to(world.device)
@@ -146,7 +147,8 @@ class _Run:
         self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
         self.average = Average(self.net, config.ema)
-        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
+        with torch.device("cpu"):
+            self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
         self.window = Window(min(config.log_every, config.steps), levels, world.device)
         self.description = state.describe(self.net, source, config)
@@ -314,7 +316,9 @@ class _Run:
         self.window.add(told[0] / self.world.size, told[1 : 1 + levels], told[1 + levels :], norm)
         if self.world.device.type == "cpu":
             self._check(step + 1 - self.window.steps)
-        self.scaler.step(self.optimiser)
+        # Adam makes its counts of steps at the first one, on the default device; they belong on the CPU.
+        with nullcontext() if self.optimiser.state else torch.device("cpu"):
+            self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
         self.done += 1
@@ -382,7 +386,7 @@ class _Run:
         asked = self.stop.signal is not None
         if self.world.size == 1:
             return asked
-        return bool(self.world.sum(torch.tensor(float(asked))))
+        return bool(self.world.sum(torch.tensor(float(asked), device="cpu")))
 
     def _write_line(self) -> None:
         line = self.window.line(self.done, self.config.rate(self.done - 1))
