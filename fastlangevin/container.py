@@ -86,6 +86,10 @@ class DamagedError(ValueError):
         self.path = path
         self.why = why
 
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
+        # By default an exception is made again from its message alone.
+        return type(self), (self.path, self.why)
+
 
 class _Entry(NamedTuple):
     """A tensor in the header."""

@@ -535,6 +535,28 @@ def test_a_picture_that_cannot_be_finished_is_not_left_half_written(
     assert Path("samples.png").read_bytes() == b"older"
 
 
+# argparse says nothing of a help that nobody reads.
+@pytest.mark.parametrize(("arguments", "status"), [(["info"], 141), (["train", "--help"], 0)])
+def test_it_ends_quietly_where_the_reader_of_its_output_leaves(arguments: list[str], status: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fastlangevin", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from fastlangevin.cli import info
+
+    def broken(_: object) -> int:
+        raise BrokenPipeError(32, "a worker has gone")
+
+    monkeypatch.setattr(info, "run", broken)
+    assert main(["info"]) == 2
+    assert "error: [Errno 32] a worker has gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -406,6 +406,12 @@ def test_pickles_are_not_run(write, path, monkeypatch):
     assert not path.with_name("sprung").exists()
 
 
+def test_the_error_itself_can_be_pickled(path):
+    error = pickle.loads(pickle.dumps(container.DamagedError(path, "it ends")))
+    assert (type(error), error.path, error.why) == (container.DamagedError, path, "it ends")
+    assert str(error) == str(container.DamagedError(path, "it ends"))
+
+
 def test_reading_uses_no_pickle(path, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("unpickled")

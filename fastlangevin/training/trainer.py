@@ -86,6 +86,7 @@ def train(
 ) -> ScoreNet:
     """Trains a network.
 
+    Gradients are on inside, under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
     SIGTERM and SIGINT end the run between two steps, with its state saved where it has a folder.
 
     Args:
@@ -110,7 +111,7 @@ def train(
     """
     places = places or Places()
     # Signals are caught once the processes have met: waiting for one that never comes must end by them.
-    with join(places.device) as world, Stopping() as stop:
+    with join(places.device) as world, Stopping() as stop, torch.inference_mode(False), torch.enable_grad():
         with stop.immediately():
             run = _Run(build, source, config, places, world, stop, callback)
         return run.go()
