@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as library_load
+from torch import _weights_only_unpickler
 
 from fastlangevin import container
 
@@ -413,12 +414,23 @@ def test_the_error_itself_can_be_pickled(path):
 
 
 def test_reading_uses_no_pickle(path, monkeypatch):
-    def forbidden(*_, **__):
-        raise AssertionError("unpickled")
+    class Forbidden:
+        def __init__(self, *_, **__):
+            raise AssertionError("unpickled")
 
-    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
-        monkeypatch.setattr(module, name, forbidden)
-    container.read(path)
+    torch.save(torch.ones(1), path.with_name("pickled"))
+    for module in (pickle, _weights_only_unpickler):
+        for name in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(module, name, Forbidden, raising=False)
+    read, description = container.read(path)
+    assert description == DESCRIPTION
+    assert {name: bits(value) for name, value in read.items()} == {
+        name: bits(value) for name, value in tensors().items()
+    }
+    # The twin: what unpickles is found out.
+    for weights_only in (True, False):
+        with pytest.raises(AssertionError, match="unpickled"):
+            torch.load(path.with_name("pickled"), weights_only=weights_only)
 
 
 @pytest.mark.parametrize(

@@ -164,10 +164,9 @@ class _Run:
             micro=config.accumulate,
         )
         self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
-        self.sampling = places.sampling
-        if self.sampling is None:
-            # U(0, 1) is no start for logits, which spread over the whole line.
-            self.sampling = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
+        # U(0, 1) is no start for logits, which spread over the whole line.
+        usual = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
+        self.sampling: dict[str, Any] = usual if places.sampling is None else places.sampling
         check_sampling(self.sampling, self.net.sigmas, source.shape, world.device)
         self.generations: Generations | None = None
         self.log: Log | None = None
