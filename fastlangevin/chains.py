@@ -18,6 +18,7 @@ __all__ = ["load", "save"]
 
 # Numbers of a record, such as its ladder, from which on they are a tensor of the file: its description has its limit.
 LONG = 4096
+MAX_NUMBERS = 2**20  # of those: as Python's they take five times their bytes
 
 
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
@@ -29,7 +30,7 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 
     Raises:
         TypeError: the state or its record cannot be written.
-        ValueError: its record is too long; ladders of any length have room.
+        ValueError: its record is too long; ladders of 1,048,576 levels have room.
         OSError: the folder cannot be written; an older file is left as it was.
     """
     parts = {
@@ -47,6 +48,7 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
     for name, value in state.record.items():
         if isinstance(value, list) and len(value) >= LONG and all(type(number) is float for number in value):
             tensors[f"record.{name}"] = torch.tensor(record.pop(name), dtype=torch.float64, device="cpu")
+    _check_numbers(tensors)
     chain = {
         "step": state.step,
         "seed": None if isinstance(state.seed, Tensor) else state.seed,
@@ -106,6 +108,7 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any]) -> ChainState:
     if not isinstance(chain["record"], dict):
         raise TypeError(f"its record is {chain['record']!r}")
     record = dict(chain["record"])
+    _check_numbers(tensors)
     for name, value in tensors.items():
         if name.startswith("record."):
             if value.dtype != torch.float64 or value.ndim != 1:
@@ -118,6 +121,12 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any]) -> ChainState:
         raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
     telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
     return ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
+
+
+def _check_numbers(tensors: dict[str, Tensor]) -> None:
+    count = sum(value.numel() for name, value in tensors.items() if name.startswith("record."))
+    if count > MAX_NUMBERS:
+        raise ValueError(f"the record of the chain has {count} numbers, a file has room for {MAX_NUMBERS}")
 
 
 def _telemetry(tensors: dict[str, Tensor], kept: dict[str, Any], batch: int) -> Telemetry:
