@@ -16,6 +16,10 @@ from fastlangevin.samplers import ChainState, Telemetry
 
 __all__ = ["load", "save"]
 
+# Numbers of a record, such as its ladder, from which on they are a tensor of the file: its description has its limit.
+LONG = 4096
+MAX_NUMBERS = 2**20  # of those: as Python's they take five times their bytes
+
 
 def save(path: str | os.PathLike[str], state: ChainState) -> None:
     """Write a chain's state, whole or not at all: see :func:`fastlangevin.container.write`.
@@ -26,6 +30,7 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 
     Raises:
         TypeError: the state or its record cannot be written.
+        ValueError: its record is too long; ladders of 1,048,576 levels have room.
         OSError: the folder cannot be written; an older file is left as it was.
     """
     parts = {
@@ -39,11 +44,16 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
     if kept is not None:
         parts.update(score_norm=kept.score_norm, signal_to_noise=kept.signal_to_noise)
     tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    record = dict(state.record)
+    for name, value in state.record.items():
+        if isinstance(value, list) and len(value) >= LONG and all(type(number) is float for number in value):
+            tensors[f"record.{name}"] = torch.tensor(record.pop(name), dtype=torch.float64, device="cpu")
+    _check_numbers(tensors)
     chain = {
         "step": state.step,
         "seed": None if isinstance(state.seed, Tensor) else state.seed,
         "sample_offset": state.sample_offset,
-        "record": state.record,
+        "record": record,
         "telemetry": None if kept is None else {"steps": list(kept.steps), "levels": list(kept.levels)},
     }
     container.write(path, tensors, {"chain": chain})
@@ -73,15 +83,20 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Ch
         )
     try:
         tensors, description = container.read(source)
-        return _state(tensors, description["chain"], device)
+    except container.DamagedError as error:
+        raise _refused(source, error.why) from error
+    try:
+        state = _state(tensors, description["chain"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        why = error.why if isinstance(error, container.DamagedError) else f"its content is of another kind, {error!r}"
-        raise ValueError(
-            f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again"
-        ) from error
+        raise _refused(source, f"its content is of another kind, {error!r}") from error
+    return _moved(state, device)
 
 
-def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.device | str) -> ChainState:
+def _refused(source: Path, why: str) -> ValueError:
+    return ValueError(f"{source} is not the state of a chain, or is damaged: {why}; delete it and start again")
+
+
+def _state(tensors: dict[str, Tensor], chain: dict[str, Any]) -> ChainState:
     """The state that a file describes; what cannot be one raises."""
     x = tensors["x"]
     if not x.is_floating_point() or not x.ndim:
@@ -92,14 +107,26 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any], device: torch.devi
     ids, offset = resolve_sample_ids(tensors.get("sample_ids"), chain["sample_offset"], batch, where)
     if not isinstance(chain["record"], dict):
         raise TypeError(f"its record is {chain['record']!r}")
+    record = dict(chain["record"])
+    _check_numbers(tensors)
+    for name, value in tensors.items():
+        if name.startswith("record."):
+            if value.dtype != torch.float64 or value.ndim != 1:
+                raise ValueError(f"{name} is {value.dtype} of shape {tuple(value.shape)}")
+            record[name.removeprefix("record.")] = value.tolist()
     trajectory, fault = tensors.get("trajectory"), tensors.get("fault")
     if trajectory is not None and (trajectory.dtype, trajectory.shape[1:]) != (x.dtype, x.shape):
         raise ValueError(f"the frames of its trajectory are {trajectory.dtype} of shape {tuple(trajectory.shape[1:])}")
     if fault is not None and (fault.dtype, fault.shape) != (torch.int64, (batch,)):
         raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
     telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
-    state = ChainState(x, step, seed, ids, offset, trajectory, chain["record"], fault, telemetry)
-    return _moved(state, device)
+    return ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
+
+
+def _check_numbers(tensors: dict[str, Tensor]) -> None:
+    count = sum(value.numel() for name, value in tensors.items() if name.startswith("record."))
+    if count > MAX_NUMBERS:
+        raise ValueError(f"the record of the chain has {count} numbers, a file has room for {MAX_NUMBERS}")
 
 
 def _telemetry(tensors: dict[str, Tensor], kept: dict[str, Any], batch: int) -> Telemetry:

@@ -60,7 +60,7 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        net: the network with its weights, on the CPU, in evaluation mode.
+        net: the network with its weights, in the dtype they were saved in, on the CPU, in evaluation mode.
         sigmas: ladder ``(L,)`` in the units of the data, largest first.
         metadata: the caller's description, as given to :func:`save`.
     """
@@ -86,7 +86,7 @@ def save(
         metadata: JSON-like description: data, training record, sampling settings.
 
     Raises:
-        TypeError: the network or the metadata cannot be described.
+        TypeError: the network or the metadata cannot be described, or the network is of several dtypes.
         RuntimeError: the file could not be written; what stood at ``path`` is untouched.
         ValueError: ``sigmas`` is not the ladder of the network.
     """
@@ -96,8 +96,10 @@ def save(
             f"net must be one of {', '.join(NETWORKS)}, got {name}; unwrap it first (net.module, net._orig_mod), and "
             "save a network of your own with fastlangevin.container.write"
         )
+    dtype = _dtype_of(net.state_dict())
+    # A network has its ladder in fp32, and in another dtype after net.to(dtype).
     if sigmas is not None and not torch.equal(
-        torch.tensor(check_sigmas(sigmas), dtype=torch.float32), net.sigmas.cpu()
+        torch.tensor(check_sigmas(sigmas), dtype=torch.float32, device="cpu").to(dtype), net.sigmas.cpu()
     ):
         raise ValueError("sigmas differ from net.sigmas, the ladder that the network was built with; leave them out")
     container.check_json("metadata", metadata or {})
@@ -168,18 +170,28 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
     network, config = NETWORKS[name]
     try:
         sizes = config(**description["config"])
+        dtype = _dtype_of(tensors)
         _check_count(sizes, len(tensors))
         # The ladder of NCSN is no part of its weights.
         ladder = check_sigmas(tensors.get("sigmas", description["sigmas"]))
         # First without memory: what a description claims is taken only where the file has it.
-        check_fit(tensors, shell(lambda: network(ladder, sizes)).state_dict())
+        check_fit(tensors, shell(lambda: network(ladder, sizes)).to(dtype).state_dict())
         # The generator's state is the caller's: building a network draws weights that are overwritten.
-        with torch.random.fork_rng(devices=[]):
-            net = network(ladder, sizes)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            net = network(ladder, sizes).to(dtype)
         net.load_state_dict(tensors)
     except _SENSELESS as error:
         raise ValueError(f"{source} does not describe its own weights: {error}; write it again") from error
     return net.eval()
+
+
+def _dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The floating dtype of a network's tensors; raises TypeError where there is none, or several."""
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(dtypes) != 1:
+        found = ", ".join(sorted(map(str, dtypes))) or "none"
+        raise TypeError(f"a network's tensors must be of one floating dtype, got {found}; convert it with net.float()")
+    return dtypes.pop()
 
 
 def _check_count(sizes: object, tensors: int) -> None:

@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from io import BufferedReader
@@ -32,15 +33,30 @@ from torch import Tensor
 
 from fastlangevin.files import write_whole
 
-__all__ = ["DamagedError", "check_json", "read", "write"]
+__all__ = ["DamagedError", "check_json", "check_room", "read", "write"]
 
-# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 65 times its length (lists in lists).
-MAX_HEADER = 2**20
+# Bytes; safetensors' own limit is 100 MB. Parsed JSON takes up to 65 times its length (lists in lists), so that a
+# description is short, and of the rest, room for the states of networks of some 5,000 parameter tensors, nothing is
+# parsed that is not of the form of a header: of that a tensor takes 1 kB.
+MAX_DESCRIPTION = 2**20
+MAX_HEADER = 2**23
+MAX_TENSORS = 2**15
 CHUNK = 2**24  # bytes that are read, then digested while they are still in the cache
 
 _BEGINNING = b'{"__metadata__":{"container":"fastlangevin 1","sha256":"'
 _LENGTH = 8
 _DIGEST = slice(_LENGTH + len(_BEGINNING), _LENGTH + len(_BEGINNING) + 64)  # where it stands in the file
+
+_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_NUMBER = rb"[0-9]{1,20}"
+# Without backtracking, which would take memory for every repetition.
+_HEADER = re.compile(
+    rb'\{"__metadata__":\{"container":"fastlangevin 1","sha256":"[0-9a-f]{64}","description":%(string)s'
+    rb',"sha256:description":"[0-9a-f]{64}"(?:,"sha256:tensor:(?:[^"\\]|\\.)*+":"[0-9a-f]{64}")*+\}'
+    rb'(?:,%(string)s:\{"dtype":"[A-Z0-9]{2,4}","shape":\[(?:%(number)s(?:,%(number)s){0,63}+)?+\],'
+    rb'"data_offsets":\[%(number)s,%(number)s\]\})*+\} {0,7}' % {b"string": _STRING, b"number": _NUMBER},
+    re.DOTALL,
+)
 
 DTYPES = {
     "F64": torch.float64,
@@ -70,6 +86,10 @@ class DamagedError(ValueError):
         self.path = path
         self.why = why
 
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str]]:
+        # By default an exception is made again from its message alone.
+        return type(self), (self.path, self.why)
+
 
 class _Entry(NamedTuple):
     """A tensor in the header."""
@@ -97,7 +117,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], descripti
 
     Raises:
         TypeError: a tensor or the description cannot be written.
-        ValueError: the description is too long.
+        ValueError: the description is too long, or there are too many tensors.
         OSError: the file could not be written; what stood at ``path`` is untouched.
     """
     text = check_json("description", description)
@@ -110,11 +130,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], descripti
         digest.update(memory[name])
         entries[name] = _Entry(kind, shape, digest.hexdigest())
     header = bytearray(_header(entries, text, "0" * 64))
-    if len(header) - _LENGTH > MAX_HEADER:
-        raise ValueError(
-            f"description and names take {len(header) - _LENGTH} bytes as JSON, a file has room for {MAX_HEADER}; make "
-            "tensors of what is long"
-        )
+    _check_room(len(header) - _LENGTH, len(text), len(entries))
     header[_DIGEST] = _seal(header).encode()
     write_whole(path, itertools.chain([bytes(header)], (memory[name] for name in _order(entries))))
 
@@ -149,6 +165,40 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise type(error)(error.errno, why) from error
     except ValueError as error:
         raise DamagedError(source, str(error)) from error
+
+
+def check_room(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Raises what :func:`write` would raise of tensors of these names, dtypes and shapes: before the work on them.
+
+    Args:
+        tensors: as for :func:`write`.
+        description: JSON-like.
+
+    Raises:
+        TypeError: a tensor or the description cannot be written.
+        ValueError: they are too many, or the description is too long.
+    """
+    text = check_json("description", description)
+    entries = {}
+    for name, tensor in tensors.items():
+        _check_kind(name, tensor)
+        entries[name] = _Entry(_NAMES[tensor.dtype], list(tensor.shape), "0" * 64)
+    _check_room(len(_header(entries, text, "0" * 64)) - _LENGTH, len(text), len(entries))
+
+
+def _check_room(header: int, text: int, tensors: int) -> None:
+    if tensors > MAX_TENSORS:
+        raise ValueError(f"there are {tensors} tensors, a file has room for {MAX_TENSORS}; join those of a kind")
+    if text > MAX_DESCRIPTION:
+        raise ValueError(
+            f"the description takes {text} bytes as JSON, a file has room for {MAX_DESCRIPTION}; make tensors of what "
+            "is long"
+        )
+    if header > MAX_HEADER:
+        raise ValueError(
+            f"description and names take {header} bytes as JSON, a file has room for {MAX_HEADER}; give the tensors "
+            "shorter names"
+        )
 
 
 def check_json(name: str, value: Mapping[str, Any]) -> str:
@@ -188,7 +238,7 @@ def _check_keys(value: object) -> None:
             _check_keys(each)
 
 
-def _on_host(name: str, tensor: Tensor) -> Tensor:
+def _check_kind(name: str, tensor: Tensor) -> None:
     if not isinstance(name, str) or name == "__metadata__":
         raise TypeError(f"a tensor is called {name!r}; names are strings, and '__metadata__' is taken by the format")
     if not isinstance(tensor, Tensor):
@@ -196,6 +246,12 @@ def _on_host(name: str, tensor: Tensor) -> Tensor:
     if tensor.dtype not in _NAMES or tensor.layout != torch.strided or tensor.is_meta:
         kind = "a tensor without data (device meta)" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
         raise TypeError(f"{name!r} is {kind}; a file holds dense tensors of {', '.join(map(str, _NAMES))}")
+    if tensor.ndim > 64:
+        raise TypeError(f"{name!r} has {tensor.ndim} dimensions, a file holds tensors of up to 64")
+
+
+def _on_host(name: str, tensor: Tensor) -> Tensor:
+    _check_kind(name, tensor)
     return tensor.detach().cpu().contiguous()
 
 
@@ -255,8 +311,11 @@ def _read(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError("its header does not begin with the __metadata__ that this version of the package writes")
     if header[_DIGEST] != _seal(header).encode():
         raise ValueError("its header does not have the SHA-256 written with it")
+    if _HEADER.fullmatch(header, _LENGTH) is None:
+        raise ValueError("its header is not of the form that this package writes")
     try:
         entries, text = _parse(header)
+        _check_room(length, len(text), len(entries))
         description = json.loads(text)
         rewritten = _header(entries, check_json("description", description), header[_DIGEST].decode())
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -284,7 +343,7 @@ def _parse(header: bytes) -> tuple[dict[str, _Entry], str]:
 
 def _tensor(file: BufferedReader, name: str, entry: _Entry) -> Tensor:
     try:
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="cpu")
     except (RuntimeError, TypeError) as error:  # an empty tensor of impossible shape
         raise ValueError(f"the shape of its tensor {name!r} is {entry.shape}") from error
     memory = _memory(tensor)

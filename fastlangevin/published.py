@@ -250,7 +250,7 @@ def _ladder(kind: type[StandardNet], state: dict[str, Tensor], sigmas: Sigmas | 
         # In score_sde's dictionaries this network has one too.
         state.pop("sigmas", None)
     if sigmas is not None:
-        wanted = torch.tensor(check_sigmas(sigmas))
+        wanted = torch.tensor(check_sigmas(sigmas), device="cpu")
         # Ladders of the same definition can differ in a rounding of fp32. Of another length, the keys will tell.
         if own is not None and own.shape == wanted.shape and not torch.allclose(own.double(), wanted.double(), 1e-5, 0):
             raise ValueError("sigmas differ from the ladder in the file; leave them out to take that")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from itertools import pairwise
@@ -32,6 +33,14 @@ def positive(name: str, value: Any) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and above zero, got {number}")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a float: of a Python or NumPy number, or of a tensor of one element."""
+    if not isinstance(value, bool) and hasattr(value, "__float__"):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # a tensor of more elements
+            return float(value)
+    raise TypeError(f"{name} must be a number, got {value!r:.80} ({type(value).__name__})")
 
 
 def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:

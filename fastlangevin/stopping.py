@@ -45,6 +45,10 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
         self.signal = number
 
+    def __reduce__(self) -> tuple[type[Stopped], tuple[int]]:
+        # By default an exception is made again from what SystemExit was given: the exit code.
+        return type(self), (self.signal,)
+
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.signal).name}"
 

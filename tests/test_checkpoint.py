@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import fastlangevin as fl
-from fastlangevin import checkpoint, container
-from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin import chains, checkpoint, container, shards
+from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
 METADATA = {"data": {"shape": [2]}, "note": "Größe", "sampling": {"epsilon": 2e-5}}
@@ -58,6 +58,52 @@ def test_methods_of_the_network(tmp_path):
     assert torch.equal(again.head.bias, net.head.bias)
     with pytest.raises(ValueError, match="holds a network of class MLP, not ConvScore"):
         ConvScore.from_pretrained(tmp_path / "net")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("network", ["MLP", "NCSN"])
+def test_a_network_comes_back_in_the_dtype_that_it_was_saved_in(network, dtype, tmp_path):
+    ladder = fl.geometric_sigmas(1.0, 0.01, 4)
+    net = MLP(ladder, MLPConfig(width=4)) if network == "MLP" else NCSN(ladder, NCSNConfig(channels=1, width=4))
+    net.to(dtype).save_pretrained(tmp_path / "net")
+    checkpoint.save(tmp_path / "again", net, ladder)
+    for name in ("net", "again"):
+        read = type(net).from_pretrained(tmp_path / name)
+        assert read.sigmas.dtype == dtype
+        assert torch.equal(read.sigmas, net.sigmas)
+        for key, value in net.state_dict().items():
+            assert read.state_dict()[key].dtype == dtype
+            assert torch.equal(read.state_dict()[key], value)
+
+
+def test_a_network_of_several_dtypes_is_refused(tmp_path):
+    net = MLP(fl.geometric_sigmas(1.0, 0.01, 4), MLPConfig(width=4))
+    net.head.double()
+    with pytest.raises(TypeError, match=r"one floating dtype, got torch.float32, torch.float64; convert it with"):
+        net.save_pretrained(tmp_path / "net")
+    assert not (tmp_path / "net").exists()
+
+
+def test_files_are_read_to_the_cpu_whatever_the_default_device(tmp_path):
+    net, cpu = network(), torch.device("cpu")
+    checkpoint.save(tmp_path / "net", net, SIGMAS)
+    chains.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
+    shards.sample(net, SIGMAS, tmp_path / "run", shape=(3, 2), seed=1, epsilon=1e-4, steps_per_level=1, device=cpu)
+    with torch.device("meta"):
+        loaded = checkpoint.load(tmp_path / "net").net
+        chain = chains.load(tmp_path / "chain")
+        samples = shards.collect(tmp_path / "run")
+    for tensor in (*loaded.state_dict().values(), chain.x, samples):
+        assert tensor.device == cpu
+    assert torch.equal(loaded.head.weight, net.head.weight)
+    assert torch.equal(samples, shards.collect(tmp_path / "run"))
+
+
+def test_a_bad_device_is_no_reason_to_delete_a_chain(tmp_path):
+    chains.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
+    with pytest.raises(TypeError) as refused:
+        chains.load(tmp_path / "chain", device=["cpu"])
+    assert "delete" not in str(refused.value)
 
 
 def test_same_network_same_bytes(saved, tmp_path):

@@ -128,6 +128,55 @@ def test_sample_writes_a_grid_of_the_samples(draw: Sample, files: Path) -> None:
     assert len(np.unique(pixels("grid.png"))) > 20  # a picture, not one colour
 
 
+@pytest.mark.parametrize(
+    "described",
+    [{"data": {"shape": [1, SIDE, SIDE], "logit": 1e-3}}, {"training": {"augment": {"logit": 1e-3}}}],
+    ids=["now", "before data.logit"],
+)
+def test_samples_of_logits_go_back_to_the_range_of_the_data(
+    draw: Sample, files: Path, described: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(files / "logits", network(learnt=True), metadata={**METADATA, **described})
+    arguments = ["--n", 4, "--seed", 3, "--digest", "--sample-offset", 7]
+    assert draw(*arguments, "--trajectory", "strip.png", "--out", "one.png", net="logits") == 0
+    assert draw(*arguments, "--shards", "folder", "--shard-size", 3, "--out", "two.png", net="logits") == 0
+    loaded = checkpoint.load(files / "logits")
+    settings: dict[str, Any] = {"epsilon": 2e-3, "steps_per_level": 3, "denoise": True, "impl": "reference"}
+    drawn = fl.annealed_langevin(
+        loaded.net, loaded.sigmas, shape=(4, 1, SIDE, SIDE), seed=3, sample_offset=7, **settings
+    )
+    expected = fl.data.expit(drawn, 1e-3)
+    assert torch.equal(fl.shards.collect("folder"), expected)
+    assert not torch.equal(drawn, expected)
+    levels = expected.clamp(0, 1).mul(255).round().to(torch.uint8)[:, 0].repeat_interleave(6, 1).repeat_interleave(6, 2)
+    strip = pixels("strip.png")
+    for index, image in enumerate(levels.numpy()):
+        top = GAP + index * (TILE + GAP)
+        assert np.array_equal(strip[top : top + TILE, -GAP - TILE : -GAP], image)
+        assert all(np.array_equal(tiles(path, 2, 4)[index], image) for path in ("one.png", "two.png"))
+    found = re.findall("SHA-256 of the samples: (.*)", capsys.readouterr().out)
+    assert found == [fl.shards.digest_of(expected)] * 2
+    # What was drawn before samples went back is not mixed with what is drawn now.
+    assert draw(*arguments, "--shards", "folder", "--shard-size", 3, "--out", "two.png") == 2
+    assert "logit was 0.001 and is now None" in capsys.readouterr().err
+
+
+def test_training_on_logits_says_so_and_starts_its_samples_from_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    out = tmp_path / "l.safetensors"
+    small = ["--steps", "1", "--batch", "2", "--widths", "4", "--sigma-1", "20", "--device", "cpu", "--quiet"]
+    assert main(["train", *small, "--logit", "1e-6", "--out", str(out)]) == 0
+    metadata = checkpoint.load(out).metadata
+    assert metadata["data"]["logit"] == 1e-6
+    assert metadata["sampling"]["init"] == "normal"
+    assert main(["train", *small, "--out", str(tmp_path / "n.safetensors")]) == 0
+    metadata = checkpoint.load(tmp_path / "n.safetensors").metadata
+    assert "logit" not in metadata["data"]
+    assert metadata["sampling"]["init"] == "uniform"
+
+
 def test_sample_prints_rate_seed_and_implementation(draw: Sample, capsys: pytest.CaptureFixture[str]) -> None:
     assert draw("--n", 2, "--seed", 41) == 0
     printed = capsys.readouterr()
@@ -484,6 +533,28 @@ def test_a_picture_that_cannot_be_finished_is_not_left_half_written(
     refusal(capsys, "No space left on device")
     only("samples.png")
     assert Path("samples.png").read_bytes() == b"older"
+
+
+# argparse says nothing of a help that nobody reads.
+@pytest.mark.parametrize(("arguments", "status"), [(["info"], 141), (["train", "--help"], 0)])
+def test_it_ends_quietly_where_the_reader_of_its_output_leaves(arguments: list[str], status: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fastlangevin", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from fastlangevin.cli import info
+
+    def broken(_: object) -> int:
+        raise BrokenPipeError(32, "a worker has gone")
+
+    monkeypatch.setattr(info, "run", broken)
+    assert main(["info"]) == 2
+    assert "error: [Errno 32] a worker has gone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as library_load
+from torch import _weights_only_unpickler
 
 from fastlangevin import container
 
@@ -314,15 +316,48 @@ def test_a_header_is_not_read_beyond_its_limit(tmp_path):
     with open(path, "wb") as file:
         file.write((container.MAX_HEADER + 8).to_bytes(8, "little"))
         file.truncate(2**34)
-    with pytest.raises(ValueError, match=r"its header claims 1048584 bytes, more than 1048576"):
+    with pytest.raises(ValueError, match=r"its header claims 8388616 bytes, more than 8388608"):
         container.read(path)
-    with pytest.raises(ValueError, match=r"description and names take .* make tensors of what is long"):
-        container.write(tmp_path / "long", {}, {"text": "x" * container.MAX_HEADER})
-    assert not (tmp_path / "long").exists()
+
+
+def empty(count, length=1):
+    return {f"{index:0{length}}": torch.zeros(0) for index in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "description", "message"),
+    [
+        ({}, {"text": "x" * container.MAX_DESCRIPTION}, "the description takes .* make tensors of what is long"),
+        (empty(container.MAX_TENSORS + 1), {}, "there are 32769 tensors, a file has room for 32768"),
+        (empty(8000, 500), {}, "description and names take .* give the tensors shorter names"),
+    ],
+)
+def test_what_a_file_has_no_room_for_is_refused_before_it_is_written(tmp_path, tensors, description, message):
+    for refuse in (partial(container.write, tmp_path / "long"), container.check_room):
+        with pytest.raises(ValueError, match=message):
+            refuse(tensors, description)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_five_thousand_parameters_has_room(path):
+    names = [f"{part}.encoder.3.blocks.{index}.norm.affine.weight" for part in "abcde" for index in range(5000)]
+    container.write(path, dict.fromkeys(names, torch.ones(1)), {"a": 1})
+    tensors, description = container.read(path)
+    assert tensors.keys() == set(names)
+    assert description == {"a": 1}
+    container.check_room(tensors, description)
+
+
+def test_a_description_is_not_parsed_beyond_its_limit(small):
+    text = '{"step":"' + "x" * container.MAX_DESCRIPTION + '"}'
+    small.write_bytes(crafted(small, lambda header: described(header, text)))
+    with pytest.raises(container.DamagedError, match="the description takes 1048587 bytes"):
+        container.read(small)
 
 
 FULLEST = """
 import json, sys
+import torch
 from fastlangevin import container
 from pathlib import Path
 
@@ -332,13 +367,15 @@ def peak():
 path = sys.argv[1]
 peaks = {}
 for text in ("{}", "[0]", "[" * 200 + "]" * 200, "1000"):
-    room = (container.MAX_HEADER - 1000) // (len(text) + 1)
-    container.write(path, {}, {"a": [json.loads(text)] * room})
+    room = (container.MAX_DESCRIPTION - 1000) // (len(text) + 1)
+    shape = (0, 300, 300, 300, 300, 300, *[1] * 20)
+    tensors = {f"{number:x}": torch.zeros(0).reshape(shape) for number in range(container.MAX_TENSORS)}
+    container.write(path, tensors, {"a": [json.loads(text)] * room})
     # What writing took does not count.
     Path("/proc/self/clear_refs").write_text("5")
     before = peak()
     container.read(path)
-    peaks[text] = peak() - before
+    peaks[text] = peak() - before - Path(path).stat().st_size
 print(json.dumps(peaks))
 """
 
@@ -351,7 +388,7 @@ def test_the_longest_headers_take_no_more_than_a_hundred_megabytes(tmp_path):
     peaks = json.loads(done.stdout)
     assert max(peaks.values()) < 10**8, peaks
     # The twin: it is the limit that keeps them there, and the measure sees what it is to see.
-    assert max(peaks.values()) > 10 * container.MAX_HEADER, peaks
+    assert max(peaks.values()) > 10 * container.MAX_DESCRIPTION, peaks
 
 
 class Trap:
@@ -370,13 +407,30 @@ def test_pickles_are_not_run(write, path, monkeypatch):
     assert not path.with_name("sprung").exists()
 
 
-def test_reading_uses_no_pickle(path, monkeypatch):
-    def forbidden(*_, **__):
-        raise AssertionError("unpickled")
+def test_the_error_itself_can_be_pickled(path):
+    error = pickle.loads(pickle.dumps(container.DamagedError(path, "it ends")))
+    assert (type(error), error.path, error.why) == (container.DamagedError, path, "it ends")
+    assert str(error) == str(container.DamagedError(path, "it ends"))
 
-    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
-        monkeypatch.setattr(module, name, forbidden)
-    container.read(path)
+
+def test_reading_uses_no_pickle(path, monkeypatch):
+    class Forbidden:
+        def __init__(self, *_, **__):
+            raise AssertionError("unpickled")
+
+    torch.save(torch.ones(1), path.with_name("pickled"))
+    for module in (pickle, _weights_only_unpickler):
+        for name in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(module, name, Forbidden, raising=False)
+    read, description = container.read(path)
+    assert description == DESCRIPTION
+    assert {name: bits(value) for name, value in read.items()} == {
+        name: bits(value) for name, value in tensors().items()
+    }
+    # The twin: what unpickles is found out.
+    for weights_only in (True, False):
+        with pytest.raises(AssertionError, match="unpickled"):
+            torch.load(path.with_name("pickled"), weights_only=weights_only)
 
 
 @pytest.mark.parametrize(

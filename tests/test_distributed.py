@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastlangevin.generations import Generations
+
 ROOT = Path(__file__).resolve().parents[1]
 # Runs in each process: trains, and keeps what its network was given and the losses of each step.
 PROGRAM = """
@@ -54,11 +56,19 @@ def launch(folder, world, accumulate=1):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("alone") / "run", 1)[0]
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    done = launch(folder, 1)[0]
+    tensors = Generations(folder, "state").load(step=2).tensors
+    return *done, {name: tensors[f"average.{name}"] for name in done[2]}
+
+
+def apart(one, other):
+    return torch.cat([(one[name] - other[name]).flatten() for name in other]).norm()
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (4, 2)])
 def test_any_number_of_processes_sees_the_same_samples_and_noise(alone, tmp_path, world, accumulate):
+    *alone, without_the_last_update = alone
     ranks = launch(tmp_path / "run", world, accumulate)
     seen, losses, weights = alone
     for step in range(3):
@@ -70,8 +80,9 @@ def test_any_number_of_processes_sees_the_same_samples_and_noise(alone, tmp_path
         # The loss is a sum of 16 fp32 values in another order; later steps follow the weights' rounding.
         torch.testing.assert_close(torch.tensor(others), torch.tensor(losses), rtol=1e-5, atol=0)
         assert all(torch.equal(their_weights[name], ranks[0][2][name]) for name in weights)
-        # Adam's first steps are of the size of lr for any gradient, so that rounding shows where the gradient is zero.
-        assert all((their_weights[name] - weights[name]).abs().max() < 1e-3 for name in weights)
+        # Adam's first steps are of the size of lr for any gradient, so that rounding shows where the gradient is zero,
+        # in a few weights: in the norm of all it is far below what one update less would make.
+        assert apart(their_weights, weights) < apart(without_the_last_update, weights) / 100
 
 
 def test_one_process_writes_what_one_alone_would(alone, tmp_path):
@@ -83,5 +94,5 @@ def test_one_process_writes_what_one_alone_would(alone, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3]
     assert [sum(line["samples"]) for line in lines] == [32, 16]
-    _, losses, _ = alone
+    _, losses, *_ = alone
     assert lines[0]["loss"] == pytest.approx(sum(losses[:2]) / 2, rel=1e-5)

@@ -66,6 +66,21 @@ def test_resume_is_exact_in_half_precision(tmp_path, precision):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
+def with_parameters_that_do_not_move():
+    net = small_run.build()
+    net.stem.bias.requires_grad_(False)
+    net.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+    return net
+
+
+def test_resume_is_exact_where_parameters_are_frozen_or_never_used(tmp_path):
+    whole = go(tmp_path / "whole", network=with_parameters_that_do_not_move)
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", network=with_parameters_that_do_not_move, callback=stop_at(12))
+    resumed = go(tmp_path / "part", network=with_parameters_that_do_not_move, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_step_it_came_in(tmp_path, number, code):
     with pytest.raises(Stopped) as stopped:
@@ -190,6 +205,21 @@ def test_tensorboard_gets_the_lines_where_it_is_installed(tmp_path, monkeypatch)
         assert written["level/2", line["step"]] == line["levels"][2]
 
 
+def test_a_run_is_the_same_under_another_default_device(tmp_path):
+    def network():
+        assert torch.empty(0).device.type == "cpu"
+        return small_run.build()
+
+    source = small_run.images()
+    whole = go(tmp_path / "whole", source=source, steps=12)
+    with torch.device("meta"), pytest.raises(Stopped):
+        go(tmp_path / "part", network=network, source=source, callback=stop_at(8), steps=12)
+    with torch.device("meta"):
+        resumed = go(tmp_path / "part", network=network, source=source, resume=True, steps=12, sample_every=12)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert (tmp_path / "part" / "samples-0000000012.png").exists()
+
+
 def test_a_run_that_is_not_finished_is_not_overwritten(tmp_path):
     with pytest.raises(Stopped):
         go(tmp_path, callback=stop_at(6))
@@ -213,6 +243,34 @@ def test_a_bad_option_leaves_a_finished_run_alone(tmp_path, places, error):
     assert small_run.content(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("sampling", "error", "message"),
+    [
+        ({"seed": 5}, ValueError, "sampling must leave seed out"),
+        ({"device": "cpu", "shape": [1]}, ValueError, "sampling must leave device, shape out"),
+        ({"callback": None}, ValueError, "sampling must leave callback out"),
+        ({"full_output": True}, ValueError, "sampling must leave full_output out"),
+        ({"generator": torch.Generator()}, TypeError, "sampling must be made of dicts"),
+        ({"dtype": torch.float32}, TypeError, "sampling must be made of dicts"),
+        ([("epsilon", 1.0)], TypeError, "sampling must be made of dicts"),
+        ({"epsilon": 1e-4, "steps_per_level": 0}, ValueError, "steps_per_level must be"),
+        ({"steps_per_level": 2}, ValueError, "epsilon"),
+        ({"epsilon": 1e-4, "init": "gaussian"}, ValueError, "init must be"),
+    ],
+)
+def test_bad_options_of_pictures_are_refused_before_the_first_step(tmp_path, sampling, error, message):
+    places = Places(tmp_path / "run", device="cpu", sampling=sampling)
+    with pytest.raises(error, match=message):
+        train(small_run.build, small_run.images(), TrainConfig(**TINY), places)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_may_be_a_text(tmp_path):
+    go(str(tmp_path / "run"), steps=10, sample_every=10)
+    names = {"state-0000000010.safetensors", "samples-0000000010.png", "metrics.jsonl", "config.json"}
+    assert names <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_another_programs_log_is_left_alone(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl is not the log of a run; give the run another folder"):
@@ -229,13 +287,47 @@ def test_a_finished_run_can_be_made_anew_and_resumed_without_harm(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [5, 10]
 
 
-def test_resume_without_a_state_begins(tmp_path):
-    go(tmp_path, steps=10, resume=True)
-    assert Generations(tmp_path, "state").steps() == [10]
+def test_a_network_whose_states_have_no_room_is_refused_before_its_first_step(tmp_path, monkeypatch):
+    from fastlangevin import container
+
+    go(tmp_path, steps=5)
+    before, stepped = small_run.content(tmp_path), []
+    entries = len(container.read(tmp_path / "state-0000000005.safetensors")[0])
+    monkeypatch.setattr(container, "MAX_TENSORS", entries)
+    go(tmp_path, steps=5)
+    monkeypatch.setattr(container, "MAX_TENSORS", entries - 1)
+    with pytest.raises(ValueError, match=rf"could not be saved \(there are {entries} tensors, a file has room for"):
+        go(tmp_path, steps=5, callback=lambda step, _: stepped.append(step))
+    assert not stepped
+    assert small_run.content(tmp_path) == before
 
 
 def wider():
     return ConvScore(fl.geometric_sigmas(1.0, 0.1, 4), ConvConfig(widths=(16,), mean=0.3, std=0.4))
+
+
+@pytest.mark.parametrize("changes", [{"lr": 1e-3}, {"steps": 5}, {"network": wider}], ids=["lr", "steps", "network"])
+def test_another_run_is_not_begun_in_the_folder_of_a_finished_one(tmp_path, changes):
+    go(tmp_path, steps=10, sample_every=5)
+    before = small_run.content(tmp_path)
+    with pytest.raises(ValueError, match=r"is another run: its (config|network) has .* another folder, or delete it"):
+        go(tmp_path, **{"steps": 10, **changes})
+    assert small_run.content(tmp_path) == before
+
+
+def test_a_run_made_anew_removes_what_it_wrote_and_nothing_else(tmp_path):
+    go(tmp_path, steps=10, sample_every=5)
+    kept = ["samples-mine.png", "samples-1.png", "samples-0000000005.png.png", "state-mine.safetensors"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    go(tmp_path, steps=10)
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+    assert not (tmp_path / "samples-0000000005.png").exists()
+
+
+def test_resume_without_a_state_begins(tmp_path):
+    go(tmp_path, steps=10, resume=True)
+    assert Generations(tmp_path, "state").steps() == [10]
 
 
 def other_ladder():

@@ -436,6 +436,20 @@ def test_a_state_of_training_that_does_not_fit_changes_nothing(tmp_path: Path) -
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in net.state_dict().items())
 
 
+def test_the_ladder_of_a_chain_may_be_long(tmp_path: Path) -> None:
+    ladder = [1.0 + 0.1 / (step + 3) for step in range(60_000)]
+    state = fl.ChainState(torch.zeros(2, 3), 1, 7, record={"sampler": "annealed", "sigmas": ladder, "epsilon": 0.1})
+    chains.save(tmp_path / "chain", state)
+    assert chains.load(tmp_path / "chain").record == state.record
+    tensors, description = container.read(tmp_path / "chain")
+    for forged in (torch.ones(2, 2), torch.ones(2), torch.ones(2**20 + 1, dtype=torch.float64)):
+        container.write(tmp_path / "chain", {**tensors, "record.sigmas": forged}, description)
+        with pytest.raises(ValueError, match="is not the state of a chain"):
+            chains.load(tmp_path / "chain")
+    with pytest.raises(ValueError, match="has 1048577 numbers, a file has room for 1048576"):
+        chains.save(tmp_path / "chain", fl.ChainState(torch.zeros(2), 1, 7, record={"sigmas": [0.5] * (2**20 + 1)}))
+
+
 # Names and paths.
 
 RECORD: dict[str, Any] = {

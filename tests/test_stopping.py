@@ -1,6 +1,7 @@
 """Signals: a flag while a job works, an exception where nothing is half-done, the end of the process at the second."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_the_first_signal_gives_the_exit_code():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert stop.exit_code == 130
+
+
+def test_it_can_be_pickled():
+    again = pickle.loads(pickle.dumps(Stopped(signal.SIGTERM)))
+    assert (type(again), again.signal, again.code) == (Stopped, 15, 143)
+    assert str(again) == "stopped by SIGTERM"
 
 
 def test_the_former_handlers_come_back_after_an_error():

@@ -3,6 +3,7 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ import fastlangevin as fl
 from fastlangevin import checkpoint, data
 from fastlangevin.cli import main
 from fastlangevin.losses import DenoisingScoreMatching, dsm_labels, dsm_loss
-from fastlangevin.models import ConvConfig, ConvScore
+from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
 from fastlangevin.training import Average, Places, TrainConfig, train
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 4)
@@ -81,6 +82,41 @@ def test_leaves_the_callers_generator_alone():
     state = torch.get_rng_state()
     run(steps=2)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_trains_where_gradients_are_off(mode):
+    plain, losses = run(steps=3)
+    with mode():
+        net, others = run(steps=3)
+    assert others == losses
+    assert torch.equal(weights(net), weights(plain))
+    assert all(parameter.requires_grad and not parameter.is_inference() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["lr", "ema", "anneal_power", "weight_decay", "clip"])
+def test_what_is_no_number_is_refused_by_its_name(name):
+    for value in ("a", None, True, torch.ones(2)):
+        with pytest.raises(TypeError, match=f"{name} must be a number, got"):
+            TrainConfig(**{name: value})
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        TrainConfig(**{name: math.nan})
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), np.float64(0.5)], ids=["f32", "tensor", "f64"])
+def test_numbers_of_any_kind_are_kept_as_pythons_own(number, tmp_path):
+    config = TrainConfig(lr=number, steps=np.int64(5), clip=number)
+    assert [type(value) for value in (config.lr, config.steps, config.clip)] == [float, int, float]
+    for net in (
+        MLP(SIGMAS, MLPConfig(mean=number, std=number)),
+        ConvScore(SIGMAS, ConvConfig(mean=number, std=number)),
+    ):
+        assert [type(value) for value in (net.config.mean, net.config.std)] == [float, float]
+        net.save_pretrained(tmp_path / "net")
+        assert type(net).from_pretrained(tmp_path / "net").config == net.config
+    for config in (MLPConfig, ConvConfig):
+        with pytest.raises(TypeError, match="mean must be a number, got 'a'"):
+            config(mean="a")
 
 
 def test_a_callback_can_stop():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -39,10 +42,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors that a user can mend are one line on stderr and exit status 2."""
+    """Run a command; errors that a user can mend are one line on stderr and exit status 2.
+
+    Where the reader of its output leaves, as ``head`` does, it ends without a word, with the status that shells have
+    for that, 141.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError as error:
+        if not _reader_left():
+            print(f"fastlangevin: error: {error}", file=sys.stderr)
+            return 2
+        # What is still to be written goes nowhere, so that Python does not complain of it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more; the broken pipe may be another, of a worker."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no poll, or no file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return False
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         print(f"fastlangevin {options.command}: error: {error}", file=sys.stderr)
         return 2

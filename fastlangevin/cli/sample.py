@@ -3,6 +3,7 @@
 Without a checkpoint the network that ships with the package is used: 8x8 digits. The samples depend on the seed and on
 their numbers alone: neither on the batch size nor on where a run was stopped. With --shards, and under torchrun, any
 number of processes and machines fill one folder with them, and the same command run again draws only what is missing.
+Samples of a network that was trained on logits go back to the range of its data, in pictures, shards and digests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from fastlangevin import chains, checkpoint, pictures
 from fastlangevin.cli import sharded
 from fastlangevin.cli.devices import usable_device
+from fastlangevin.data import Augment
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
@@ -64,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _load(path: Path | None) -> checkpoint.Checkpoint:
     if path is not None:
-        return checkpoint.load(path)
+        loaded = checkpoint.load(path)
+        # Samples are drawn in fp32, whatever the weights are kept in.
+        return replace(loaded, net=loaded.net.float(), sigmas=loaded.sigmas.float())
     with as_file(files("fastlangevin") / "assets" / "digits.safetensors") as shipped:
         return checkpoint.load(shipped)
 
@@ -81,6 +85,15 @@ def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str
         if settings[name] is None:
             raise ValueError(f"the checkpoint names no {name}; give --{name.replace('_', '-')}")
     return settings
+
+
+def _augment(metadata: dict[str, Any]) -> Augment:
+    """What was done to the network's data, as far as it is undone to samples: the logit transform."""
+    data, training = metadata.get("data", {}), metadata.get("training")
+    alpha = data.get("logit")
+    if alpha is None and isinstance(training, dict) and isinstance(training.get("augment"), dict):
+        alpha = training["augment"].get("logit")  # where checkpoints had it before data.logit
+    return Augment(logit=alpha)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,8 +117,9 @@ def run(options: argparse.Namespace) -> int:
             "fastlangevin.annealed_langevin"
         )
     settings = _settings(options, loaded.metadata)
+    augment = _augment(loaded.metadata)
     if sharded.wanted(options):
-        return sharded.run(options, loaded, shape, settings)
+        return sharded.run(options, loaded, shape, settings, augment.logit)
     device = usable_device(options.device)
     identity = {"weights": network_digest(loaded.net), "sample_offset": options.sample_offset}
     net = loaded.net.to(device)
@@ -160,14 +174,16 @@ def run(options: argparse.Namespace) -> int:
         save(result.state)
         print(f"stopped after {result.state.step} of {total} updates; go on with --resume (state in {left})")
         return stop.exit_code or 0
-    _write(options, result.samples, result.trajectory, name)
+    samples = augment.inverse(result.samples.cpu())
+    frames = None if result.trajectory is None else augment.inverse(result.trajectory.cpu())
+    _write(options, samples, frames, name)
     left.unlink(missing_ok=True)
     print(
         f"{options.n} samples in {seconds:.1f} s ({options.n / seconds:.1f} samples/s), seed {options.seed}, "
         f"implementation {name} on {device}: {options.out}"
     )
     if options.digest:
-        print(f"SHA-256 of the samples: {digest_of(result.samples)}")
+        print(f"SHA-256 of the samples: {digest_of(samples)}")
     return 0
 
 

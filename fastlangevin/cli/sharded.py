@@ -34,7 +34,13 @@ def wanted(options: argparse.Namespace) -> bool:
     return options.shards is not None or "RANK" in os.environ
 
 
-def run(options: argparse.Namespace, loaded: Checkpoint, shape: Sequence[int], settings: dict[str, Any]) -> int:
+def run(
+    options: argparse.Namespace,
+    loaded: Checkpoint,
+    shape: Sequence[int],
+    settings: dict[str, Any],
+    logit: float | None,
+) -> int:
     """Does this process's part; the one of rank 0 waits for all, writes the picture and prints."""
     if options.trajectory is not None:
         raise ValueError("--trajectory is not kept of a sharded run; draw some samples without --shards for it")
@@ -59,6 +65,7 @@ def run(options: argparse.Namespace, loaded: Checkpoint, shape: Sequence[int], s
             device=device,
             impl=options.impl,
             network=network,
+            logit=logit,
             remake_damaged=options.remake_damaged,
             progress=not options.quiet,
             stop=lambda: stop.signal is not None,

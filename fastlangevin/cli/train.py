@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
         device=options.device,
         progress=not options.quiet,
-        sampling=SAMPLING,
+        sampling=_sampling(config),
     )
     started = time.monotonic()
     net = train(lambda: ConvScore(sigmas, network), source, config, places)
@@ -155,6 +155,11 @@ def _moments(source: Source, config: TrainConfig) -> tuple[float, float]:
     return round(values.mean().item(), 2), round(values.std().item(), 2)
 
 
+def _sampling(config: TrainConfig) -> dict[str, Any]:
+    """How the network is meant to be sampled. U(0, 1) is no start for logits: they spread over the whole line."""
+    return SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
+
+
 def _metadata(source: Source, config: TrainConfig) -> dict[str, Any]:
     """What the file says about itself; no date and no machine name, so that the same run gives the same file."""
     return {
@@ -166,11 +171,13 @@ def _metadata(source: Source, config: TrainConfig) -> dict[str, Any]:
             "dequantisation": f"(v + u) / {source.greys}, v = 0 .. {source.greys - 1}, u uniform on (0, 1)"
             if source.greys
             else "none",
+            # Samples of the network are logits; those that are written have gone back into the range.
+            **({} if config.augment.logit is None else {"logit": config.augment.logit}),
         },
         "training": {
             **config.fixed(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         },
-        "sampling": SAMPLING,
+        "sampling": _sampling(config),
     }

@@ -37,8 +37,12 @@ def digits(split: Literal["train", "heldout", "all"] = "train") -> Images:
             'the digits come with scikit-learn, which is not installed; pip install "fastlangevin[train]"'
         ) from error
     raw = load_digits()
-    images = torch.tensor(raw.images, dtype=torch.float32)[:, None] / (DIGITS_GREYS - 1)
-    classes = torch.tensor(raw.target, dtype=torch.int64)
+    images = torch.tensor(raw.images, dtype=torch.float32, device="cpu")[:, None] / (DIGITS_GREYS - 1)
+    classes = torch.tensor(raw.target, dtype=torch.int64, device="cpu")
     order = permutation(images.shape[0], seed=DIGITS_SPLIT_SEED, draw=2**32 - 1)
-    part = {"train": order[:DIGITS_TRAIN], "heldout": order[DIGITS_TRAIN:], "all": torch.arange(len(order))}[split]
+    part = {
+        "train": order[:DIGITS_TRAIN],
+        "heldout": order[DIGITS_TRAIN:],
+        "all": torch.arange(len(order), device="cpu"),
+    }[split]
     return Images(images[part], classes[part], DIGITS_GREYS, "digits")

@@ -42,7 +42,8 @@ class _Batches(Dataset[Tensor | SampleError]):
 
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
-        with _held_signals() if self.num_workers else contextlib.nullcontext():
+        # PyTorch draws a number by the loader's generator, on the default device, which must be the generator's.
+        with _held_signals() if self.num_workers else contextlib.nullcontext(), torch.device("cpu"):
             batches = super().__iter__()
         try:
             for batch in batches:
@@ -89,7 +90,7 @@ def loader(source: Source, batches: Sampler[list[int]], *, workers: int = 0, pin
         worker_init_fn=_stay_deaf,
         multiprocessing_context="spawn" if workers else None,
         # Otherwise each iterator takes its workers' seed, which nobody uses, from the global generator.
-        generator=torch.Generator(),
+        generator=torch.Generator("cpu"),
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fastlangevin.models.base import check_config
 from fastlangevin.models.frame import FramedScore
-from fastlangevin.schedules import Sigmas
+from fastlangevin.schedules import Sigmas, number
 
 __all__ = ["ConvConfig", "ConvScore"]
 
@@ -52,6 +52,8 @@ class ConvConfig:
         for name, value in sizes + [("widths", width) for width in self.widths]:
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         if not self.widths:
             raise ValueError("widths must name at least one resolution, for example (32, 64)")
 

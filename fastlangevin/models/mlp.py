@@ -17,7 +17,7 @@ from fastlangevin.models.base import check_config
 from fastlangevin.models.chained import MLPKernel, log_once, reason_for_loop
 from fastlangevin.models.frame import FramedScore
 from fastlangevin.reference import ACTIVATIONS
-from fastlangevin.schedules import Sigmas
+from fastlangevin.schedules import Sigmas, number
 
 __all__ = ["MLP", "Conditioning", "MLPConfig"]
 
@@ -52,6 +52,8 @@ class MLPConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         for name, known in (("activation", tuple(ACTIVATIONS)), ("conditioning", get_args(Conditioning))):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in known:

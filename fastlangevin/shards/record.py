@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from fastlangevin import rules
+from fastlangevin.data import Augment
 from fastlangevin.noise import MAX_DRAW, MAX_SAMPLE_ID, MAX_SEED, STREAM_VERSION, integer
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.rules import Corrector
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.schedules import Sigmas, check_sigmas, positive
 from fastlangevin.shards.digests import network_digest
 
 __all__ = ["check_same", "check_sense", "describe", "dtype_of"]
@@ -38,6 +39,7 @@ def describe(
     sample_offset: int,
     dtype: torch.dtype,
     network: str | None,
+    logit: float | None = None,
 ) -> dict[str, Any]:
     """The record of a run, from the arguments of :func:`fastlangevin.shards.sample`, which are checked here."""
     if not callable(score):
@@ -71,7 +73,7 @@ def describe(
         )
     shard = integer("shard_size", shard_size, 1, MAX_SAMPLE_ID)
     _check_shards(extents[0], shard)
-    return {
+    record = {
         "format": FORMAT,
         "stream_version": STREAM_VERSION,
         "network": network,
@@ -89,6 +91,9 @@ def describe(
         "dtype": str(dtype).removeprefix("torch."),
         "shard_size": shard,
     }
+    if logit is not None:
+        record["logit"] = positive("logit", Augment(logit=logit).logit)
+    return record
 
 
 def _check_shards(n: int, size: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fastlangevin.container import DamagedError
+from fastlangevin.data import expit
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
@@ -72,6 +73,7 @@ def sample(
     device: torch.device | str | None = None,
     impl: str = "auto",
     network: str | None = None,
+    logit: float | None = None,
     remake_damaged: bool = False,
     rank: int | None = None,
     world: int | None = None,
@@ -100,6 +102,8 @@ def sample(
         init: ``"uniform"`` or ``"normal"``.
         sample_offset: id of the first sample.
         network: names the score in the record; by default the digest of a ``torch.nn.Module``.
+        logit: alpha of the logit transform of the data that the network was trained on; the samples that are written
+            have gone back by :func:`fastlangevin.data.expit`. By default they are written as they are drawn.
         remake_damaged: set damaged files aside, as ``*.damaged``, and draw them again; without it they are refused.
         rank, world: this process's number and how many there are; from the variables RANK and WORLD_SIZE by default,
             else 0 of 1. They decide which shard it tries first and who waits, and nothing else.
@@ -131,6 +135,7 @@ def sample(
         sample_offset=sample_offset,
         dtype=dtype,
         network=network,
+        logit=logit,
     )
     most = record["shard_size"] if batch is None else integer("batch", batch, 1, MAX_SAMPLE_ID)
     number, size = place(rank, world)
@@ -205,6 +210,8 @@ def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: _Bar)
         samples = batches.draw(shard.first + done, shard.count - done)
         if samples is None:
             return False
+        if "logit" in run.record:
+            samples = expit(samples, run.record["logit"])
         parts.append(samples)
         if done + len(samples) < shard.count:
             run.write_part(index, done, samples)

@@ -11,6 +11,7 @@ import torch
 
 from fastlangevin.data import Augment
 from fastlangevin.noise import MAX_DRAW, MAX_SEED, integer
+from fastlangevin.schedules import number
 
 __all__ = ["TrainConfig"]
 
@@ -83,11 +84,15 @@ class TrainConfig:
             ("sample_every", 0, MAX_DRAW),
             ("samples", 1, 10_000),
         ):
-            integer(name, getattr(self, name), low, high)
+            object.__setattr__(self, name, integer(name, getattr(self, name), low, high))
+        for name in ("lr", "ema", "anneal_power", "weight_decay", "clip"):
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         for name, kind in (("objective", Objective), ("optimiser", Optimiser), ("precision", Precision)):
             value = getattr(self, name)
             if value not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        if not math.isfinite(self.anneal_power):
+            raise ValueError(f"anneal_power must be finite, got {self.anneal_power}; 2 is usual")
         if self.objective == "ssm" and self.anneal_power != 2.0:
             raise ValueError(f"anneal_power must be 2 with objective='ssm', got {self.anneal_power}")
         if not 0 < self.lr < math.inf:

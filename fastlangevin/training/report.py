@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from fastlangevin.container import check_json
 from fastlangevin.files import write_whole
 from fastlangevin.pictures import grid, save_png
+from fastlangevin.samplers import annealed_langevin
 
-__all__ = ["Bar", "Board", "draw_curves", "draw_samples"]
+__all__ = ["Bar", "Board", "check_sampling", "draw_curves", "draw_samples"]
 
 logger = logging.getLogger("fastlangevin")
+
+# What the pictures of a run have of the run, and what changes the sampler's result.
+RESERVED = {
+    "callback",
+    "device",
+    "full_output",
+    "generator",
+    "resume",
+    "score",
+    "seed",
+    "shape",
+    "sigmas",
+    "telemetry",
+    "trajectory",
+}
 
 
 class Bar:
@@ -136,6 +156,36 @@ def _by_level(lines: list[dict[str, Any]]) -> tuple[list[int], list[float]]:
             levels.append(level)
             means.append(sum(sums) / sum(counts))
     return levels, means
+
+
+def check_sampling(sampling: Mapping[str, Any], sigmas: Tensor, shape: Sequence[int], device: torch.device) -> None:
+    """Raises unless pictures of samples can be drawn with these options: at the start of a run, not after hours.
+
+    Args:
+        sampling: options of :func:`fastlangevin.annealed_langevin`.
+        sigmas: ladder ``(L,)``.
+        shape: of a sample.
+        device: where they are drawn.
+    """
+    check_json("sampling", sampling)
+    given = sorted(RESERVED & sampling.keys())
+    if given:
+        raise ValueError(
+            f"sampling must leave {', '.join(given)} out: a run draws its pictures with its own; give other options of "
+            "annealed_langevin, such as epsilon and steps_per_level"
+        )
+    inspect.signature(annealed_langevin).bind(None, sigmas, **sampling)
+    # Those that depend on the network are left for the first picture.
+    options = {name: value for name, value in sampling.items() if name not in ("chain", "matmul", "cuda_graph")}
+    annealed_langevin(
+        lambda x, labels: torch.zeros_like(x),
+        sigmas,
+        shape=(1, *shape),
+        seed=0,
+        device=device,
+        callback=lambda _: True,
+        **{"non_finite": None, **options},
+    )
 
 
 def draw_samples(path: Path, samples: Tensor, notes: dict[str, Any]) -> None:

@@ -80,8 +80,8 @@ def tensors(net: ScoreNet, optimiser: Optimizer, average: Average, window: Windo
     named = {f"net.{name}": value for name, value in net.state_dict().items()}
     named |= {f"average.{name}": value for name, value in average.weights.items()}
     for name, parameter in net.named_parameters():
-        for key, value in optimiser.state[parameter].items():
-            named[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
+        for key, value in optimiser.state.get(parameter, {}).items():
+            named[f"optimiser.{key}.{name}"] = torch.as_tensor(value, device="cpu")
     named |= {f"window.{name}": value for name, value in window.tensors().items()}
     return named
 
@@ -113,13 +113,20 @@ def restore(
 
 
 def _moments(saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """An optimiser's state by a parameter's number, from ``<key>.<parameter>``: the same keys for every parameter."""
-    keys = {name.partition(".")[0] for name in saved}
-    if saved.keys() != {f"{key}.{name}" for key in keys for name in parameters}:
+    """An optimiser's state by a parameter's number, from ``<key>.<parameter>``: the same keys for every parameter.
+
+    A parameter without a gradient, frozen or never used, has no state.
+    """
+    split = [name.partition(".") for name in saved]
+    keys, moved = {key for key, _, _ in split}, {name for _, _, name in split}
+    if not moved <= parameters.keys() or saved.keys() != {f"{key}.{name}" for key in keys for name in moved}:
         raise ValueError("the state of its optimiser is not that of these parameters")
-    for name, parameter in parameters.items():
+    for name in moved:
+        parameter = parameters[name]
         for key in keys:
             value = saved[f"{key}.{name}"]
             if (value.shape, value.dtype) not in (((), torch.float32), (parameter.shape, parameter.dtype)):
                 raise ValueError(f"{key} of {name} is {value.dtype} of shape {tuple(value.shape)}")
-    return {index: {key: saved[f"{key}.{name}"] for key in keys} for index, name in enumerate(parameters)}
+    return {
+        index: {key: saved[f"{key}.{name}"] for key in keys} for index, name in enumerate(parameters) if name in moved
+    }

@@ -10,9 +10,10 @@ rounding.
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import logging
+import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fastlangevin import container
 from fastlangevin.data import AddressedBatches, Source, loader
 from fastlangevin.files import write_whole
 from fastlangevin.generations import Generations
@@ -36,7 +38,7 @@ from fastlangevin.training.average import Average
 from fastlangevin.training.config import TrainConfig
 from fastlangevin.training.gradients import mean_of_each
 from fastlangevin.training.log import Log, Window
-from fastlangevin.training.report import Bar, Board, draw_curves, draw_samples
+from fastlangevin.training.report import Bar, Board, check_sampling, draw_curves, draw_samples
 from fastlangevin.training.world import World, join
 
 __all__ = ["Places", "train"]
@@ -44,6 +46,7 @@ __all__ = ["Places", "train"]
 logger = logging.getLogger("fastlangevin")
 
 PREFIX = "state"
+_PICTURE = re.compile(r"samples-[0-9]{10}\.png")
 # The paper's step size at the last level, for ladders of its kind.
 SAMPLING = {"epsilon": 2e-5, "steps_per_level": 50, "init": "uniform", "denoise": True}
 
@@ -60,10 +63,11 @@ class Places:
         workers: processes that read data which are not in memory.
         device: where to compute; by default the process's own GPU, or the CPU.
         progress: show a bar with loss and images per second.
-        sampling: options of :func:`fastlangevin.annealed_langevin` for the pictures of samples.
+        sampling: options of :func:`fastlangevin.annealed_langevin` for the pictures of samples, as JSON has them; the
+            run itself gives shape, seed, device and callback.
     """
 
-    folder: Path | None = None
+    folder: str | os.PathLike[str] | None = None
     resume: bool = False
     fallback: bool = False
     workers: int = 0
@@ -82,11 +86,12 @@ def train(
 ) -> ScoreNet:
     """Trains a network.
 
+    Gradients are on inside, under ``torch.no_grad()`` and ``torch.inference_mode()`` too.
     SIGTERM and SIGINT end the run between two steps, with its state saved where it has a folder.
 
     Args:
-        build: makes the untrained network; called with PyTorch's default generator seeded with the run's seed, whose
-            former state comes back afterwards.
+        build: makes the untrained network; called with the CPU as the default device and PyTorch's default generator
+            seeded with the run's seed, whose former state comes back afterwards.
         source: the data.
         config: how to train.
         places: folder, device and the like; by default nothing is kept.
@@ -97,13 +102,16 @@ def train(
         The network with its averaged weights, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: the folder holds another run, or one that has not ended and is not to be resumed.
+        TypeError, ValueError: an option is of the wrong kind or out of range.
+        ValueError: the folder holds another run, or one that has not ended and is not to be resumed (one of the same
+            description that has ended is made anew); or the network
+            has more tensors than a state has room for.
         RuntimeError: the loss is no longer finite; the saved states are those of before.
         fastlangevin.stopping.Stopped: a signal came; it ends the process with 143 or 130 where nobody catches it.
     """
     places = places or Places()
     # Signals are caught once the processes have met: waiting for one that never comes must end by them.
-    with join(places.device) as world, Stopping() as stop:
+    with join(places.device) as world, Stopping() as stop, torch.inference_mode(False), torch.enable_grad():
         with stop.immediately():
             run = _Run(build, source, config, places, world, stop, callback)
         return run.go()
@@ -122,7 +130,8 @@ class _Run:
     ) -> None:
         self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
         self.source = source
-        with torch.random.fork_rng(devices=[]):
+        # On the CPU, whatever the default device: the generators of other devices are not seeded.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(config.seed)
             net = build()
         self.net: ScoreNet = net.train().to(world.device)
@@ -139,7 +148,8 @@ class _Run:
         self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
         self.average = Average(self.net, config.ema)
-        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
+        with torch.device("cpu"):
+            self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
         self.window = Window(min(config.log_every, config.steps), levels, world.device)
         self.description = state.describe(self.net, source, config)
@@ -154,17 +164,41 @@ class _Run:
             micro=config.accumulate,
         )
         self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
-        self.sampling = SAMPLING if places.sampling is None else places.sampling
-        inspect.signature(annealed_langevin).bind(self.net, self.net.sigmas, **self.sampling)
+        # U(0, 1) is no start for logits, which spread over the whole line.
+        usual = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
+        self.sampling: dict[str, Any] = usual if places.sampling is None else places.sampling
+        check_sampling(self.sampling, self.net.sigmas, source.shape, world.device)
         self.generations: Generations | None = None
         self.log: Log | None = None
-        if places.folder is not None:
-            self._open(places.folder)
+        self.folder = None if places.folder is None else Path(places.folder)
+        self._check_room()
+        if self.folder is not None:
+            self._open(self.folder)
+
+    def _check_room(self) -> None:
+        """Raises where what is saved at the end would not fit into a file: before the first step, not after hours."""
+        if self.folder is None:
+            return
+        named = state.tensors(self.net, self.optimiser, self.average, self.window)
+        for name, parameter in self.net.named_parameters():
+            if parameter.requires_grad:
+                named |= {f"optimiser.{key}.{name}": parameter.detach() for key in ("exp_avg", "exp_avg_sq")}
+                named[f"optimiser.step.{name}"] = torch.empty(0, device="cpu")
+        try:
+            container.check_room(named, self._description())
+        except ValueError as error:
+            raise ValueError(
+                f"a state of this run could not be saved ({error}); train a network of fewer layers or a shorter "
+                "ladder, or without a folder"
+            ) from error
+
+    def _description(self) -> dict[str, Any]:
+        return {**self.description, "updates": self.average.updates, "scaler": self.scaler.state_dict()}
 
     def _open(self, folder: Path) -> None:
         """Goes on from what is in the run's folder where that is wanted, and begins the log.
 
-        What another run left is removed last, when nothing can be wrong with this one any more.
+        What an earlier run of this description left is removed last, when nothing can be wrong with this one any more.
         """
         if self.world.leads:
             folder.mkdir(parents=True, exist_ok=True)
@@ -181,10 +215,15 @@ class _Run:
                     f"{folder} holds a run that was stopped at step {found.step}; go on with it by resume=True "
                     "(--resume), give another folder, or delete it"
                 )
+            try:
+                state.check_same_run(found.description, self.description, folder)
+            except ValueError as error:
+                raise ValueError(f"{error}, or delete it") from error
         self.world.wait()
         if self.world.leads:
             if not self.done:
-                for path in (*map(self.generations.path, steps), *folder.glob("samples-*.png")):
+                pictures = (path for path in folder.iterdir() if _PICTURE.fullmatch(path.name))
+                for path in (*map(self.generations.path, steps), *pictures):
                     path.unlink()
             self.log = Log(folder / "metrics.jsonl", self.done)
             text = json.dumps({**self.description, "sampling": self.sampling}, indent=1)
@@ -213,10 +252,9 @@ class _Run:
         if self.generations is None or not self.world.leads:
             return
         tensors = state.tensors(self.net, self.optimiser, self.average, self.window)
-        description = {**self.description, "updates": self.average.updates, "scaler": self.scaler.state_dict()}
         if self.log is not None:
             self.log.flush()
-        self.generations.save(self.done, tensors, description)
+        self.generations.save(self.done, tensors, self._description())
         if self.log is not None:
             try:
                 draw_curves(self.generations.folder / "curves.png", self.log.lines)
@@ -229,8 +267,8 @@ class _Run:
             shown = self.places.progress and world.leads
             self.bar = stack.enter_context(Bar(config.steps * config.batch, self.done * config.batch, shown))
             self.board = None
-            if self.places.folder is not None and world.leads:
-                self.board = stack.enter_context(Board(self.places.folder, self.done))
+            if self.folder is not None and world.leads:
+                self.board = stack.enter_context(Board(self.folder, self.done))
             if self._pictures():  # a signal may have come before it was drawn
                 self._picture()
                 if self._leaves():
@@ -278,7 +316,9 @@ class _Run:
         self.window.add(told[0] / self.world.size, told[1 : 1 + levels], told[1 + levels :], norm)
         if self.world.device.type == "cpu":
             self._check(step + 1 - self.window.steps)
-        self.scaler.step(self.optimiser)
+        # Adam makes its counts of steps at the first one, on the default device; they belong on the CPU.
+        with nullcontext() if self.optimiser.state else torch.device("cpu"):
+            self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update()
         self.done += 1
@@ -346,7 +386,7 @@ class _Run:
         asked = self.stop.signal is not None
         if self.world.size == 1:
             return asked
-        return bool(self.world.sum(torch.tensor(float(asked))))
+        return bool(self.world.sum(torch.tensor(float(asked), device="cpu")))
 
     def _write_line(self) -> None:
         line = self.window.line(self.done, self.config.rate(self.done - 1))
@@ -360,7 +400,7 @@ class _Run:
     def _picture(self) -> None:
         """Samples of the averaged weights as a picture; given up where a signal comes, and drawn after a resume."""
         shape = self.source.shape
-        if self.places.folder is None or not self.world.leads or len(shape) != 3 or shape[0] not in (1, 3):
+        if self.folder is None or not self.world.leads or len(shape) != 3 or shape[0] not in (1, 3):
             return
         net = copy.deepcopy(self.net)
         self.average.copy_to(net)
@@ -377,5 +417,5 @@ class _Run:
         if self.stop.signal is None:
             notes = {"step": self.done, "seed": self.config.seed}
             draw_samples(
-                self.places.folder / f"samples-{self.done:010}.png", self.config.augment.inverse(samples.cpu()), notes
+                self.folder / f"samples-{self.done:010}.png", self.config.augment.inverse(samples.cpu()), notes
             )

@@ -74,6 +74,8 @@ SHARDS = [
     _new("seed negative", {"seed": -1}, ValueError, "seed", "-1"),
     _new("seed float", {"seed": 0.5}, TypeError, "seed", "0.5"),
     _new("past the last id", {"sample_offset": 2**56 - 2}, ValueError, "sample_offset", "last sample id"),
+    _new("logit text", {"logit": "a"}, TypeError, "logit", "'a'"),
+    _new("logit 1", {"logit": 1.0}, ValueError, "logit", "1.0"),
     _new("nameless score", {"network": None}, ValueError, "score is no torch.nn.Module", "network="),
     _new("network by a number", {"network": 7}, TypeError, "network", "7"),
     _new("score is None", {"score": None}, TypeError, "score", "callable"),

@@ -44,6 +44,8 @@ TRAINING = [
     Row("no steps", "config", lambda k: {"steps": 0}, ValueError, ("steps", "from 1")),
     Row("steps float", "config", lambda k: {"steps": 10.0}, TypeError, ("steps", "10.0")),
     Row("lr zero", "config", lambda k: {"lr": 0.0}, ValueError, ("lr", "0.0")),
+    Row("lr text", "config", lambda k: {"lr": "a"}, TypeError, ("lr", "'a'")),
+    Row("power NaN of a run", "config", lambda k: {"anneal_power": NAN}, ValueError, ("anneal_power", "nan")),
     Row("lr NaN", "config", lambda k: {"lr": NAN}, ValueError, ("lr", "nan")),
     Row("ema one", "config", lambda k: {"ema": 1.0}, ValueError, ("ema", "1.0", "0.999")),
     Row("clip negative", "config", lambda k: {"clip": -1.0}, ValueError, ("clip", "-1.0")),
