@@ -272,6 +272,24 @@ def test_interpolation_goes_from_one_sample_s_noise_to_another_s():
     assert torch.equal(later.view(3, 2, 3, 3), rows[1])
 
 
+@pytest.mark.parametrize("kind", ["level", "step"])
+def test_rows_of_an_interpolation_are_inpainted_alike_in_any_run(kind):
+    region = fl.Inpainting(MASK, DATA, noise=kind)
+    options = {**OPTIONS, "points": 3, "inpainting": region, "full_output": True}
+
+    def rows(count, offset):
+        return fl.interpolation(score, LADDER, **{**options, "shape": (count, *SHAPE[1:])}, sample_offset=offset)
+
+    whole, part = rows(4, 0), rows(2, 1)
+    assert torch.equal(part.samples, whole.samples[3:9])
+    assert part.state.sample_offset == 3
+    assert not torch.equal(part.samples, whole.samples[:6])
+    if kind == "level":
+        # In the mask a sample is the data and the noise of its place in the whole run, which no two share.
+        z = fl.randn((12, *SHAPE[1:]), seed=11, draw=2, purpose=Purpose.INPAINTING)
+        torch.testing.assert_close(whole.samples, torch.where(MASK, DATA + 0.1 * z, whole.samples))
+
+
 @pytest.mark.parametrize(
     "sampler", [fl.annealed_langevin, fl.consistent_annealed, fl.interpolation, fl.predictor_corrector]
 )
