@@ -196,6 +196,20 @@ def test_predictor_corrector_is_what_was_published(norm, predictor, denoise):
     assert not close(got, corrected_by_hand(norm, predictor, denoise, factor=1.0))
 
 
+@pytest.mark.parametrize("corrections", [0, 2])
+@pytest.mark.parametrize("predictor", ["reverse_diffusion", "ancestral", "euler_maruyama", "probability_flow", "none"])
+def test_the_denoise_step_is_the_same_after_every_predictor(predictor, corrections):
+    if predictor == "none" and not corrections:
+        return
+    options = {**PC, "predictor": predictor, "corrector_steps": corrections, "full_output": True}
+    result = fl.predictor_corrector(score, LADDER, **options, denoise=True)
+    before = result.state.x.double()
+    wanted = before + 0.1**2 * at(before, 2)
+    assert close(result.samples, wanted)
+    assert not close(result.samples, (before + wanted) / 2)
+    assert result.evaluations == 3 * (corrections + (predictor != "none")) + (predictor == "none")
+
+
 def test_the_corrector_s_norms_couple_a_batch_only_where_they_are_its_means():
     for norm in ("sample", "sqrt_d", "batch"):
         whole = fl.predictor_corrector(score, LADDER, **PC, norm=norm)
