@@ -138,7 +138,7 @@ class RowNoise:
             "device": like.device,
             "impl": impl,
         }
-        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64)
+        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64, device="cpu")
         self.cosine, self.sine = (
             each.to(like.device, torch.float32).view(1, -1, *[1] * (like.ndim - 1))
             for each in (angle.cos(), angle.sin())

@@ -55,7 +55,7 @@ def collect(folder: str | os.PathLike[str], count: int | None = None) -> Tensor:
     shards = -(-wanted // run.size)
     _check_complete(run, shards)
     _check_sizes(run, shards)
-    samples = torch.empty((wanted, *run.record["shape"]), dtype=dtype_of(run.record))
+    samples = torch.empty((wanted, *run.record["shape"]), dtype=dtype_of(run.record), device="cpu")
     for index in range(shards):
         start = run.shard(index).start
         part = samples[start : start + run.size]
