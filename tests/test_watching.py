@@ -1,6 +1,7 @@
 """What samplers watch: the first state that is not finite, by its step, level and sample; norms and their ratio."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -86,6 +87,16 @@ def test_the_first_bad_step_is_named_and_nothing_else_changes(name):
         assert torch.equal(e.value.state.x[[0, 1, 3]].isfinite(), torch.ones_like(whole.samples[[0, 1, 3]]).bool())
     with pytest.raises(fl.NonFiniteError, match=r"4 of 4 .* update 0 .*samples 0, 1, 2, 3\."):
         sampler(name, Failing(0, row=None))
+
+
+def test_the_error_can_be_sent_by_another_process():
+    with pytest.raises(fl.NonFiniteError) as caught:
+        fl.annealed_langevin(Failing(5), LADDER, **OPTIONS)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (type(sent), str(sent), sent.faults) == (fl.NonFiniteError, str(caught.value), caught.value.faults)
+    options = {"epsilon": 0.02, "steps_per_level": 4, "non_finite": "freeze"}
+    one, other = (fl.annealed_langevin(score, LADDER, resume=each.state, **options) for each in (sent, caught.value))
+    torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_frozen_sample_keeps_the_state_of_its_first_bad_update():

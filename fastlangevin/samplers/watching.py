@@ -60,6 +60,10 @@ class NonFiniteError(RuntimeError):
         self.faults = faults
         self.state = state
 
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, tuple[Fault, ...], ChainState]]:
+        # As other processes send it: what an exception is made of again is by default its message alone.
+        return type(self), (str(self), self.faults, self.state)
+
 
 @dataclass(frozen=True)
 class Telemetry:
