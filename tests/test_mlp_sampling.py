@@ -108,23 +108,40 @@ def parametrised(net):
     parametrizations.weight_norm(net.layers[0])
 
 
+def patched(net):
+    plain = net.layers[1].forward
+    net.layers[1].forward = lambda h: 2 * plain(h)
+
+
+def activated(net):
+    net.activation = nn.functional.gelu
+
+
+def unbiased(net):
+    net.layers[0].bias = None
+
+
 def replaced(net):
     net.layers[0] = nn.Sequential(nn.Linear(2, 16))
 
 
 CHANGES = {
-    "training mode; call net.eval()": lambda net: net.train(),
-    "has hooks": hooked,
-    "one of its methods is overridden": overridden,
-    "parametrisations": parametrised,
-    "its layers are of class Sequential": replaced,
+    "training mode": ("training mode; call net.eval()", lambda net: net.train()),
+    "hooked": ("has hooks", hooked),
+    "overridden": ("one of its methods is overridden", overridden),
+    "patched": ("one of its methods is overridden", patched),
+    "activated": ("its activation is not the silu of its configuration", activated),
+    "parametrised": ("parametrisations", parametrised),
+    "replaced": ("its layers are of class Sequential", replaced),
+    "unbiased": ("one of its layers has no bias", unbiased),
 }
 
 
-@pytest.mark.parametrize("reason", CHANGES)
-def test_a_network_that_was_changed_runs_in_the_loop(reason, caplog):
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_network_that_was_changed_runs_in_the_loop(name, caplog):
     net = trained()
-    CHANGES[reason](net)
+    reason, change = CHANGES[name]
+    change(net)
     chained.log_once.cache_clear()
     with caplog.at_level(logging.INFO, "fastlangevin"):
         results = [sample(net) for _ in range(2)]
