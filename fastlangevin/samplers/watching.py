@@ -166,13 +166,15 @@ class Watch:
         return Telemetry(tuple(self.steps), tuple(self.level(step) for step in self.steps), norms, ratios)
 
     def find(self, x: Tensor, before: Tensor, step: int) -> None:
-        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen."""
+        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen.
+
+        Without waiting for the device.
+        """
         assert self.fault is not None
+        good = self.fault == NO_FAULT
         if self.arguments["freeze"]:
-            frozen = self.fault != NO_FAULT
-            x[frozen] = before[frozen]
-        bad = ~x.isfinite().flatten(1).all(1) & (self.fault == NO_FAULT)
-        self.fault[bad] = step
+            x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
+        self.fault.masked_fill_(~x.isfinite().flatten(1).all(1) & good, step)
 
     def record(self) -> Tensor | None:
         """The record so far, for a :class:`ChainState`."""
