@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,6 +110,17 @@ def test_a_drift_is_left_out_of_the_denoise_step():
 
 MASK = (torch.arange(9).view(3, 3) % 2 == 0).expand(2, 3, 3)
 DATA = torch.linspace(0, 1, 18).view(1, 2, 3, 3)
+
+
+@pytest.mark.parametrize("pair", [[0.25, 0.75], torch.tensor([0.25, 0.75]), np.array([0.25, 0.75])], ids=type)
+def test_a_clamp_is_any_pair_of_numbers(pair):
+    want = fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=(0.25, 0.75), full_output=True)
+    got = fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=pair, full_output=True)
+    assert torch.equal(got.samples, want.samples)
+    assert got.record == want.record
+    for wrong in (torch.tensor(0.8), torch.zeros(3), np.zeros((2, 2))):
+        with pytest.raises(TypeError, match=r"clamp must be a pair"):
+            fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=wrong)
 
 
 @pytest.mark.parametrize("kind", ["level", "step"])

@@ -235,8 +235,12 @@ def test_telemetry_of_a_chain_without_levels():
     got = fl.langevin(lambda x: -x, torch.ones(2, 3), steps=10, telemetry="level", **own)
     assert got.telemetry.steps == (9,)
     assert got.telemetry.levels == (None,)
-    got = fl.langevin(lambda x: -x, torch.ones(2, 3), steps=2, telemetry=3, **own)
-    assert got.telemetry.score_norm.shape == (0, 2)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        x = torch.ones(2, 3, dtype=dtype)
+        got, kept = (fl.langevin(lambda x: -x, x, steps=2, telemetry=every, **own).telemetry for every in (3, 1))
+        assert got.score_norm.shape == got.signal_to_noise.shape == (0, 2)
+        assert {got.score_norm.dtype, got.signal_to_noise.dtype} == {kept.score_norm.dtype}
+        assert kept.score_norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import integer
+from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.norms import norms_with_noise, sample_norms
 from fastlangevin.ops.step import NO_FAULT
 
@@ -161,7 +162,7 @@ class Watch:
         """What was kept so far."""
         if not self.kept and not self.steps:
             return None
-        empty = self.start.x.new_empty(0, self.start.x.shape[0])
+        empty = self.start.x.new_empty((0, self.start.x.shape[0]), dtype=compute_dtype(self.start.x))
         norms, ratios = (torch.stack(each) if each else empty for each in (self.norms, self.ratios))
         return Telemetry(tuple(self.steps), tuple(self.level(step) for step in self.steps), norms, ratios)
 
