@@ -36,7 +36,7 @@ Numbers = Tensor | Sequence[Any]
 def _numbers(name: str, value: Any) -> Tensor:
     """A tensor, array or nested sequence as fp64 on the CPU, every number finite."""
     try:
-        numbers = torch.as_tensor(value).detach().to("cpu", torch.float64)
+        numbers = torch.as_tensor(value, device="cpu").detach().to(torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {value!r}") from error
     if not numbers.isfinite().all():
@@ -151,8 +151,9 @@ class GaussianMixture:
         """
         self.flattened(x)
         levels = _check_sigma(sigma, x.shape[0])
-        each = torch.arange(x.shape[0]) if len(levels) > 1 else torch.zeros(x.shape[0], dtype=torch.int64)
-        return PerturbedMixture(self, levels)(x, each.to(x.device))
+        alone = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        each = torch.arange(x.shape[0], device=x.device) if len(levels) > 1 else alone
+        return PerturbedMixture(self, levels)(x, each)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         """The logarithm of the perturbed mixture's density, computed in fp64. Differentiable.
@@ -168,7 +169,8 @@ class GaussianMixture:
             TypeError, ValueError: an argument is of the wrong kind, shape or range.
         """
         flat = self.flattened(x).double()
-        logits, _, _ = self._components(flat, torch.tensor(_check_sigma(sigma, x.shape[0]), dtype=torch.float64))
+        levels = torch.tensor(_check_sigma(sigma, x.shape[0]), dtype=torch.float64, device=x.device)
+        logits, _, _ = self._components(flat, levels)
         constant = self.features / 2 * math.log(2 * math.pi)
         return (torch.logsumexp(logits, 1) - constant).to(_result_dtype(x))
 
@@ -228,7 +230,7 @@ class GaussianMixture:
 
     def table(self, sigmas: list[float]) -> Tensor:
         """The rows of :mod:`fastlangevin.reference.mixture` at some noise levels, fp32 ``(L, K, W)`` on the CPU."""
-        levels = torch.tensor(sigmas, dtype=torch.float64).view(-1, 1, *[1] * (self.variances.ndim - 1))
+        levels = torch.tensor(sigmas, dtype=torch.float64, device="cpu").view(-1, 1, *[1] * (self.variances.ndim - 1))
         total = self.variances + levels**2
         logs = total.log2().sum(2) if self.diagonal else self.features * total.log2()
         g = self.weights.log2() - logs / 2
@@ -309,7 +311,7 @@ class PerturbedMixture:
         flat = self.mixture.flattened(x)
         check_labels(labels, x.shape[0], len(self.sigmas))
         if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad):
-            sigma = torch.tensor(self.sigmas, dtype=torch.float64).to(x.device)[labels]
+            sigma = torch.tensor(self.sigmas, dtype=torch.float64, device=x.device)[labels]
             return self.mixture.closed_form(flat.double(), sigma).to(_result_dtype(x)).view(x.shape)
         table, narrow = self.table(x.device), flat.float().contiguous()
         score = mixture_score(narrow, table, labels.contiguous(), diagonal=self.mixture.diagonal, impl=self.impl)

@@ -140,7 +140,7 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
         raise ValueError(
             f"generator has {len(generators)} entries for {batch} samples; give one for each, or a single one"
         )
-    return torch.tensor([signed64(seed_from(each)) for each in generators], dtype=torch.int64).to(device)
+    return torch.tensor([signed64(seed_from(each)) for each in generators], dtype=torch.int64, device=device)
 
 
 def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -> int | Tensor:
@@ -179,7 +179,7 @@ def resolve_sample_ids(
         if not isinstance(sample_ids, Iterable):
             raise TypeError(f"sample_ids must be an int64 tensor or a sequence of integers, got {sample_ids!r}")
         sample_ids = torch.tensor(
-            [integer("sample_ids", each, 0, MAX_SAMPLE_ID) for each in sample_ids], dtype=torch.int64
+            [integer("sample_ids", each, 0, MAX_SAMPLE_ID) for each in sample_ids], dtype=torch.int64, device="cpu"
         )
     if sample_ids.dtype != torch.int64 or sample_ids.shape != (batch,):
         raise ValueError(

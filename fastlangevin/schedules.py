@@ -102,13 +102,13 @@ def geometric_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
         levels: how many, L.
 
     Returns:
-        fp64 tensor ``(levels,)``, largest first.
+        fp64 tensor ``(levels,)`` on the CPU, largest first.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     high, low, count = _ends_and_levels(sigma_1, sigma_L, levels)
-    return torch.exp(torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64))
+    return torch.exp(torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64, device="cpu"))
 
 
 def linear_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
@@ -120,12 +120,12 @@ def linear_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
         levels: how many, L.
 
     Returns:
-        fp64 tensor ``(levels,)``, largest first.
+        fp64 tensor ``(levels,)`` on the CPU, largest first.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    return torch.linspace(*_ends_and_levels(sigma_1, sigma_L, levels), dtype=torch.float64)
+    return torch.linspace(*_ends_and_levels(sigma_1, sigma_L, levels), dtype=torch.float64, device="cpu")
 
 
 def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0) -> Tensor:
@@ -138,7 +138,7 @@ def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0)
         rho: above zero; 1 gives the linear ladder, a large one nearly the geometric.
 
     Returns:
-        fp64 tensor ``(levels,)``, largest first; both ends are exact.
+        fp64 tensor ``(levels,)`` on the CPU, largest first; both ends are exact.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -147,7 +147,7 @@ def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0)
     rho = positive("rho", rho)
     # sigma_1 (1 - t (1 - w))^rho with w = (sigma_L / sigma_1)^(1/rho), which cannot overflow as sigma^(1/rho) does.
     fall = -math.expm1(math.log(low / high) / rho)
-    sigmas = high * torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64)))
+    sigmas = high * torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")))
     sigmas[-1] = low
     return sigmas
 
@@ -165,7 +165,7 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
         t_end: the last time, from 0 to below 1.
 
     Returns:
-        fp64 tensor ``(levels,)``, largest first.
+        fp64 tensor ``(levels,)`` on the CPU, largest first.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -175,4 +175,4 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
     last = 0.0 if t_end == 0 else positive("t_end", t_end)
     if last >= 1:
         raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
-    return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64)
+    return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64, device="cpu")

@@ -49,7 +49,7 @@ def adapt(
         raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
     if not callable(net):
         raise TypeError(f"net must be callable as net(x, {takes}), got {type(net).__name__}")
-    ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+    ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
 
     tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 

@@ -107,6 +107,12 @@ def test_strict_gives_the_list_before_the_updates():
     assert not any(torch.allclose(state, published(clamp=True)[-1]) for state in found)
 
 
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0)])
+def test_the_toy_sampler_takes_states_without_elements(shape):
+    got = ncsn.toy_anneal_langevin_dynamics(lambda x, sigma: -x / sigma, torch.zeros(shape), LADDER, LR, EACH)
+    assert got.shape == shape
+
+
 def test_one_level():
     seen, x = [], START
     for draw in range(5):

@@ -144,6 +144,36 @@ def test_convolutions_are_packed_and_where_they_cannot_be_they_stay():
         assert not packing.can_pack(other)
 
 
+def test_weights_written_by_data_are_read_after_repack():
+    ready = for_sampling(small())
+    before = ready(X, LABELS)
+    weights = {name: 0.9 * value for name, value in ready.state_dict().items()}
+    for name, parameter in ready.named_parameters():
+        parameter.data.copy_(weights[name])
+    stale = ready(X, LABELS)
+    ready.repack()
+    got = ready(X, LABELS)
+    # The same weights by the ways that are noticed.
+    loaded = for_sampling(small())
+    assert torch.equal(loaded(X, LABELS), before)
+    loaded.load_state_dict(weights)
+    assert torch.equal(loaded(X, LABELS), got)
+    assert not torch.equal(stale, got)
+
+
+def test_what_packing_does_not_do_is_done_by_the_plain_convolution():
+    plain = nn.Conv2d(2, 3, 3, padding=1)
+    packed, x = packing.PackedConv2d.of(plain), fl.rand((1, 2, 5, 6), seed=0)
+    with torch.no_grad():
+        assert torch.equal(packed(x[0]), plain(x[0]))
+        assert torch.equal(packed.double()(x.double()), plain.double()(x.double()))
+    net = small()
+    with torch.no_grad():
+        want = copy.deepcopy(net).double()(X.double(), LABELS)
+    # As in fp32 above, with roundings of 2^-53 for 2^-24.
+    assert error(for_sampling(net).double()(X.double(), LABELS), want) < 1e-5 * 2.0**-29
+
+
 @pytest.mark.parametrize("wrong", ["missing", "another result"])
 def test_an_operation_that_does_not_do_what_it_did_is_not_used(wrong, monkeypatch):
     def convolve(x, packed, conv):

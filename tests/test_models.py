@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
 
@@ -116,6 +116,47 @@ def test_memory_format_of_the_input_does_not_matter():
 def test_compiles_in_one_graph(kind):
     net, x, labels = small(kind), batch(kind), torch.arange(5)
     torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="eager")(x, labels), net(x, labels))
+
+
+def replica(module):
+    """What torch.nn.parallel.replicate makes of a module for each device of a DataParallel, here on the CPU."""
+    made = module._replicate_for_data_parallel()
+    for name, parameter in module._parameters.items():
+        if parameter is None:
+            made._parameters[name] = None
+        else:
+            setattr(made, name, parameter.clone())  # no parameter: it is no leaf
+    for name, buffer in module._buffers.items():
+        made._buffers[name] = buffer
+    for name, child in module._modules.items():
+        if child is None:
+            made._modules[name] = None
+        else:
+            setattr(made, name, replica(child))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["conv", "mlp", "log_sigma", "ncsn", "ncsnv2"])
+def test_replicas_of_data_parallel_compute_what_the_network_does(kind):
+    if kind == "log_sigma":
+        net = shaken(MLP(SIGMAS, MLPConfig(features=6, width=16, depth=2, conditioning="log_sigma")))
+    elif kind in ("conv", "mlp"):
+        net = small(kind)
+    elif kind == "ncsn":
+        net = shaken(NCSN(SIGMAS, NCSNConfig(channels=2, width=8)))
+    else:
+        net = shaken(NCSNv2(SIGMAS, NCSNv2Config(channels=2, width=8)))
+    x, labels = batch("mlp" if kind == "log_sigma" else "conv" if kind.startswith("ncsn") else kind), torch.arange(5)
+    want = net(x, labels)
+    got = replica(net)(x, labels)
+    assert torch.equal(got, want)
+    weight = next(net.parameters())
+    (gradient,) = torch.autograd.grad(got.square().sum(), weight)
+    torch.testing.assert_close(gradient, torch.autograd.grad(want.square().sum(), weight)[0])
+    with pytest.raises(RuntimeError):
+        replica(net)(x.double(), labels)
+    with pytest.raises(ValueError, match="x must be"):
+        replica(net)(x[:, :1], labels)
 
 
 def test_default_fits_the_shipped_size():

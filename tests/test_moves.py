@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +112,17 @@ MASK = (torch.arange(9).view(3, 3) % 2 == 0).expand(2, 3, 3)
 DATA = torch.linspace(0, 1, 18).view(1, 2, 3, 3)
 
 
+@pytest.mark.parametrize("pair", [[0.25, 0.75], torch.tensor([0.25, 0.75]), np.array([0.25, 0.75])], ids=type)
+def test_a_clamp_is_any_pair_of_numbers(pair):
+    want = fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=(0.25, 0.75), full_output=True)
+    got = fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=pair, full_output=True)
+    assert torch.equal(got.samples, want.samples)
+    assert got.record == want.record
+    for wrong in (torch.tensor(0.8), torch.zeros(3), np.zeros((2, 2))):
+        with pytest.raises(TypeError, match=r"clamp must be a pair"):
+            fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=wrong)
+
+
 @pytest.mark.parametrize("kind", ["level", "step"])
 def test_inpainting_is_what_was_published(kind, impl):
     got = fl.annealed_langevin(score, LADDER, **OPTIONS, inpainting=fl.Inpainting(MASK, DATA, noise=kind), impl=impl)
@@ -196,6 +208,20 @@ def test_predictor_corrector_is_what_was_published(norm, predictor, denoise):
     assert not close(got, corrected_by_hand(norm, predictor, denoise, factor=1.0))
 
 
+@pytest.mark.parametrize("corrections", [0, 2])
+@pytest.mark.parametrize("predictor", ["reverse_diffusion", "ancestral", "euler_maruyama", "probability_flow", "none"])
+def test_the_denoise_step_is_the_same_after_every_predictor(predictor, corrections):
+    if predictor == "none" and not corrections:
+        return
+    options = {**PC, "predictor": predictor, "corrector_steps": corrections, "full_output": True}
+    result = fl.predictor_corrector(score, LADDER, **options, denoise=True)
+    before = result.state.x.double()
+    wanted = before + 0.1**2 * at(before, 2)
+    assert close(result.samples, wanted)
+    assert not close(result.samples, (before + wanted) / 2)
+    assert result.evaluations == 3 * (corrections + (predictor != "none")) + (predictor == "none")
+
+
 def test_the_corrector_s_norms_couple_a_batch_only_where_they_are_its_means():
     for norm in ("sample", "sqrt_d", "batch"):
         whole = fl.predictor_corrector(score, LADDER, **PC, norm=norm)
@@ -270,6 +296,24 @@ def test_interpolation_goes_from_one_sample_s_noise_to_another_s():
     assert (rows[:, 1] - middle).abs().max() > 1e-3
     later = fl.interpolation(score, LADDER, points=3, shape=(1, 2, 3, 3), sample_offset=1, **options)
     assert torch.equal(later.view(3, 2, 3, 3), rows[1])
+
+
+@pytest.mark.parametrize("kind", ["level", "step"])
+def test_rows_of_an_interpolation_are_inpainted_alike_in_any_run(kind):
+    region = fl.Inpainting(MASK, DATA, noise=kind)
+    options = {**OPTIONS, "points": 3, "inpainting": region, "full_output": True}
+
+    def rows(count, offset):
+        return fl.interpolation(score, LADDER, **{**options, "shape": (count, *SHAPE[1:])}, sample_offset=offset)
+
+    whole, part = rows(4, 0), rows(2, 1)
+    assert torch.equal(part.samples, whole.samples[3:9])
+    assert part.state.sample_offset == 3
+    assert not torch.equal(part.samples, whole.samples[:6])
+    if kind == "level":
+        # In the mask a sample is the data and the noise of its place in the whole run, which no two share.
+        z = fl.randn((12, *SHAPE[1:]), seed=11, draw=2, purpose=Purpose.INPAINTING)
+        torch.testing.assert_close(whole.samples, torch.where(MASK, DATA + 0.1 * z, whole.samples))
 
 
 @pytest.mark.parametrize(

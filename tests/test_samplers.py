@@ -1,5 +1,6 @@
 """What samplers promise besides their law: batches, resumes, callbacks, trajectories, conventions."""
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -18,20 +19,21 @@ def score(x, labels):
     return -torch.sin(3 * x) / (scale**2 + 0.1)
 
 
-def run(**options):
+def run(of=score, **options):
     shape = {} if isinstance(options.get("init"), torch.Tensor) else {"shape": (5, 2, 3, 3)}
-    return fl.annealed_langevin(score, LADDER, **{**OPTIONS, **shape, **options})
+    return fl.annealed_langevin(of, LADDER, **{**OPTIONS, **shape, **options})
 
 
-def by_hand(x, epsilon=2e-3, seed=11, steps=4):
-    """Algorithm 1 written out in fp32 with the noise as a tensor."""
+def by_hand(x, epsilon=2e-3, seed=11, steps=4, compute=torch.float32):
+    """Algorithm 1 written out with the noise as a tensor; the state keeps its dtype between updates."""
     last = float(LADDER[-1])
     for level, sigma in enumerate(LADDER.tolist()):
         alpha = epsilon * (sigma / last) ** 2
         for step in range(steps):
             z = fl.randn(x.shape, seed=seed, draw=level * steps + step, purpose=Purpose.LANGEVIN)
-            a, b = torch.tensor(alpha / 2), torch.tensor(alpha**0.5)
-            x = (x + a * score(x, torch.full((len(x),), level))) + b * z
+            a, b = torch.tensor(alpha / 2, dtype=compute), torch.tensor(alpha**0.5, dtype=compute)
+            found = (x.to(compute) + a * score(x, torch.full((len(x),), level)).to(compute)) + b * z.to(compute)
+            x = found.to(x.dtype)
     return x
 
 
@@ -187,11 +189,14 @@ def test_channels_last_states_get_the_same_noise():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_dtypes(dtype):
-    samples = run(dtype=dtype)
+def test_other_dtypes(dtype, impl):
+    start = fl.rand((5, 2, 3, 3), seed=11, purpose=Purpose.INITIAL_STATE, dtype=dtype)
+    double = dtype == torch.float64
+    compute, other = (torch.float64, torch.float32) if double else (torch.float32, dtype)
+    samples = run(dtype=dtype, impl=impl)
     assert samples.dtype == dtype
-    # 12 steps, each with a rounding of a few units: far below the width of the samples, far above agreement by chance.
-    torch.testing.assert_close(samples.float(), run(), rtol=0.05, atol=0.05 + 0.3 * (dtype == torch.bfloat16))
+    assert torch.equal(samples, by_hand(start, compute=compute))
+    assert not torch.equal(samples, by_hand(start, compute=other))
 
 
 def test_a_score_in_half_precision_is_taken_as_it_is():
@@ -237,6 +242,21 @@ def test_adapters_give_back_the_score(output, convert, takes):
 
     adapted = fl.adapt(net, LADDER, takes=takes, output=output)
     torch.testing.assert_close(adapted(x, labels), score(x, labels))
+
+
+def test_the_labels_of_one_level_are_held():
+    seen, alive = [], []
+
+    def watching(x, labels):
+        seen.append(weakref.ref(labels))
+        gone = {id(each()) for each in seen} - {id(None)}
+        alive.append((len(gone), labels.tolist()))
+        return score(x, labels)
+
+    stopped = run(of=watching, callback=lambda info: info.step == 6, full_output=True)
+    run(of=watching, resume=stopped.state, seed=None)
+    assert [count for count, _ in alive] == [1] * 12
+    assert [labels for _, labels in alive] == [[level] * 5 for level in range(3) for _ in range(4)]
 
 
 def test_progress_is_shown_when_asked(capsys):

@@ -1,7 +1,10 @@
 """Many updates in one call: which chains are run so, and that frames, stops and resumes have the bits of the loop."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastlangevin as fl
 from fastlangevin.samplers import segments
@@ -72,7 +75,8 @@ def test_a_chain_stopped_anywhere_goes_on_in_segments(at):
     resumed = annealed(score, trajectory=4, resume=stopped.state, shape=None, seed=None)
     assert torch.equal(resumed.samples, whole.samples)
     assert torch.equal(resumed.trajectory, whole.trajectory)
-    assert sum(score.calls) == 120 - at
+    # A single update that is watched is the loop's.
+    assert sum(score.calls) == (120 - at if at < 119 else 0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,74 @@ def test_updates_whose_step_follows_from_the_score_are_made_by_the_loop():
     score = Chained()
     made = MADE | {"snr": 0.1, "predictor": "reverse_diffusion", "corrector_steps": 2}
     same(fl.predictor_corrector(score, SIGMAS, **made), fl.predictor_corrector(gaussian, SIGMAS, **made))
+    assert score.calls == []
+    made["non_finite"] = None
+    same(fl.predictor_corrector(score, SIGMAS, **made), fl.predictor_corrector(gaussian, SIGMAS, **made))
     assert score.calls == [1] * 4  # the predictor's
+
+
+class Reads(TorchDispatchMode):
+    """How often the host reads a tensor, and with a device would wait for it; and what is copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.found[function] += 1
+        return function(*args, **(kwargs or {}))
+
+    def of(self, *names):
+        return {name: self.found[getattr(torch.ops.aten, name).default] for name in names}
+
+
+class Own(Chained):
+    """The same that says its bits are its own, so that single updates are the kernel's too."""
+
+    def chain_kernel(self, x, impl):
+        def kernel(x, segment):
+            self.make(x, segment)
+
+        kernel.own_bits = True
+        return kernel
+
+
+@pytest.mark.parametrize("mode", ["raise", "freeze", "report"])
+def test_single_updates_do_not_make_the_host_wait(mode):
+    made = MADE | {"snr": 0.1, "corrector_steps": 1, "non_finite": mode}
+    reads = {}
+    for kind, score in (("loop", gaussian), ("same bits", Chained()), ("own bits", Own())):
+        with Reads() as reads[kind]:
+            fl.predictor_corrector(score, SIGMAS, **made)
+    assert reads["same bits"].found == reads["loop"].found
+    want = reads["loop"].of("_local_scalar_dense", "nonzero", "is_nonzero")
+    assert reads["own bits"].of(*want) == want
+
+
+@pytest.mark.parametrize("mode", ["freeze", "report"])
+def test_a_single_update_of_a_kernel_is_watched_as_the_loop_s(mode):
+    def bad(score):
+        def run(x, labels):
+            out = score(x, labels)
+            out[1, 0] = torch.where(labels[1] > 1, torch.inf, out[1, 0])
+            return out
+
+        return run
+
+    class Bad(Own):
+        def make(self, x, segment):
+            ((rule, level, _),) = segment.runs
+            score = bad(gaussian)(x, torch.full((len(x),), level))
+            at = {"seed": segment.seed, "draw": segment.first}
+            fl.step_(x, score, c=rule.c, a=rule.a, b=rule.b, **at)
+
+        def __call__(self, x, labels):
+            return bad(gaussian)(x, labels)
+
+    made = MADE | {"snr": 0.1, "norm": "sqrt_d", "non_finite": mode}
+    got, want = (fl.predictor_corrector(score, SIGMAS, **made) for score in (Bad(), bad(gaussian)))
+    assert got.faults == want.faults != ()
+    torch.testing.assert_close(got.samples, want.samples, rtol=0, atol=0, equal_nan=True)
 
 
 def test_consistent_sampling_runs_in_one_segment():

@@ -1,6 +1,7 @@
 """What samplers watch: the first state that is not finite, by its step, level and sample; norms and their ratio."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -86,6 +87,16 @@ def test_the_first_bad_step_is_named_and_nothing_else_changes(name):
         assert torch.equal(e.value.state.x[[0, 1, 3]].isfinite(), torch.ones_like(whole.samples[[0, 1, 3]]).bool())
     with pytest.raises(fl.NonFiniteError, match=r"4 of 4 .* update 0 .*samples 0, 1, 2, 3\."):
         sampler(name, Failing(0, row=None))
+
+
+def test_the_error_can_be_sent_by_another_process():
+    with pytest.raises(fl.NonFiniteError) as caught:
+        fl.annealed_langevin(Failing(5), LADDER, **OPTIONS)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (type(sent), str(sent), sent.faults) == (fl.NonFiniteError, str(caught.value), caught.value.faults)
+    options = {"epsilon": 0.02, "steps_per_level": 4, "non_finite": "freeze"}
+    one, other = (fl.annealed_langevin(score, LADDER, resume=each.state, **options) for each in (sent, caught.value))
+    torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_frozen_sample_keeps_the_state_of_its_first_bad_update():
@@ -224,8 +235,12 @@ def test_telemetry_of_a_chain_without_levels():
     got = fl.langevin(lambda x: -x, torch.ones(2, 3), steps=10, telemetry="level", **own)
     assert got.telemetry.steps == (9,)
     assert got.telemetry.levels == (None,)
-    got = fl.langevin(lambda x: -x, torch.ones(2, 3), steps=2, telemetry=3, **own)
-    assert got.telemetry.score_norm.shape == (0, 2)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        x = torch.ones(2, 3, dtype=dtype)
+        got, kept = (fl.langevin(lambda x: -x, x, steps=2, telemetry=every, **own).telemetry for every in (3, 1))
+        assert got.score_norm.shape == got.signal_to_noise.shape == (0, 2)
+        assert {got.score_norm.dtype, got.signal_to_noise.dtype} == {kept.score_norm.dtype}
+        assert kept.score_norm.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)

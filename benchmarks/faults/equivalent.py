@@ -9,8 +9,8 @@ EQUIVALENT = (
         "equivalent: the factors of a schedule's times in another order",
         "equivalent",
         "fastlangevin/schedules.py",
-        "torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64)))",
-        "torch.exp(torch.log1p(torch.linspace(0, 1, count, dtype=torch.float64) * -fall) * rho)",
+        'torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")))',
+        'torch.exp(torch.log1p(torch.linspace(0, 1, count, dtype=torch.float64, device="cpu") * -fall) * rho)',
         ("tests/test_schedules.py",),
     ),
     Fault(

@@ -134,8 +134,8 @@ FORMULAS = (
         "geometric ladder without its last level",
         "schedules",
         "fastlangevin/schedules.py",
-        "torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64)",
-        "torch.linspace(math.log(high), math.log(low), count + 1, dtype=torch.float64)[:-1]",
+        'torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64, device="cpu")',
+        'torch.linspace(math.log(high), math.log(low), count + 1, dtype=torch.float64, device="cpu")[:-1]',
         ("tests/test_schedules.py",),
     ),
     Fault(

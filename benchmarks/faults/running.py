@@ -90,11 +90,11 @@ RUNNING = (
         ("tests/test_watching.py::test_telemetry_is_what_the_formula_says",),
     ),
     Fault(
-        "predictor-corrector: the denoise step with noise",
+        "predictor-corrector: half a denoise step",
         "denoise step",
         "fastlangevin/samplers/predictor_corrector.py",
-        "last = Move(predictions[-1]._replace(b=None), len(ladder) - 1)",
-        "last = Move(predictions[-1]._replace(b=None, a=predictions[-1].a / 2), len(ladder) - 1)",
+        "last = Move(rules.denoise(ladder[-1]), len(ladder) - 1)",
+        "last = Move(rules.denoise(ladder[-1])._replace(a=ladder[-1] ** 2 / 2), len(ladder) - 1)",
         ("tests/test_moves.py::test_predictor_corrector_is_what_was_published",),
     ),
     Fault(

@@ -174,7 +174,7 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
                 integer("num_train_timesteps", num_train_timesteps, 2, 10**6),
             )
         else:
-            ladder = torch.tensor(check_sigmas(trained_sigmas, "trained_sigmas"), dtype=torch.float64)
+            ladder = torch.tensor(check_sigmas(trained_sigmas, "trained_sigmas"), dtype=torch.float64, device="cpu")
             self.register_to_config(
                 trained_sigmas=ladder.tolist(),
                 num_train_timesteps=len(ladder),
@@ -219,7 +219,7 @@ class AnnealedLangevinScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[mi
                     f"num_inference_steps must be a multiple of the {levels} noise levels, got {count}; the nearest is "
                     f"{near}"
                 )
-        labels = torch.arange(levels).repeat_interleave(self._repeats)
+        labels = torch.arange(levels, device="cpu").repeat_interleave(self._repeats)
         if self.config.denoise:
             labels = torch.cat((labels, labels[-1:]))
         timesteps = labels if self.config.takes == "labels" else self.sigmas[labels]
@@ -413,10 +413,10 @@ class FusedScoreSdeVeScheduler(ScoreSdeVeScheduler):  # type: ignore[misc]  # An
         times: Any = self.timesteps
         # One by one: PyTorch's vectorised power rounds one in fifty otherwise than the original's.
         self.sigmas = torch.stack([low * (high / low) ** time for time in times.cpu().unbind()])
-        self.discrete_sigmas = torch.exp(torch.linspace(math.log(low), math.log(high), count))
+        self.discrete_sigmas = torch.exp(torch.linspace(math.log(low), math.log(high), count, device="cpu"))
         jumps = rules.ve_reverse_diffusion(self.discrete_sigmas.flip(0))[::-1]
-        self._drift = torch.tensor([rule.a for rule in jumps], dtype=torch.float64)
-        self._diffusion = torch.tensor([rule.b for rule in jumps], dtype=torch.float64)
+        self._drift = torch.tensor([rule.a for rule in jumps], dtype=torch.float64, device="cpu")
+        self._diffusion = torch.tensor([rule.b for rule in jumps], dtype=torch.float64, device="cpu")
 
     def get_adjacent_sigma(self, timesteps: Tensor, t: Tensor) -> Tensor:
         """The noise level below each index, 0 below the first.

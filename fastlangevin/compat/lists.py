@@ -28,7 +28,8 @@ class After:
 class Before:
     """The states before the updates 0, ``every``, 2 ``every``, ...: a score that looks at what it is given.
 
-    So the last state is never among them, as published.
+    So the last state is never among them, as published. A replay of a CUDA graph would not call it: samplers that are
+    given one need ``cuda_graph=False``.
     """
 
     def __init__(self, score: Callable[..., Tensor], every: int, clamp: tuple[float, float] | None = None) -> None:

@@ -161,6 +161,7 @@ def anneal_Langevin_dynamics_inpainting(
         sample_ids=sample_ids,
         progress=progress,
         callback=None if strict else after,
+        cuda_graph=False if strict else "auto",
     )
     return before.states if strict else after.states
 

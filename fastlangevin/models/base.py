@@ -56,8 +56,9 @@ class ScoreNet(nn.Module):
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; convert it with .float()")
         self.check_shape(x)
-        weights = next(self.parameters())
-        if x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
+        # A replica of DataParallel has its weights as plain attributes: there its first layer refuses another dtype.
+        weights = next(self.parameters(), None)
+        if weights is not None and x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(f"x is {x.dtype} but the network is {weights.dtype}; convert one: net.to(x.dtype)")
         check_labels(labels, x.shape[0], self.sigmas.numel())
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fastlangevin.noise import Purpose
 from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_large, too_large_for_gpu
-from fastlangevin.reference import ChainNetwork
+from fastlangevin.reference import ACTIVATIONS, ChainNetwork
 from fastlangevin.runtime import choose
 
 if TYPE_CHECKING:
@@ -36,15 +36,21 @@ def _changed(net: MLP, kind: type[MLP]) -> str | None:
     """What makes the network compute something else than its weights say."""
     if type(net) is not kind:
         return f"it is of class {type(net).__name__}, which may compute something else"
-    if any(name in vars(net) for name in OWN):
+    if any(name in vars(net) for name in OWN) or any("forward" in vars(module) for module in net.modules()):
         return "one of its methods is overridden"
+    if net.activation is not ACTIVATIONS[net.config.activation]:
+        return f"its activation is not the {net.config.activation} of its configuration"
     if any(getattr(module, name) for module in net.modules() for name in HOOKS) or _hooked():
         return "it has hooks, which a kernel does not call"
     if any(map(is_parametrized, net.modules())):
         return "it has parametrisations"
     plain = {nn.Linear, nn.Embedding, nn.ModuleList, kind}
     others = [type(module).__name__ for module in net.modules() if type(module) not in plain]
-    return f"its layers are of class {others[0]}" if others else None
+    if others:
+        return f"its layers are of class {others[0]}"
+    if any(isinstance(module, nn.Linear) and module.bias is None for module in net.modules()):
+        return "one of its layers has no bias"
+    return None
 
 
 def reason_for_loop(net: MLP, kind: type[MLP], x: Tensor, impl: str) -> str | None:

@@ -32,6 +32,12 @@ class SamplingNet(nn.Module):
                 out = self.net(x, *args, **options)
         return out.to(x.dtype) if isinstance(out, Tensor) and out.dtype == self.dtype else out
 
+    def repack(self) -> None:
+        """Has the weights of convolutions read anew, after writes by ``parameter.data``, which are not noticed."""
+        for module in self.modules():
+            if isinstance(module, PackedConv2d):
+                module.repack()
+
     def chain_kernel(self, x: Tensor, impl: str) -> Any:
         """The network's own, where it has one and nothing is rounded to half precision."""
         hooked = self._forward_hooks or self._forward_pre_hooks
@@ -45,7 +51,10 @@ def for_sampling(
     """A copy of a network that is faster to sample from; the network itself stays as it is.
 
     In evaluation mode and without gradients. On a CPU the weights of convolutions are kept a second time, in the blocks
-    that oneDNN computes with, for the shape that was seen last.
+    that oneDNN computes with, for the shape that was seen last. Other weights are noticed where they are written by
+    ``load_state_dict``, or by ``copy_`` and the like under ``torch.no_grad()``; not where they are written by
+    ``parameter.data``, as some averages of weights do: after that call the result's ``repack()``. Writes to ``net`` do
+    not reach its copy.
 
     With ``dtype=torch.bfloat16`` it computes under autocast, and the weights of its convolutions and linear layers are
     stored in that dtype, which saves converting them at every call. The state of a chain stays in its own dtype: only

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 __all__ = ["PackedConv2d", "can_pack"]
 
+DTYPES = (torch.float32, torch.bfloat16)
+
 
 def _pack(weight: Tensor, conv: nn.Conv2d, shape: torch.Size) -> Tensor:
     operation: Any = torch.ops.mkldnn._reorder_convolution_weight
@@ -32,7 +34,11 @@ def _convolve(x: Tensor, packed: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution that keeps its weights in blocks, for the shape that it saw last; without gradients, on CPUs."""
+    """A convolution that keeps its weights in blocks, for the shape that it saw last; without gradients, on CPUs.
+
+    The blocks are made anew where the weights' memory or version is another, neither of which a write by ``.data``
+    changes: after one, :meth:`repack`.
+    """
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PackedConv2d:
@@ -46,10 +52,16 @@ class PackedConv2d(nn.Conv2d):
     packed: Tensor | None
     packed_from: tuple[Any, ...] | None
 
+    def repack(self) -> None:
+        """Has the blocks made anew by the next call."""
+        self.packed = self.packed_from = None
+
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
         if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
-        weight = self.weight
+        if x.ndim != 4 or weight.dtype not in DTYPES:
+            return super().forward(x)
         x = x.to(weight.dtype)
         version = 0 if weight.is_inference() else weight._version
         packed_from = (x.shape, weight.dtype, weight.data_ptr(), version)
@@ -67,7 +79,7 @@ def can_pack(conv: nn.Module) -> bool:
     if (
         type(conv) is not nn.Conv2d
         or conv.weight.device.type != "cpu"
-        or conv.weight.dtype not in (torch.float32, torch.bfloat16)
+        or conv.weight.dtype not in DTYPES
         or conv.padding_mode != "zeros"
         or isinstance(conv.padding, str)
         or not torch.backends.mkldnn.is_available()
@@ -75,7 +87,8 @@ def can_pack(conv: nn.Module) -> bool:
         return False
     reach = [dilation * (size - 1) + 1 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
     with torch.no_grad():
-        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1]).view(1, -1, *reach).to(conv.weight.dtype)
+        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], device="cpu")
+        x = x.view(1, -1, *reach).to(conv.weight.dtype)
         try:
             got = _convolve(x, _pack(conv.weight, conv, x.shape), conv)
         except (RuntimeError, AttributeError, TypeError, NotImplementedError):

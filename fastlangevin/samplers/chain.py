@@ -25,7 +25,8 @@ class ChainState:
         sample_ids: global ids ``(B,)``, or None for ``sample_offset`` and up.
         sample_offset: id of the first sample.
         trajectory: frames kept so far ``(F, B, ...)``, or None.
-        record: what the chain is: ladder, step size, rule, stream version. A resume must match it.
+        record: what the chain is: ladder, step size, rule, stream version. A resume must match it. Of the score, a
+            drift and an inpainting's mask and data it has nothing that could be compared.
         fault: int64 ``(B,)``, the number of each sample's first update that was not finite, 2^63 - 1 where there is
             none; or None where nobody looked.
         telemetry: the norms kept so far, or None.

@@ -66,11 +66,11 @@ class DeviceSteps:
         rows = [
             (rule.c, rule.a, rule.b or 0.0) if isinstance(rule, Coefficients) else (0.0, 0.0, 0.0) for rule, _ in moves
         ]
-        table = torch.tensor(rows, dtype=self.table.dtype)
+        table = torch.tensor(rows, dtype=self.table.dtype, device="cpu")
         if not bool(table.isfinite().all()):
             raise ValueError(f"a coefficient is not finite in {self.table.dtype}")
         self.table[: len(moves)].copy_(table)
-        self.levels[: len(moves)].copy_(torch.tensor([level or 0 for _, level in moves]))
+        self.levels[: len(moves)].copy_(torch.tensor([level or 0 for _, level in moves], device="cpu"))
         self.kinds = [
             Kind(None, rule.b is not None, level is not None)
             if isinstance(rule, Coefficients)

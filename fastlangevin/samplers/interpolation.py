@@ -45,7 +45,8 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
 
     All ``points`` samples of a row begin in one state, and sample k of it has the noise cos(phi_k) p + sin(phi_k) q,
     phi_k from 0 to pi/2, p and q being the noise of two sample ids. So the first sample of row r is that of the id 2r,
-    and the last follows the noise of 2r + 1 from the same beginning.
+    and the last follows the noise of 2r + 1 from the same beginning. The noise of an ``inpainting=`` is each sample's
+    own, by its number ``points * r + k``.
 
     Args:
         score: as for :func:`fastlangevin.annealed_langevin`; it sees ``(rows * points, ...)``.
@@ -96,7 +97,8 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         return RowNoise(init, count, seed, offset, chosen.impl)
 
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
-    started = replace(chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=offset)
+    # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before.
+    started = replace(chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset)
     return run_labelled(score, plan, started)
 
 
@@ -136,7 +138,7 @@ class RowNoise:
             "device": like.device,
             "impl": impl,
         }
-        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64)
+        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64, device="cpu")
         self.cosine, self.sine = (
             each.to(like.device, torch.float32).view(1, -1, *[1] * (like.ndim - 1))
             for each in (angle.cos(), angle.sin())

@@ -27,10 +27,18 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
     if isinstance(score, GaussianMixture):
         score = PerturbedMixture(score, plan.ladder, options.impl)
     start = begin(plan, plan.ladder[0], options)
-    labels = [torch.full((start.x.shape[0],), level, device=start.x.device) for level in range(len(plan.ladder))]
+    batch, device = start.x.shape[0], start.x.device
+    # Those of one level alone: of all they are more than the state, where samples are small and levels many.
+    last, labels = -1, torch.empty(0, dtype=torch.int64, device=device)
 
     def at(level: Level) -> Tensor:
-        return level if isinstance(level, Tensor) else labels[level or 0]
+        nonlocal last, labels
+        if isinstance(level, Tensor):
+            return level
+        if last != (level or 0):
+            last = level or 0
+            labels = torch.full((batch,), last, dtype=torch.int64, device=device)
+        return labels
 
     def plain(x: Tensor, level: Level) -> Tensor:
         return score(x, at(level))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,11 +44,13 @@ class ChainOptions(TypedDict, total=False):
         callback: called with a :class:`StepInfo` after every update; returning True stops the chain.
         progress: show a progress bar.
         trajectory: keep the states after 0, k, 2k, ... updates, on the device; 0 keeps none. Needs ``full_output``.
-        resume: a :class:`ChainState` to go on from; the chain ends with the bits it would have had.
+        resume: a :class:`ChainState` to go on from; the chain ends with the bits it would have had. What decides the
+            samples must be given again and is compared; but of the score nothing is, of a ``drift`` only that there is
+            one, and of an ``inpainting`` its kind of noise, not its mask and data.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
         drift: ``drift(x, labels)``, added to the score in every update, such as the gradient of a measurement's log
             likelihood in an inverse problem. The denoise step leaves it out.
-        clamp: ``(low, high)``, to which the state is clamped after every update.
+        clamp: ``(low, high)``, a pair of numbers, to which the state is clamped after every update.
         inpainting: an :class:`Inpainting`: a region that is known.
         order: ``"score"``, noise and score at one point; or ``"noise"``, the noise first and the score where it led to.
         cuda_graph: on a CUDA device, capture an update as a CUDA graph and replay it, with the same bits: ``"auto"``,
@@ -183,6 +186,8 @@ def check_callable(name: str, function: object, call: str) -> Callable[..., Any]
 
 
 def _interval(clamp: object) -> tuple[float, float]:
+    if isinstance(clamp, Tensor | np.ndarray):
+        clamp = clamp.tolist()
     if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2:
         raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {clamp!r}")
     try:

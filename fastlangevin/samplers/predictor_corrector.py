@@ -63,7 +63,8 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
         norm: whose norms decide the corrector's step: ``"sample"``, each sample's own; ``"batch"``, their means over
             the batch, as it was published, so that a sample depends on its batch mates; ``"sqrt_d"``, each sample's
             score and sqrt(D) in place of the norm of the noise.
-        denoise: end with x + sigma_L^2 score(x, L-1) as the last predictor step, without its noise.
+        denoise: end with x + sigma_L^2 score(x, L-1) in the place of the last predictor step: the same without
+            its noise for ``"reverse_diffusion"`` and ``"ancestral"``, twice its size for ``"probability_flow"``.
         full_output: return a :class:`SamplingResult`.
         options: see :class:`fastlangevin.samplers.ChainOptions`; ``init="normal"`` is the prior of the process.
 
@@ -99,10 +100,8 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
     each = corrections + (predictor != "none")
     total = check_draws(each * len(ladder))
     last = None
-    if denoise and predictions:
-        total -= 1
-        last = Move(predictions[-1]._replace(b=None), len(ladder) - 1)
-    elif denoise:
+    if denoise:
+        total -= predictor != "none"
         last = Move(rules.denoise(ladder[-1]), len(ladder) - 1)
 
     def move(index: int) -> Move:

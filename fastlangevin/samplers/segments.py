@@ -153,39 +153,44 @@ class Segments:
 
     def run(self, x: Tensor, done: int, frames: Frames) -> int:
         """Makes the updates from number ``done`` on, and says how many: 0 where the next is one for the loop."""
+        runs = self._runs(done, 1 if self.singly else self.length)
+        made = sum(run.times for run in runs)
+        if not made:
+            return 0
         if self.watch.fault is None:
-            return self._run(x, done, frames)
-        before, kept = x.clone(), frames.count
-        if not self.singly:
-            made = self._run(x, done, frames)
-            if not made or bool(x.isfinite().all()):
-                return made
-            self.singly = True
-            x.copy_(before)
-            frames.count = kept
-        runs = self._runs(done, 1)
-        if runs:
+            self._make(x, done, runs, frames)
+            return made
+        if made == 1:
+            # The loop's update looks at its result itself, where the bits are the same. Neither waits for the device.
+            if not self.own_bits:
+                return 0
+            before = x.clone()
             self.kernel(x, Segment(done, runs, *self._address(), 0, None))
             self.watch.find(x, before, done)
-        return len(runs)
+            return made
+        before, kept = x.clone(), frames.count
+        self._make(x, done, runs, frames)
+        if bool(x.isfinite().all()):
+            return made
+        self.singly = True
+        x.copy_(before)
+        frames.count = kept
+        return self.run(x, done, frames)
 
     def _address(self) -> tuple[Seed, Tensor | None, int]:
         return self.start.seed, self.start.sample_ids, self.start.sample_offset
 
-    def _run(self, x: Tensor, done: int, frames: Frames) -> int:
-        runs = self._runs(done, self.length)
+    def _make(self, x: Tensor, done: int, runs: list[Run], frames: Frames) -> None:
         made = sum(run.times for run in runs)
-        if made:
-            segment = Segment(done, runs, *self._address(), frames.every, frames.coming(done + made))
-            begun = time.perf_counter()
-            self.kernel(x, segment)
-            if self.watched:
-                return made
-            if time.perf_counter() - begun < SECONDS:
-                self.length *= 2
-            elif self.length > 1:
-                self.length //= 2
-        return made
+        segment = Segment(done, runs, *self._address(), frames.every, frames.coming(done + made))
+        begun = time.perf_counter()
+        self.kernel(x, segment)
+        if self.watched:
+            return
+        if time.perf_counter() - begun < SECONDS:
+            self.length *= 2
+        elif self.length > 1:
+            self.length //= 2
 
     def _runs(self, done: int, length: int) -> list[Run]:
         runs: list[Run] = []

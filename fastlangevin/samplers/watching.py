@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import integer
+from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.norms import norms_with_noise, sample_norms
 from fastlangevin.ops.step import NO_FAULT
 
@@ -59,6 +60,10 @@ class NonFiniteError(RuntimeError):
         super().__init__(message)
         self.faults = faults
         self.state = state
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, tuple[Fault, ...], ChainState]]:
+        # As other processes send it: what an exception is made of again is by default its message alone.
+        return type(self), (str(self), self.faults, self.state)
 
 
 @dataclass(frozen=True)
@@ -157,18 +162,20 @@ class Watch:
         """What was kept so far."""
         if not self.kept and not self.steps:
             return None
-        empty = self.start.x.new_empty(0, self.start.x.shape[0])
+        empty = self.start.x.new_empty((0, self.start.x.shape[0]), dtype=compute_dtype(self.start.x))
         norms, ratios = (torch.stack(each) if each else empty for each in (self.norms, self.ratios))
         return Telemetry(tuple(self.steps), tuple(self.level(step) for step in self.steps), norms, ratios)
 
     def find(self, x: Tensor, before: Tensor, step: int) -> None:
-        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen."""
+        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen.
+
+        Without waiting for the device.
+        """
         assert self.fault is not None
+        good = self.fault == NO_FAULT
         if self.arguments["freeze"]:
-            frozen = self.fault != NO_FAULT
-            x[frozen] = before[frozen]
-        bad = ~x.isfinite().flatten(1).all(1) & (self.fault == NO_FAULT)
-        self.fault[bad] = step
+            x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
+        self.fault.masked_fill_(~x.isfinite().flatten(1).all(1) & good, step)
 
     def record(self) -> Tensor | None:
         """The record so far, for a :class:`ChainState`."""

@@ -97,7 +97,7 @@ class Sampler:
 
         predictor, corrector = self.pair(score, noise)
         mean = x
-        times = torch.linspace(self.sde.T, self.eps, self.sde.N, dtype=torch.float64).tolist()
+        times = torch.linspace(self.sde.T, self.eps, self.sde.N, dtype=torch.float64, device="cpu").tolist()
         own = type(predictor) in OWN_PREDICTORS
         if type(corrector) in OWN_CORRECTORS:
             corrector.means = False
@@ -118,7 +118,8 @@ class Sampler:
 
     def _tweedie(self, x: Tensor, score: ScoreAtTime, t: Tensor) -> Tensor:
         """The mean of the data given the state: (x + std^2 score)/m, where the perturbed data are m data + std z."""
-        factor, std = (float(each) for each in self.sde.scales(torch.tensor(self.eps, dtype=torch.float64)))
+        end = torch.tensor(self.eps, dtype=torch.float64, device="cpu")
+        factor, std = (float(each) for each in self.sde.scales(end))
         c, a, _ = rules.denoise(std)
         return update(x, score(x, t), c / factor, a / factor, None)[0]
 

@@ -30,7 +30,7 @@ class Places:
     """Numbers at the N places, read at times that may live on a device."""
 
     def __init__(self, values: Sequence[Sequence[float]]) -> None:
-        self.values = torch.tensor(values, dtype=torch.float64)
+        self.values = torch.tensor(values, dtype=torch.float64, device="cpu")
         self._on: dict[torch.device, Tensor] = {}
 
     def at(self, place: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class _BetaSDE(SDE):
         betas = self.schedule.betas()
         self.alpha_bars = rules.alpha_bars(betas)
         self.beta_0, self.beta_1 = self.schedule.beta_min, self.schedule.beta_max
-        self.discrete_betas = torch.tensor(betas)
+        self.discrete_betas = torch.tensor(betas, device="cpu")
         self.alphas = 1 - self.discrete_betas
         self.alphas_by_place = Places([[1 - beta] for beta in betas])
 
