@@ -23,6 +23,7 @@ from fastlangevin.losses.arguments import check_batch, check_reduction, check_re
 from fastlangevin.noise import Generators, Purpose, Seed
 from fastlangevin.ops.arguments import check_labels, compute_dtype
 from fastlangevin.ops.dsm import Address, Reduction, Tables
+from fastlangevin.ops.memory import recorded
 from fastlangevin.ops.perturb import MAX_LEVELS
 from fastlangevin.reference import level_of
 from fastlangevin.schedules import Sigmas, check_sigmas
@@ -120,8 +121,10 @@ class DenoisingScoreMatching(nn.Module):
         self.reduction: Reduction = reduction
         self.impl = impl
         # Kept as numbers: a buffer would follow .half(), and a ladder in float16 is another ladder.
-        self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
-        self.factors = _factors(self.ladder, anneal_power, weights)
+        # No inference tensors, wherever this is made: backward passes keep what follows from them.
+        with torch.inference_mode(False):
+            self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+            self.factors = _factors(self.ladder, anneal_power, weights)
         self.per_level = None
         self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tables]] = {}
 
@@ -158,11 +161,13 @@ class DenoisingScoreMatching(nn.Module):
         return loss
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
-        if torch.compiler.is_compiling():
+        if recorded():  # by a mode, too, whose tensors may have no numbers
             return _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
         key = device, dtype
         if key not in self._cache:
-            self._cache[key] = _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
+            # The first call may be under inference mode, and a later one is to train.
+            with torch.inference_mode(False):
+                self._cache[key] = _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
         return self._cache[key]
 
 

@@ -154,6 +154,12 @@ def _call(output: Tensor, upstream: Tensor, clean: Tensor | None, *rest: Any) ->
     return _Result(*operation(output, labels, scale, weight, slope, upstream, clean, *others))
 
 
+def _savable(value: Tensor | None) -> Tensor | None:
+    """A tensor that autograd saves: data made under inference mode are copied."""
+    inference = value is not None and value.is_inference() and not torch.is_inference_mode_enabled()
+    return value.clone() if value is not None and inference else value
+
+
 class _Loss(torch.autograd.Function):
     """The reduced loss, with its gradient made in the same pass where that loses nothing.
 
@@ -176,7 +182,8 @@ class _Loss(torch.autograd.Function):
         # Outside of a compiled program the gradient is not a saved tensor: it is scaled in place, and given away.
         compiling = torch.compiler.is_compiling()
         ctx.gradient = None if compiling or not early else result.gradient
-        ctx.save_for_backward(output, clean, share, result.gradient if compiling and early else None, *tensors)
+        kept = output, clean, share, result.gradient if compiling and early else None, *tensors
+        ctx.save_for_backward(*(kept if compiling else map(_savable, kept)))
         ctx.mark_non_differentiable(result.level_sums, result.level_counts)
         loss = result.values if reduction == "none" else result.total * share
         return loss, result.level_sums, result.level_counts
