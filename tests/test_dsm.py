@@ -3,6 +3,7 @@
 import importlib
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -392,6 +393,13 @@ def test_labels_and_addresses_of_inference_mode_are_kept(impl):
     plain = dsm_loss(net, x, SIGMAS, seed=0, labels=labels.clone(), step=1, sample_ids=[5, 6], impl=impl)
     assert torch.equal(loss, plain)
     assert net.weight.grad.isfinite()
+
+
+@pytest.mark.parametrize("power", [np.float32(3), np.float64(3), np.int64(3), 3], ids=lambda p: type(p).__name__)
+def test_the_power_may_be_any_number(power):
+    x = data((2, 16))
+    found = dsm_loss(Net(), x, SIGMAS, seed=0, anneal_power=power)
+    assert torch.equal(found, dsm_loss(Net(), x, SIGMAS, seed=0, anneal_power=3.0))
 
 
 def test_no_objective_keeps_tables_without_numbers():

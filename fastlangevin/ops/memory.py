@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 __all__ = ["address_in_memory", "in_memory", "observed", "recorded", "transforms"]
 
+_is_compiling = torch.compiler.is_compiling
 _functorch: Any = torch._C._functorch
 _level = _functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
@@ -23,18 +24,24 @@ def recorded() -> bool:
 
     What is not ``torch.ops.fastlangevin.*`` then, nor plain PyTorch, is missing from the record.
     """
-    return torch.compiler.is_compiling() or _modes() > 0 or _tracing() is not None
+    return _is_compiling() or _modes() > 0 or _tracing() is not None
 
 
 def transforms() -> bool:
     """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
     # A compiler has its own way through them, and does not look into these two.
-    return not torch.compiler.is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
+    return not _is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
 
 
 def observed() -> bool:
-    """:func:`recorded` or :func:`transforms`, where no compiler is at work: asked before every small update."""
-    return _modes() > 0 or _level() is not None or forward_ad._current_level >= 0 or _tracing() is not None
+    """:func:`recorded` or :func:`transforms`, in one call: it is asked before every small update."""
+    return (
+        _is_compiling()
+        or _modes() > 0
+        or _level() is not None
+        or forward_ad._current_level >= 0
+        or _tracing() is not None
+    )
 
 
 def in_memory(name: str, value: Tensor) -> Tensor:
@@ -43,7 +50,7 @@ def in_memory(name: str, value: Tensor) -> Tensor:
     Raises:
         TypeError: it is of a class that holds its values elsewhere, and no mode is at work that could say where.
     """
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return value
     if type(value) is not Tensor and type(value) is not nn.Parameter and _keys(value).has(_PYTHON):
         if recorded():

@@ -45,7 +45,6 @@ MAX_FP32 = torch.finfo(torch.float32).max
 # Looked up at every small update.
 _STRIDED = torch.strided
 _LANGEVIN = Purpose.LANGEVIN
-_is_compiling = torch.compiler.is_compiling
 
 # c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last, before
 # the two of Watch, fault and freeze.
@@ -117,8 +116,7 @@ def _is_plain(
     It is what a sampler calls at every step: with few elements the checks are most of the time.
     """
     return (
-        not _is_compiling()
-        and not observed()
+        not observed()
         and type(x) is Tensor
         and type(score) is Tensor
         and type(a) is float
