@@ -270,9 +270,8 @@ class PerturbedMixture:
 
     def table(self, device: torch.device) -> Tensor:
         """The rows of all levels, kept on a device."""
-        if (
-            observed() and not torch.compiler.is_compiling()
-        ):  # by a mode, whose tensors may have no numbers: none is kept
+        # None is kept that a mode sees: its tensors may have no numbers.
+        if observed() and not torch.compiler.is_compiling():
             return self.mixture.table(self.sigmas).to(device)
         if device not in self._tables:
             self._tables[device] = self.mixture.table(self.sigmas).to(device)
