@@ -19,6 +19,7 @@ from torch import Tensor
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
 from fastlangevin.ops.arguments import check_labels, floating
+from fastlangevin.ops.memory import observed, transforms
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas, check_sigmas
 
@@ -221,7 +222,7 @@ class GaussianMixture:
 
     def flattened(self, x: Tensor) -> Tensor:
         """``x`` as ``(B, D)``, or an error that says which shape it should have."""
-        floating("x", x)
+        x = floating("x", x)
         if x.ndim < 2 or math.prod(x.shape[1:]) != self.features:
             raise ValueError(
                 f"x must be (B, ...) with the mixture's {self.features} elements a sample, got {tuple(x.shape)}"
@@ -271,6 +272,9 @@ class PerturbedMixture:
 
     def table(self, device: torch.device) -> Tensor:
         """The rows of all levels, kept on a device."""
+        # None is kept that a mode sees: its tensors may have no numbers.
+        if observed() and not torch.compiler.is_compiling():
+            return self.mixture.table(self.sigmas).to(device)
         if device not in self._tables:
             self._tables[device] = self.mixture.table(self.sigmas).to(device)
         return self._tables[device]
@@ -278,7 +282,7 @@ class PerturbedMixture:
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
         """See :class:`fastlangevin.samplers.segments.ChainScore`."""
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.mixture_chain is None or x.numel() == 0:
+        if launchers is None or launchers.mixture_chain is None or x.numel() == 0 or observed():
             return None
         if launchers.mixture_chain_features < self.mixture.features:
             return None
@@ -309,8 +313,8 @@ class PerturbedMixture:
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         """The score at ``x``, ``(B, ...)``, for labels int64 ``(B,)``; see :meth:`GaussianMixture.score`."""
         flat = self.mixture.flattened(x)
-        check_labels(labels, x.shape[0], len(self.sigmas))
-        if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad):
+        labels = check_labels(labels, x.shape[0], len(self.sigmas))
+        if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad) or transforms():
             sigma = torch.tensor(self.sigmas, dtype=torch.float64, device=x.device)[labels]
             return self.mixture.closed_form(flat.double(), sigma).to(_result_dtype(x)).view(x.shape)
         table, narrow = self.table(x.device), flat.float().contiguous()

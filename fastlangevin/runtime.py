@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from torch import Tensor
 
 __all__ = ["Implementation", "choose", "choose_for", "explain"]
 
@@ -33,8 +34,8 @@ class Launchers(NamedTuple):
     """
 
     step: Callable[..., None]
-    # The step of numbers and plain tensors: whether it was one. Only where it is a shorter way.
-    step_plain: Callable[..., bool] | None
+    # The step of numbers and plain tensors: its result, or None where it was none. Only where it is a shorter way.
+    step_plain: Callable[..., Tensor | None] | None
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = ["ScoreFunction", "adapt"]
@@ -37,7 +38,8 @@ def adapt(
             x = data + sigma z, score = -h/sigma; ``"denoised"``, the predicted data, score = (h - x)/sigma^2.
 
     Returns:
-        A callable ``(x, labels) -> score``.
+        A callable ``(x, labels) -> score``. The score is what ``net`` returns with ``output="score"``; of the others
+        it is computed, and returned, in fp32 for states of 16 bits.
 
     Raises:
         TypeError: ``net`` cannot be called, or ``sigmas`` is no ladder.
@@ -51,23 +53,25 @@ def adapt(
         raise TypeError(f"net must be callable as net(x, {takes}), got {type(net).__name__}")
     ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
 
-    tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def score(x: Tensor, labels: Tensor) -> Tensor:
         where = x.device, x.dtype
         if where not in tables:
-            tables[where] = ladder.to(device=x.device, dtype=x.dtype)  # waits for the device: once, not at every call
-        sigma = tables[where][labels]
-        value = net(x, labels if takes == "labels" else sigma)
+            # Waits for the device: once, not at every call.
+            tables[where] = ladder.to(x.device, x.dtype), ladder.to(x.device, compute_dtype(x))
+        told, wide = tables[where]
+        value = net(x, labels if takes == "labels" else told[labels])
         if not isinstance(value, Tensor):
             raise TypeError(f"net must return a tensor of the shape of x, got {type(value).__name__}")
         if value.shape != x.shape:
             raise ValueError(f"net must return the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
         if output == "score":
             return value
-        sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+        # In 16 bits sigma^2 would be rounded to a few bits, or to zero.
+        sigma = wide[labels].reshape(-1, *(1,) * (x.ndim - 1))
         if output == "denoised":
-            return (value - x) / sigma**2
+            return (value.to(sigma.dtype) - x) / sigma**2
         return value / sigma if output == "scaled" else -value / sigma
 
     return score

@@ -261,7 +261,7 @@ def norm(request: bytes) -> None:
 
 
 def step_plain(
-    out: Tensor,
+    out: Tensor | None,
     x: Tensor,
     score: Tensor,
     c: float,
@@ -273,29 +273,41 @@ def step_plain(
     purpose: int,
     fault: Tensor | None,
     freeze: bool,
-) -> bool:
-    """:func:`step` of numbers, where the tensors are contiguous, of fp32, and the same or apart: whether they are.
+) -> Tensor | None:
+    """:func:`step` of numbers, where the tensors are contiguous, of fp32, in memory, and the same or apart.
 
     With few elements the time is that of the call, so nothing is asked twice. Shapes are the caller's to check.
+
+    Args:
+        out: written; None for a new tensor.
+        x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze: as for :func:`step`.
+
+    Returns:
+        What was written, or None where the tensors are others.
     """
-    if not (
-        out.dtype is _FLOAT32
-        and x.dtype is _FLOAT32
-        and score.dtype is _FLOAT32
-        and out.is_contiguous()
-        and x.is_contiguous()
-        and score.is_contiguous()
-    ):
-        return False
+    if not (x.dtype is _FLOAT32 and score.dtype is _FLOAT32 and x.is_contiguous() and score.is_contiguous()):
+        return None
     total = x.numel()
+    at, along = x.data_ptr(), score.data_ptr()
+    if out is x:
+        to = at
+    elif out is None:
+        out = torch.empty_like(x)
+        to = out.data_ptr()
+    elif out.dtype is _FLOAT32 and out.is_contiguous():
+        to = out.data_ptr()
+    else:
+        return None
     if total == 0:
-        return True
-    to, at, along = out.data_ptr(), x.data_ptr(), score.data_ptr()
+        return out
+    # No address is that of zeros without memory, which PyTorch makes in forward mode.
+    if not (to and at and along):
+        return None
     if not ((to == at or abs(to - at) >= 4 * total) and (to == along or abs(to - along) >= 4 * total)):
-        return False
+        return None
     if _step_plain is None:
         load()
-    batch = x.size(0)
+    batch = x.shape[0]
     request = _plain_pack(
         _set,
         1 if total < SERIAL_BELOW else torch.get_num_threads(),
@@ -317,7 +329,7 @@ def step_plain(
     )
     if _step_plain(request):  # type: ignore[misc]
         refused()
-    return True
+    return out
 
 
 def step(
@@ -362,7 +374,7 @@ def step(
         and (b is None or type(b) is float)
         and type(seed) is int
         and type(draw) is int
-        and step_plain(out, x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze)
+        and step_plain(out, x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze) is not None
     ):
         return
     _launch(

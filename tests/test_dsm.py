@@ -1,9 +1,12 @@
 """The fused objective: its sums and gradients against the plain formula, in every mode a training loop uses it in."""
 
+import importlib
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastlangevin as fl
@@ -337,7 +340,10 @@ class Allocations(TorchDispatchMode):
         return result
 
 
-def large_allocations(impl, reduction="mean"):
+def large_allocations(impl, monkeypatch, reduction="mean"):
+    # An operation that knew of the mode would let it see the whole alone, and not what is made inside.
+    for module in ("dsm", "perturb", "arguments"):
+        monkeypatch.setattr(importlib.import_module(f"fastlangevin.ops.{module}"), "recorded", lambda: False)
     x = data((8, 3, 32, 32))
     h = torch.zeros_like(x).requires_grad_()
     objective = DenoisingScoreMatching(SIGMAS, reduction=reduction, impl=impl)
@@ -348,14 +354,60 @@ def large_allocations(impl, reduction="mean"):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_neither_noise_nor_target_is_stored(impl, reduction):
-    large, small = large_allocations(impl, reduction)
+def test_neither_noise_nor_target_is_stored(impl, reduction, monkeypatch):
+    large, small = large_allocations(impl, monkeypatch, reduction)
     if impl == "reference":
         assert len(large) > 5, "the count must see the tensors of the plain formula"
         return
     size = 8 * 3 * 32 * 32
     assert large == [size, size], "the perturbed samples and the gradient, nothing else"
     assert small < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_an_objective_that_evaluated_under_inference_mode_trains(impl, output, dtype):
+    net, x = Net(dtype), data((4, 16)).to(dtype)
+    fresh = DenoisingScoreMatching(SIGMAS, output=output, impl=impl)
+    expected = fresh(net, x, seed=0, step=1)
+    expected.backward()
+    gradient, net.weight.grad = net.weight.grad, None
+    with torch.inference_mode():
+        objective = DenoisingScoreMatching(SIGMAS, output=output, impl=impl)
+        made = x.clone()
+        objective(net, x, seed=0)
+    for batch in (x, made):
+        loss = objective(net, batch, seed=0, step=1)
+        loss.backward()
+        assert torch.equal(loss, expected)
+        assert torch.equal(net.weight.grad, gradient)
+        net.weight.grad = None
+
+
+def test_labels_and_addresses_of_inference_mode_are_kept(impl):
+    with torch.inference_mode():
+        labels, step, ids = torch.tensor([0, 3]), torch.tensor(1), torch.tensor([5, 6])
+    net, x = Net(), data((2, 16))
+    loss = dsm_loss(net, x, SIGMAS, seed=0, labels=labels, step=step, sample_ids=ids, impl=impl)
+    loss.backward()
+    plain = dsm_loss(net, x, SIGMAS, seed=0, labels=labels.clone(), step=1, sample_ids=[5, 6], impl=impl)
+    assert torch.equal(loss, plain)
+    assert net.weight.grad.isfinite()
+
+
+@pytest.mark.parametrize("power", [np.float32(3), np.float64(3), np.int64(3), 3], ids=lambda p: type(p).__name__)
+def test_the_power_may_be_any_number(power):
+    x = data((2, 16))
+    found = dsm_loss(Net(), x, SIGMAS, seed=0, anneal_power=power)
+    assert torch.equal(found, dsm_loss(Net(), x, SIGMAS, seed=0, anneal_power=3.0))
+
+
+def test_no_objective_keeps_tables_without_numbers():
+    objective = DenoisingScoreMatching(SIGMAS)
+    x = data((2, 16))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        objective(lambda x, labels: -x, mode.from_tensor(x), seed=0)
+    assert objective(lambda x, labels: -x, x, seed=0).isfinite()
 
 
 def operation_arguments(**changes):

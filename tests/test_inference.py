@@ -78,9 +78,23 @@ def test_it_compiles(kind, monkeypatch):
 def test_a_sampler_takes_it_and_other_networks_are_welcome():
     options = {"shape": (2, 3, 16, 16), "epsilon": 1e-5, "steps_per_level": 1, "seed": 0}
     net = small()
-    want = fl.annealed_langevin(net, LADDER, **options)
+    drifts, largest = [], []
+
+    def scored(x, labels):
+        with torch.no_grad():
+            value = net(x, labels)
+        drifts.append(options["epsilon"] * (LADDER[labels[0]] / LADDER[-1]).item() ** 2 * value.abs().max().item())
+        largest.append(x.abs().max().item())
+        return value
+
+    want = fl.annealed_langevin(scored, LADDER, **options)
+    # A score differs by 1e-5 of the largest at most, as above; the update takes three roundings of the state and moves
+    # by the coefficient times the score, which is a tenth of sigma^2 at most, so that differences do not double.
+    bound = 2 * (1e-5 * sum(drifts) + 3 * 2.0**-24 * sum(largest))
     got = fl.annealed_langevin(for_sampling(net), LADDER, **options)
-    assert (got - want).abs().max() < 1e-3
+    assert (got - want).abs().max() < bound
+    half = fl.annealed_langevin(for_sampling(net, dtype=torch.bfloat16), LADDER, **options)
+    assert (half - want).abs().max() > bound, "a network in bfloat16 is seen"
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 2))
     assert for_sampling(other, dtype=torch.bfloat16, channels_last=False)(X).shape == (2, 2)
 

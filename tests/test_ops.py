@@ -244,11 +244,19 @@ def test_writing_in_place_is_seen_by_autograd():
         product.backward()
 
 
-def test_inference_mode():
+def test_inference_mode(impl):
+    x, score = state((3, 4)), state((3, 4), seed=1)
+    numbers = {"a": 0.1, "b": 0.2, "seed": 3, "draw": 2, "impl": impl}
+    after = expected(x, score, 0.1, 0.2)
+    twice = expected(after, score, 0.1, 0.2)
     with torch.inference_mode():
-        x = state((3, 4))
-        fl.step_(x, x.clone(), a=0.1, b=0.2, seed=0)
-        fl.step(x, x, a=0.1, b=0.2, seed=0, out=torch.empty(3, 4))
+        made = x.clone()
+        assert torch.equal(fl.step(made, score, **numbers), after)
+        assert torch.equal(fl.step_(made, score, **numbers), after)
+        out = fl.step(made, score, out=torch.empty(3, 4), **numbers)
+        assert torch.equal(out, twice)
+        assert torch.equal(made, after), "the state is only read"
+    assert torch.equal(fl.step(made, score, **numbers), twice), "outside of the mode, too"
 
 
 def operation_arguments(**changes):

@@ -259,6 +259,27 @@ def test_the_labels_of_one_level_are_held():
     assert [labels for _, labels in alive] == [[level] * 5 for level in range(3) for _ in range(4)]
 
 
+@pytest.mark.parametrize("output", ["denoised", "noise", "scaled"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_adapters_keep_small_levels_in_half_precision(output, dtype):
+    ladder = [2e-4, 1e-4]
+    x, labels = torch.zeros(2, 3, dtype=dtype), torch.tensor([0, 1])
+    h = torch.full_like(x, 1e-4)
+
+    def net(x, sigma):
+        assert sigma.dtype == x.dtype
+        return h
+
+    got = fl.adapt(net, ladder, takes="sigma", output=output)(x, labels)
+    sigma = torch.tensor(ladder, dtype=torch.float64)[:, None]
+    want = {"denoised": h.double() / sigma**2, "noise": -h.double() / sigma, "scaled": h.double() / sigma}[output]
+    # sigma to fp32, its square and the quotient are each rounded once, sigma's rounding counts twice: 4 of 2^-24.
+    torch.testing.assert_close(got.double(), want, rtol=4 * 2.0**-24, atol=0)
+    # In the state's dtype sigma^2 is off by far more.
+    rounded = (h / (sigma.to(dtype) ** 2)).double() if output == "denoised" else h.double() / sigma.to(dtype).double()
+    assert ((rounded - want.abs()).abs() > 1e-5 * want.abs()).any()
+
+
 def test_progress_is_shown_when_asked(capsys):
     run(progress=True)
     assert "12/12" in capsys.readouterr().err

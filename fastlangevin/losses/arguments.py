@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastlangevin.ops.arguments import floating
 from fastlangevin.ops.dsm import Reduction
+from fastlangevin.ops.memory import in_memory
 from fastlangevin.schedules import Sigmas, check_sigmas
 
 Score = Callable[[Tensor], Tensor]
@@ -32,7 +33,7 @@ def check_reduction(reduction: Any) -> None:
 
 
 def check_returned(name: str, value: Any, x: Tensor) -> Tensor:
-    """A score as its function returned it, or an error that says what is wrong with it."""
+    """A score as its function returned it, with its values in memory, or an error that says what is wrong with it."""
     if not isinstance(value, Tensor) or value.shape != x.shape:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{name} must return a score of the shape of x, {tuple(x.shape)}, got {found}")
@@ -40,7 +41,7 @@ def check_returned(name: str, value: Any, x: Tensor) -> Tensor:
         raise TypeError(f"{name} must return a score of floating-point numbers, got {value.dtype}")
     if value.device != x.device:
         raise ValueError(f"{name} must return a score on {x.device}, where x is, got one on {value.device}")
-    return value
+    return in_memory(f"the score that {name} returns", value)
 
 
 def ladder_of(sigmas: Sigmas) -> Tensor:

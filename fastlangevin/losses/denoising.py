@@ -13,6 +13,7 @@ never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import NamedTuple, get_args
 
 import torch
@@ -23,6 +24,7 @@ from fastlangevin.losses.arguments import check_batch, check_reduction, check_re
 from fastlangevin.noise import Generators, Purpose, Seed
 from fastlangevin.ops.arguments import check_labels, compute_dtype
 from fastlangevin.ops.dsm import Address, Reduction, Tables
+from fastlangevin.ops.memory import recorded
 from fastlangevin.ops.perturb import MAX_LEVELS
 from fastlangevin.reference import level_of
 from fastlangevin.schedules import Sigmas, check_sigmas
@@ -120,8 +122,10 @@ class DenoisingScoreMatching(nn.Module):
         self.reduction: Reduction = reduction
         self.impl = impl
         # Kept as numbers: a buffer would follow .half(), and a ladder in float16 is another ladder.
-        self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
-        self.factors = _factors(self.ladder, anneal_power, weights)
+        # No inference tensors, wherever this is made: backward passes keep what follows from them.
+        with torch.inference_mode(False):
+            self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+            self.factors = _factors(self.ladder, anneal_power, weights)
         self.per_level = None
         self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tables]] = {}
 
@@ -158,11 +162,13 @@ class DenoisingScoreMatching(nn.Module):
         return loss
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
-        if torch.compiler.is_compiling():
+        if recorded():  # by a mode, too, whose tensors may have no numbers
             return _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
         key = device, dtype
         if key not in self._cache:
-            self._cache[key] = _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
+            # The first call may be under inference mode, and a later one is to train.
+            with torch.inference_mode(False):
+                self._cache[key] = _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
         return self._cache[key]
 
 
@@ -282,10 +288,12 @@ def _check_options(output: str, reduction: str) -> None:
 
 def _factors(ladder: Tensor, anneal_power: float, weights: Weights | None) -> Tensor:
     """w of each level in fp64: lambda over sigma^2."""
-    if isinstance(anneal_power, bool) or not isinstance(anneal_power, (int, float)):
+    # NumPy's numbers are Real, too.
+    if isinstance(anneal_power, bool) or not isinstance(anneal_power, (int, float, Real)):
         raise TypeError(f"anneal_power must be a number, got {anneal_power!r} ({type(anneal_power).__name__})")
     if not abs(anneal_power) <= 100:
         raise ValueError(f"anneal_power must be from -100 to 100, got {anneal_power}; 2 weights by sigma^2")
+    anneal_power = float(anneal_power)
     factors = ladder ** (anneal_power - 2.0)
     if weights is None:
         return factors

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastlangevin.noise import Purpose
+from fastlangevin.ops.memory import observed
 from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_large, too_large_for_gpu
 from fastlangevin.reference import ACTIVATIONS, ChainNetwork
 from fastlangevin.runtime import choose
@@ -71,6 +72,8 @@ def reason_for_loop(net: MLP, kind: type[MLP], x: Tensor, impl: str) -> str | No
         return f"the state of shape {tuple(x.shape)} is no batch of {config.features} features"
     if torch.is_autocast_enabled(x.device.type):
         return "autocast is on, which a kernel does not follow"
+    if observed():
+        return "a tracer, a dispatch mode or a transform is at work, which sees no kernel's updates"
     name, launchers = choose(impl, x.device)
     if launchers is None:
         return "impl='reference' has no kernels"

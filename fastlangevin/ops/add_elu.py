@@ -10,6 +10,7 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.ops.arguments import floating, same_place
 from fastlangevin.ops.launch import register
+from fastlangevin.ops.memory import recorded, transforms
 from fastlangevin.ops.normalising import layout_of
 from fastlangevin.runtime import choose
 
@@ -48,7 +49,7 @@ class _AddElu(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor | None, c: Tensor | None, impl: str) -> Any:
         # By name, since PyTorch 2.13 traces no function of any number of tensors.
         terms = [term for term in (a, b, c) if term is not None]
-        operation = torch.ops.fastlangevin.add_elu if torch.compiler.is_compiling() else _both
+        operation = torch.ops.fastlangevin.add_elu if recorded() else _both
         total, out = operation(terms, impl)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(total)
@@ -82,17 +83,25 @@ def add_elu(*terms: Tensor, keep: bool = True, impl: str = "auto") -> tuple[Tens
     """
     if not 1 <= len(terms) <= 3:
         raise ValueError(f"add_elu takes one to three terms, got {len(terms)}; add the others first")
-    first = floating("terms[0]", terms[0])
-    for index, term in enumerate(terms[1:], 1):
-        floating(f"terms[{index}]", term)
+    first, *others = terms = tuple(floating(f"terms[{index}]", term) for index, term in enumerate(terms))
+    for index, term in enumerate(others, 1):
         same_place(f"terms[{index}]", term, first)
         if term.shape != first.shape or term.dtype != first.dtype:
             raise ValueError(
                 f"terms[{index}] must match the first, {tuple(first.shape)} and {first.dtype}, got "
                 f"{tuple(term.shape)} and {term.dtype}"
             )
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(term.requires_grad for term in terms)):
+    if transforms():
+        choose(impl, first.device)
+        layout = layout_of(first)
+        added, activated = (each.contiguous(memory_format=layout) for each in reference.add_elu(terms))
+        return added, activated
+    differentiable = torch.is_grad_enabled() and any(term.requires_grad for term in terms)
+    if differentiable or torch.compiler.is_compiling():
         a, b, c = (*terms, None, None)[:3]
         total, out = _AddElu.apply(a, b, c, impl)
+        return total, out
+    if recorded():
+        total, out = torch.ops.fastlangevin.add_elu(list(terms), impl)
         return total, out
     return _forward(list(terms), keep, impl)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import MAX_ELEMENTS
+from fastlangevin.ops.memory import in_memory, recorded
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
@@ -18,14 +19,14 @@ Coefficient = float | Tensor
 
 
 def floating(name: str, value: Any) -> Tensor:
+    """The float tensor with its value in its memory, which is what the operations read: see :func:`in_memory`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor() makes one")
     if value.dtype not in FLOATS:
         raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}; convert it with .to(torch.float32)")
     if value.layout != torch.strided or type(value).__name__ == "DTensor":
         raise TypeError(f"{name} must be a plain strided tensor, got {type(value).__name__} with layout {value.layout}")
-    tensor: Tensor = value
-    return tensor
+    return in_memory(name, value)
 
 
 def like_state(name: str, value: Any, x: Tensor, *, broadcasts: bool = False) -> Tensor:
@@ -83,7 +84,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
-    floating(name, value)
+    value = floating(name, value)
     if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} requires a gradient, which is not computed for coefficients; pass {name}.detach()")
     if value.ndim == 0:
@@ -118,8 +119,8 @@ def sizes(shape: Any) -> tuple[int, ...]:
     return tuple(size if torch.compiler.is_compiling() else int(size) for size in values)
 
 
-def check_labels(labels: Tensor, batch: int, levels: int, *, values: bool = True) -> None:
-    """Raises unless labels are int64 ``(batch,)`` in [0, levels).
+def check_labels(labels: Tensor, batch: int, levels: int, *, values: bool = True) -> Tensor:
+    """The labels with their values in memory, where they are int64 ``(batch,)`` in [0, levels).
 
     Values are not read where they are on a device, nor with ``values=False``.
     """
@@ -128,10 +129,12 @@ def check_labels(labels: Tensor, batch: int, levels: int, *, values: bool = True
         raise TypeError(f"labels must be an int64 tensor ({batch},) of levels, got {kind}; use torch.full or .long()")
     if labels.shape != (batch,):
         raise ValueError(f"labels must have one level for each sample, shape ({batch},), got {tuple(labels.shape)}")
-    if values and labels.device.type == "cpu" and batch and not torch.compiler.is_compiling():
+    labels = in_memory("labels", labels)
+    if values and labels.device.type == "cpu" and batch and not recorded():
         low, high = (int(each) for each in labels.aminmax())
         if low < 0 or high >= levels:
             raise ValueError(f"labels must be from 0 (largest sigma) to {levels - 1}, got {low if low < 0 else high}")
+    return labels
 
 
 def elements_per_sample(shape: torch.Size | tuple[int, ...]) -> int:

@@ -11,6 +11,8 @@ from fastlangevin import reference
 from fastlangevin.noise import Purpose, tensor_word
 from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
+from fastlangevin.ops.memory import address_in_memory, in_memory, recorded, transforms
+from fastlangevin.ops.normalising import needs_plain_backward
 from fastlangevin.ops.rescale import rescale_
 from fastlangevin.runtime import choose
 
@@ -93,15 +95,31 @@ def _dsm(
             segment=reference.segment_elements(elements_per_sample(output.shape)),
         )
         return result
-    if noise is None and clean is None:
-        ids = sample_numbers(sample_ids, sample_offset, output.shape[0], output.device)
-        elements = elements_per_sample(output.shape)
-        noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=Purpose.DSM_NOISE).view(output.shape)
-    found = reference.dsm(output, labels, scale, weight, slope, upstream, clean=clean, noise=noise, gradient=gradient)
+    tables = Tables(scale, weight, slope)
+    address = Address(seed, draw, sample_ids, sample_offset, noise)
+    found = _plain(output, labels, tables, upstream, clean, address, gradient)
     for to, value in zip(result, found, strict=True):
         if value is not None and to.numel():
             to.copy_(value)
     return result
+
+
+def _plain(
+    output: Tensor,
+    labels: Tensor,
+    tables: Tables,
+    upstream: Tensor,
+    clean: Tensor | None,
+    address: Address,
+    gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """The objective in plain PyTorch, which every transform sees into."""
+    seed, draw, sample_ids, sample_offset, noise = address
+    if noise is None and clean is None:
+        ids = sample_numbers(sample_ids, sample_offset, output.shape[0], output.device)
+        elements = elements_per_sample(output.shape)
+        noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=Purpose.DSM_NOISE).view(output.shape)
+    return reference.dsm(output, labels, *tables, upstream, clean=clean, noise=noise, gradient=gradient)
 
 
 def _empty(output: Tensor, scale: Tensor, sums: bool, gradient: bool) -> _Result:
@@ -132,8 +150,14 @@ register(
 def _call(output: Tensor, upstream: Tensor, clean: Tensor | None, *rest: Any) -> _Result:
     """``rest``: labels, the three tables, the address's five parts, and the last three arguments of the operation."""
     labels, scale, weight, slope, *others = rest
-    operation = torch.ops.fastlangevin.dsm if torch.compiler.is_compiling() else _dsm
+    operation = torch.ops.fastlangevin.dsm if recorded() else _dsm
     return _Result(*operation(output, labels, scale, weight, slope, upstream, clean, *others))
+
+
+def _savable(value: Tensor | None) -> Tensor | None:
+    """A tensor that autograd saves: data made under inference mode are copied."""
+    inference = value is not None and value.is_inference() and not torch.is_inference_mode_enabled()
+    return value.clone() if value is not None and inference else value
 
 
 class _Loss(torch.autograd.Function):
@@ -158,19 +182,21 @@ class _Loss(torch.autograd.Function):
         # Outside of a compiled program the gradient is not a saved tensor: it is scaled in place, and given away.
         compiling = torch.compiler.is_compiling()
         ctx.gradient = None if compiling or not early else result.gradient
-        ctx.save_for_backward(output, clean, share, result.gradient if compiling and early else None, *tensors)
+        kept = output, clean, share, result.gradient if compiling and early else None, *tensors
+        ctx.save_for_backward(*(kept if compiling else map(_savable, kept)))
         ctx.mark_non_differentiable(result.level_sums, result.level_counts)
         loss = result.values if reduction == "none" else result.total * share
         return loss, result.level_sums, result.level_counts
 
     @staticmethod
     def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if needs_plain_backward(derivatives[0]):
             raise RuntimeError(
-                "the denoising score matching loss is differentiable once, but create_graph=True asks for the graph of "
-                "its gradient; write the loss out with fastlangevin.perturb for second derivatives"
+                "the denoising score matching loss is differentiable once, but create_graph=True, or a transform at "
+                "work in the backward pass, such as is_grads_batched=True, asks for the graph of its gradient; write "
+                "the loss out with fastlangevin.perturb for second derivatives, or make it inside of the transform"
             )
-        derivative = derivatives[0]
+        derivative = in_memory("the derivative of the loss", derivatives[0])
         early, impl = ctx.options
         output, clean, share, gradient, *tensors = ctx.saved_tensors
         arguments = [each if each is not None else number for each, number in zip(tensors, ctx.numbers, strict=True)]
@@ -217,8 +243,18 @@ def dsm(
         The loss, ``()`` or ``(B,)``; the sums of the samples' values by level ``(L,)``; the number of samples at each
         level, int64 ``(L,)``.
     """
-    seed, draw, *place = address
-    if torch.compiler.is_compiling():
+    output = in_memory("output", output)
+    clean = None if clean is None else in_memory("clean", clean)
+    seed, draw, ids = address_in_memory(*address[:3])
+    place = ids, address.sample_offset, address.noise
+    if transforms():
+        choose(impl, output.device)
+        share = tables.scale.new_full((), 1 / output.shape[0] if reduction == "mean" else 1.0)
+        values, sums, counts, total, _ = _plain(
+            output, labels, tables, share, clean, Address(seed, draw, *place), gradient=False
+        )
+        return values if reduction == "none" else total * share, sums.detach(), counts
+    if recorded():
         seed, draw = tensor_word(seed, output), tensor_word(draw, output)
         if draw is seed:
             draw = draw.clone()  # PyTorch 2.13 traces no function that is given one tensor twice

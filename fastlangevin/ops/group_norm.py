@@ -11,7 +11,8 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
-from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward, transforms
+from fastlangevin.ops.memory import in_memory, recorded, transforms
+from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward
 from fastlangevin.runtime import choose
 
 __all__ = ["group_norm"]
@@ -121,7 +122,7 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-        operation = torch.ops.fastlangevin.group_norm if torch.compiler.is_compiling() else _forward
+        operation = torch.ops.fastlangevin.group_norm if recorded() else _forward
         out: Tensor
         out, mean, rstd = operation(x, weight, bias, *rest)
         ctx.options = rest
@@ -140,7 +141,8 @@ class _GroupNorm(torch.autograd.Function):
                 grad_out, x, weight, bias, mean, rstd, groups=groups, activation=activation
             )
         else:
-            operation = torch.ops.fastlangevin.group_norm_backward if torch.compiler.is_compiling() else _backward
+            grad_out = in_memory("the derivative", grad_out)
+            operation = torch.ops.fastlangevin.group_norm_backward if recorded() else _backward
             results = operation(grad_out, x, weight, bias, mean, rstd, groups, activation, impl)
         wanted = ctx.needs_input_grad
         by_parameters = [by.sum(0) if need else None for by, need in zip(results[1:], wanted[1:3], strict=True)]
@@ -179,7 +181,7 @@ def group_norm(
         TypeError, ValueError: an argument is of the wrong kind, shape or device.
         RuntimeError: ``impl`` cannot run here.
     """
-    floating("x", x)
+    x = floating("x", x)
     if x.ndim < 2 or math.prod(x.shape[1:]) < 1:
         raise ValueError(f"x must be (B, C, ...) with at least one channel and one element in it, got {tuple(x.shape)}")
     _check_options(groups, eps, x)
@@ -189,7 +191,7 @@ def group_norm(
         if parameter is None:
             parameters.append(x.new_full((channels,), neutral, dtype=dtype))
             continue
-        floating(name, parameter)
+        parameter = floating(name, parameter)
         same_place(name, parameter, x)
         if parameter.shape != (channels,):
             raise ValueError(
@@ -205,7 +207,9 @@ def group_norm(
             out = reference.group_norm(x, groups, *parameters, eps=eps, activation=activation)[0]
             return out.contiguous(memory_format=layout_of(x))
         if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))):
-            return _forward(x, parameters[0], parameters[1], *options)[0]
+            operation = torch.ops.fastlangevin.group_norm if recorded() else _forward
+            out = operation(x, parameters[0], parameters[1], *options)[0]
+            return out
     result: Tensor = _GroupNorm.apply(x, *parameters, *options)
     return result
 

@@ -1,7 +1,8 @@
 """The registered operations, and the one way from checked arguments to an implementation.
 
 Whatever changes from step to step is a tensor in a schema: a Python float there would compile anew for every step size.
-Eager calls go to the ``launch_*`` functions directly, which saves the dispatcher's few microseconds.
+Eager calls go to the ``launch_*`` functions directly, which saves the dispatcher's few microseconds, unless something
+sees them there: :mod:`fastlangevin.ops.memory` says when.
 """
 
 from __future__ import annotations
@@ -117,11 +118,34 @@ def launch_step(
             freeze=freeze,
         )
         return
+    address = seed, draw, sample_ids, sample_offset, purpose
+    out.copy_(plain_step(x, score, c, a, b, *address, noise, mask, known, fault, freeze))
+
+
+def plain_step(
+    x: Tensor,
+    score: Tensor,
+    c: Coefficient,
+    a: Coefficient,
+    b: Coefficient | None,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    noise: Tensor | None,
+    mask: Tensor | None,
+    known: Tensor | None,
+    fault: Tensor | None = None,
+    freeze: bool = False,
+) -> Tensor:
+    """The update in plain PyTorch, which every transform of it sees into."""
     if noise is None and b is not None:
+        shape = x.shape if x.ndim else (1,)
         ids = sample_numbers(sample_ids, sample_offset, shape[0], x.device)
-        noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(shape)
+        noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(x.shape)
     result = reference.step(x, score, c, a, b, noise, mask, known)
-    out.copy_(result if fault is None else reference.watch(result, x, fault, draw, freeze))
+    return result if fault is None else reference.watch(result, x, fault, draw, freeze)
 
 
 def _random(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.ops.launch import register
+from fastlangevin.ops.memory import recorded
 from fastlangevin.runtime import choose
 
 __all__ = ["mixture_score"]
@@ -43,7 +44,7 @@ def mixture_score(x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool, i
     Returns:
         fp32 ``(B, D)``.
     """
-    if torch.compiler.is_compiling():
+    if recorded():
         score: Tensor = torch.ops.fastlangevin.mixture_score(x, table, labels, diagonal, impl)
         return score
     return _launch(x, table, labels, diagonal, impl)

@@ -10,6 +10,7 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.noise import Seed, tensor_word
 from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
+from fastlangevin.ops.memory import recorded
 from fastlangevin.reference import ChainNetwork
 from fastlangevin.runtime import choose
 
@@ -187,7 +188,7 @@ def mlp_chain_(
     _refuse(too_large(x.shape[1], width, depth))
     check_matmul(matmul)
     tables = (*network[1:4], float(network.mean), network.activation, levels, coefficients, noisy)
-    if torch.compiler.is_compiling():
+    if recorded():
         words = tensor_word(seed, x), tensor_word(draw, x)
         rest = (sample_ids, sample_offset, purpose, every, matmul, impl)
         torch.ops.fastlangevin.mlp_chain_(x, frames, list(network.weights), *tables, *words, *rest)

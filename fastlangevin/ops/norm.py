@@ -11,7 +11,8 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.launch import register
-from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward, transforms
+from fastlangevin.ops.memory import in_memory, recorded, transforms
+from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward
 from fastlangevin.runtime import choose
 
 __all__ = ["add_instance_norm", "instance_norm"]
@@ -144,21 +145,22 @@ register(
 )
 
 
+def _recorded_forward(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    if residual is None:
+        out, mean, rstd = torch.ops.fastlangevin.instance_norm(x, *rest)
+        return out, None, mean, rstd
+    out, total, mean, rstd = torch.ops.fastlangevin.add_instance_norm(x, residual, *rest)
+    return out, total, mean, rstd
+
+
 class _Norm(torch.autograd.Function):
     """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, *rest: Any) -> Any:
         gamma, alpha, beta, activation, impl = rest
-        total: Tensor | None = None
-        if not torch.compiler.is_compiling():
-            out, total, mean, rstd = _forward(x, residual, gamma, alpha, beta, activation, impl)
-        elif residual is None:
-            out, mean, rstd = torch.ops.fastlangevin.instance_norm(x, gamma, alpha, beta, activation, impl)
-        else:
-            out, total, mean, rstd = torch.ops.fastlangevin.add_instance_norm(
-                x, residual, gamma, alpha, beta, activation, impl
-            )
+        operation = _recorded_forward if recorded() else _forward
+        out, total, mean, rstd = operation(x, residual, gamma, alpha, beta, activation, impl)
         ctx.options = activation, impl
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x if total is None else total, gamma, alpha, beta, mean, rstd)
@@ -179,7 +181,8 @@ class _Norm(torch.autograd.Function):
                 grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation
             )
         else:
-            operation = torch.ops.fastlangevin.instance_norm_backward if torch.compiler.is_compiling() else _backward
+            grad_out = in_memory("the derivative", grad_out)
+            operation = torch.ops.fastlangevin.instance_norm_backward if recorded() else _backward
             results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
         by_x = results[0] if by_total is None else results[0] + by_total
         gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
@@ -248,8 +251,7 @@ def add_instance_norm(
     Raises:
         TypeError, ValueError: as there, or ``residual`` does not fit ``x``.
     """
-    floating("x", x)
-    floating("residual", residual)
+    x, residual = floating("x", x), floating("residual", residual)
     same_place("residual", residual, x)
     if residual.shape != x.shape or residual.dtype != x.dtype:
         raise ValueError(
@@ -271,7 +273,7 @@ def _norm(
     impl: str,
 ) -> tuple[Tensor, Tensor | None]:
     """The norm, and the sum with the residual where there is one."""
-    floating("x", x)
+    x = floating("x", x)
     if x.ndim != 4 or x.shape[1] < 2 or x.shape[2] * x.shape[3] < 1:
         raise ValueError(
             f"x must be (B, C, H, W) with at least 2 channels and a pixel, got {tuple(x.shape)}; of one channel the "
@@ -284,17 +286,17 @@ def _norm(
     else:
         levels = gamma.shape[0] if isinstance(gamma, Tensor) and gamma.ndim == 2 else 1
         shapes, wanted = ((levels, channels),), f"a table (L, {channels}) of L levels, the same L for all"
-        check_labels(labels, batch, levels, values=False)
+        labels = check_labels(labels, batch, levels, values=False)
         same_place("labels", labels, x)
     dtype = compute_dtype(x)
     parameters: list[Tensor] = []
     for name, parameter in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
-        floating(name, parameter)
+        parameter = floating(name, parameter)
         same_place(name, parameter, x)
         if parameter.shape not in shapes:
             raise ValueError(f"{name} must be {wanted} for x of shape {tuple(x.shape)}, got {tuple(parameter.shape)}")
         parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
-    plain = False
+    plain = differentiable = False
     if not torch.compiler.is_compiling():
         launchers = choose(impl, x.device)[1]
         # An empty batch, of whose statistics PyTorch warns, is the operation's.
@@ -302,7 +304,7 @@ def _norm(
         differentiable = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
         )
-        if not plain and not differentiable:
+        if not plain and not differentiable and not recorded():
             if labels is not None:
                 labels = labels.contiguous()
                 parameters = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
@@ -315,5 +317,7 @@ def _norm(
         out = reference.instance_norm(total, *parameters, activation=activation)[0]
         layout = layout_of(x)
         return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout)
+    if not differentiable and not torch.compiler.is_compiling():
+        return _recorded_forward(x, residual, *parameters, activation, impl)[:2]
     result = _Norm.apply(x, residual, *parameters, activation, impl)
     return (result, None) if residual is None else result

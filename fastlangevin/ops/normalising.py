@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.memory import recorded, transforms
 
-__all__ = ["empty_results", "fill", "layout_of", "needs_plain_backward", "transforms"]
+__all__ = ["empty_results", "fill", "layout_of", "needs_plain_backward"]
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -33,17 +32,11 @@ def fill(results: Iterable[Tensor], found: Iterable[Tensor]) -> None:
         to.copy_(value)
 
 
-def transforms() -> bool:
-    """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
-    functorch: Any = torch._C._functorch
-    return functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-
-
 def needs_plain_backward(grad_out: Tensor) -> bool:
     """Whether the gradients are to be differentiated or batched, which plain PyTorch alone can do."""
     if torch.compiler.is_compiling():
         return False
-    return torch.is_grad_enabled() or transforms() or not _has_memory(grad_out)
+    return torch.is_grad_enabled() or transforms() or not (recorded() or _has_memory(grad_out))
 
 
 def _has_memory(tensor: Tensor) -> bool:

@@ -9,6 +9,7 @@ from fastlangevin import reference
 from fastlangevin.noise import Purpose
 from fastlangevin.ops.arguments import compute_dtype, elements_per_sample
 from fastlangevin.ops.launch import sample_numbers
+from fastlangevin.ops.memory import in_memory, observed
 from fastlangevin.runtime import choose
 
 __all__ = ["noise_norms", "norms_with_noise", "sample_norms"]
@@ -84,7 +85,10 @@ def _norms(
         return out
     elements = elements_per_sample(x.shape)
     launchers = choose(impl, x.device)[1]
-    if launchers is not None:
+    # Not a registered operation: what sees its call is shown plain PyTorch.
+    if launchers is not None and not observed():
+        x = in_memory("x", x)
+        noise = None if noise is None else in_memory("noise", noise)
         launchers.norms(
             out,
             x,

@@ -20,6 +20,7 @@ from fastlangevin.noise import (
 )
 from fastlangevin.ops.arguments import check_labels, compute_dtype, elements_per_sample, floating, like_state
 from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
+from fastlangevin.ops.memory import address_in_memory, recorded, transforms
 from fastlangevin.runtime import choose
 
 __all__ = ["MAX_LEVELS", "perturb"]
@@ -67,13 +68,28 @@ def _launch(
             noise=noise,
         )
         return
+    out.copy_(_plain(x, sigmas, labels, draws_labels, seed, draw, sample_ids, sample_offset, noise))
+
+
+def _plain(
+    x: Tensor,
+    sigmas: Tensor,
+    labels: Tensor,
+    draws_labels: bool,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    noise: Tensor | None,
+) -> Tensor:
+    """The perturbed samples in plain PyTorch, which every transform sees into."""
     if draws_labels:
         _draw_levels(labels, sigmas.numel(), seed, draw, sample_ids, sample_offset)
     if noise is None:
         ids = sample_numbers(sample_ids, sample_offset, x.shape[0], x.device)
         elements = elements_per_sample(x.shape)
         noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=Purpose.DSM_NOISE).view(x.shape)
-    out.copy_(reference.perturb(x, sigmas, labels, noise))
+    return reference.perturb(x, sigmas, labels, noise)
 
 
 def _perturb(
@@ -122,7 +138,7 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _call(x: Tensor, sigmas: Tensor, labels: Tensor | None, seed: Seed, draw: int | Tensor, *rest: Any) -> Any:
-    if torch.compiler.is_compiling():
+    if recorded():
         words = tensor_word(seed, x), tensor_word(draw, x)
         return torch.ops.fastlangevin.perturb(x, sigmas, labels, *words, *rest)
     return _perturb(x, sigmas, labels, seed, draw, *rest)
@@ -165,11 +181,11 @@ def perturb(
         TypeError, ValueError: an argument is of the wrong kind, shape, device or range.
         RuntimeError: ``impl`` cannot run here.
     """
-    floating("x", x)
+    x = floating("x", x)
     if x.ndim < 1:
         raise ValueError("x must be a batch (B, *), got a tensor without dimensions; use x[None]")
     elements_per_sample(x.shape)
-    floating("sigmas", sigmas)
+    sigmas = floating("sigmas", sigmas)
     if sigmas.ndim != 1 or not 1 <= sigmas.numel() <= MAX_LEVELS:
         raise ValueError(
             f"sigmas must be one row of 1 to {MAX_LEVELS} noise levels, (L,), got shape {tuple(sigmas.shape)}"
@@ -178,8 +194,7 @@ def perturb(
         raise ValueError(f"sigmas are on {sigmas.device} but x is on {x.device}; move them with .to(x.device)")
     batch = x.shape[0]
     if labels is not None:
-        check_labels(labels, batch, sigmas.numel())
-        labels = labels.to(x.device)
+        labels = check_labels(labels, batch, sigmas.numel()).to(x.device)
     ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
     draw = resolve_draw(draw, x.device)
     if noise is not None:
@@ -191,7 +206,12 @@ def perturb(
         seed = 0
     else:
         seed = resolve_seed(seed, generator, batch, x.device)
+    seed, draw, ids = address_in_memory(seed, draw, ids)
     rest = (sigmas.detach().to(compute_dtype(x)).contiguous(), labels, seed, draw, ids, offset, noise, impl)
+    if transforms():
+        choose(impl, x.device)
+        levels = torch.empty(batch, dtype=torch.int64, device=x.device) if labels is None else labels
+        return _plain(x, rest[0], levels, labels is None, seed, draw, ids, offset, noise), levels
     differentiable = torch.is_grad_enabled() and x.requires_grad
     out, drawn = _Differentiable.apply(x, *rest) if differentiable else _call(x, *rest)
     return out, drawn if labels is None else labels

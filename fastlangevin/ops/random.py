@@ -19,6 +19,7 @@ from fastlangevin.noise import (
 )
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.ops.launch import launch_random
+from fastlangevin.ops.memory import address_in_memory, recorded
 
 
 def _random(
@@ -44,7 +45,8 @@ def _random(
     ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, out.device)
     purpose = integer("purpose", purpose, 0, 255)
     seed = resolve_seed(seed, generator, batch, out.device)
-    if torch.compiler.is_compiling():
+    seed, draw, ids = address_in_memory(seed, draw, ids)
+    if recorded():
         random: Tensor = torch.ops.fastlangevin.random(
             out, tensor_word(seed, out), tensor_word(draw, out), ids, offset, purpose, uniform, impl
         )

@@ -34,13 +34,17 @@ from fastlangevin.ops.arguments import (
     like_state,
     same_place,
 )
-from fastlangevin.ops.launch import launch_step
+from fastlangevin.ops.launch import launch_step, plain_step
+from fastlangevin.ops.memory import address_in_memory, in_memory, observed, recorded, transforms
 from fastlangevin.reference import NO_FAULT
-from fastlangevin.runtime import choose_for
+from fastlangevin.runtime import choose, choose_for
 
 __all__ = ["NO_FAULT", "step", "step_"]
 
 MAX_FP32 = torch.finfo(torch.float32).max
+# Looked up at every small update.
+_STRIDED = torch.strided
+_LANGEVIN = Purpose.LANGEVIN
 
 # c, a, b, seed, draw, sample_ids, sample_offset, purpose, noise, mask, known, impl: what launch_step takes last, before
 # the two of Watch, fault and freeze.
@@ -64,9 +68,9 @@ def _check(
     mask: Tensor | None,
     known: Tensor | None,
     impl: str,
-) -> Rest:
-    floating("x", x)
-    like_state("score", score, x)
+) -> tuple[Tensor, Tensor, Rest]:
+    x = floating("x", x)
+    score = like_state("score", score, x)
     shape = x.shape
     elements_per_sample(shape)
     batch = shape[0] if shape else 1
@@ -92,7 +96,8 @@ def _check(
         seed = resolve_seed(0 if seed is None else seed, None, batch, x.device)
     else:
         seed = resolve_seed(seed, generator, batch, x.device)
-    return c, a, b, seed, draw, ids, offset, purpose, noise, mask, known, impl
+    seed, draw, ids = address_in_memory(seed, draw, ids)
+    return x, score, (c, a, b, seed, draw, ids, offset, purpose, noise, mask, known, impl)
 
 
 def _is_plain(
@@ -111,7 +116,7 @@ def _is_plain(
     It is what a sampler calls at every step: with few elements the checks are most of the time.
     """
     return (
-        not torch.compiler.is_compiling()
+        not observed()
         and type(x) is Tensor
         and type(score) is Tensor
         and type(a) is float
@@ -124,15 +129,16 @@ def _is_plain(
         and score.dtype in FLOATS
         and x.shape == score.shape
         and ((x.is_cpu and score.is_cpu) or x.device == score.device)
-        and x.layout is torch.strided
-        and score.layout is torch.strided
+        and x.layout is _STRIDED
+        and score.layout is _STRIDED
         and 0 <= seed <= MAX_SEED
         and 0 <= draw <= MAX_DRAW
         and 0 <= sample_offset <= MAX_SAMPLE_ID // 2
-        and (purpose is Purpose.LANGEVIN or (type(purpose) in (int, Purpose) and 0 <= purpose <= 255))
+        and (purpose is _LANGEVIN or (type(purpose) in (int, Purpose) and 0 <= purpose <= 255))
         and x.numel() <= MAX_ELEMENTS
         and abs(a) + abs(b) + abs(c) <= MAX_FP32
-        and not (torch.is_grad_enabled() and (x.requires_grad or score.requires_grad))
+        and not (x.is_neg() or score.is_neg())
+        and not ((x.requires_grad or score.requires_grad) and torch.is_grad_enabled())
     )
 
 
@@ -158,6 +164,7 @@ def _watch(fault: Tensor | None, freeze: bool, x: Tensor) -> Watch:
             f"fault must be contiguous, with one entry for each sample, shape ({batch},); got {tuple(fault.shape)} and "
             f"strides {fault.stride()}"
         )
+    _refuse_unwritable("fault", fault)
     return fault, bool(freeze)
 
 
@@ -168,7 +175,8 @@ def _is_like(out: Tensor, x: Tensor) -> bool:
         and out.dtype is x.dtype
         and out.is_cpu
         and out.shape == x.shape
-        and not (torch.is_grad_enabled() and out.requires_grad)
+        and not out.is_neg()
+        and not (out.requires_grad and torch.is_grad_enabled())
     )
 
 
@@ -186,6 +194,7 @@ def _mask(mask: Tensor, x: Tensor) -> Tensor:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a bool tensor, True where a value is known, got {kind}; use mask.bool()")
     same_place("mask", mask, x)
+    mask = in_memory("mask", mask)
     try:
         return mask.expand(x.shape)
     except RuntimeError as error:
@@ -239,7 +248,10 @@ class _DifferentiableStep(torch.autograd.Function):
 
 
 def _out_of_place(x: Tensor, score: Tensor, rest: Rest, watch: Watch = (None, False)) -> Tensor:
-    if torch.compiler.is_compiling():
+    if transforms():
+        choose(rest[-1], x.device)
+        return plain_step(x, score, *rest[:-1], *watch)
+    if recorded():
         *update, impl = _as_tensors(rest, x)
         result: Tensor = (
             torch.ops.fastlangevin.step(x, score, *update, impl)
@@ -330,18 +342,23 @@ def step(
     if plain and x.is_cpu and x.ndim and (out is None or _is_like(out, x)):
         launchers = choose_for(impl, "cpu")[1]
         quick = None if launchers is None else launchers.step_plain
-        to = torch.empty_like(x) if out is None else out
-        if quick is not None and quick(to, x, score, c, a, b, seed, draw, sample_offset, purpose, *watch):
-            if out is not None:
-                _written(out)
-            return to
-    rest: Any = (
-        (c, a, b, seed, draw, None, sample_offset, purpose, None, None, None, impl)
-        if plain
-        else _check(
+        if quick is not None:
+            done: Tensor | None = quick(out, x, score, c, a, b, seed, draw, sample_offset, purpose, *watch)
+            if done is not None:
+                if out is not None:
+                    _written(out)
+                return done
+    plain = plain and not (x._is_zerotensor() or score._is_zerotensor())
+    in_place = out is x
+    if out is not None and not (plain and in_place):
+        _refuse_unwritable("x" if in_place else "out", out)
+    rest: Any
+    if plain:
+        rest = c, a, b, seed, draw, None, sample_offset, purpose, None, None, None, impl
+    else:
+        x, score, rest = _check(
             x, score, a, b, c, seed, generator, draw, purpose, sample_ids, sample_offset, noise, mask, known, impl
         )
-    )
     if out is not None:
         return _into(out, x, score, rest, watch)
     if plain:
@@ -351,7 +368,7 @@ def step(
     noise, mask, known = rest[8], rest[9], rest[10]
     if watch[0] is not None:
         _refuse_gradients("fault", x, score, noise, known)
-    elif _differentiates(x, score, noise, known):
+    elif _differentiates(x, score, noise, known) and not transforms():
         differentiable: Tensor = _DifferentiableStep.apply(x, score, noise, known, *rest[:8], mask, impl)
         return differentiable
     return _out_of_place(x, score, rest, watch)
@@ -360,7 +377,6 @@ def step(
 def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Tensor:
     if out is x:
         return _in_place(x, score, rest, watch)
-    floating("out", out)
     if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
         raise ValueError(
             f"out must match the state: {tuple(x.shape)}, {x.dtype} on {x.device}, got {tuple(out.shape)}, {out.dtype} "
@@ -369,6 +385,8 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Te
     if torch.compiler.is_compiling():
         return out.copy_(_out_of_place(x, score, rest, watch))
     _refuse_gradients("out", out, x, score, rest[8], rest[10])
+    if recorded() or transforms():
+        return out.copy_(_out_of_place(x, score, rest, watch))
     check_output("out", out, {"x": x, "score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
     launch_step(out, x, score, *rest, *watch)
     _written(out)
@@ -377,12 +395,16 @@ def _into(out: Tensor, x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Te
 
 def _in_place(x: Tensor, score: Tensor, rest: Rest, watch: Watch) -> Tensor:
     _refuse_gradients("x", x, score, rest[8], rest[10])
-    if torch.compiler.is_compiling():
+    if transforms():
+        return x.copy_(_out_of_place(x, score, rest, watch))
+    if recorded():
         *update, impl = _as_tensors(rest, x)
         if watch[0] is None:
             torch.ops.fastlangevin.step_(x, score, *update, impl)
         else:
             torch.ops.fastlangevin.watched_step_(x, score, *update, *watch, impl)
+        if not torch.compiler.is_compiling():
+            _written(x)
         return x
     check_output("x", x, {"score": score, "noise": rest[8], "mask": rest[9], "known": rest[10]})
     launch_step(x, x, score, *rest, *watch)
@@ -394,6 +416,14 @@ def _written(x: Tensor) -> None:
     """Tell autograd, which sees no write through a pointer, that saved copies of ``x`` are stale."""
     if not x.is_inference():
         torch.autograd.graph.increment_version(x)
+
+
+def _refuse_unwritable(name: str, value: Tensor) -> None:
+    if (in_memory if value.dtype is torch.int64 else floating)(name, value) is not value:
+        raise ValueError(
+            f"{name} is a view that PyTorch negates as it reads, or zeros without memory, so it cannot be written in "
+            f"place; pass {name}.resolve_neg().clone()"
+        )
 
 
 def _refuse_gradients(name: str, *tensors: Tensor | None) -> None:
