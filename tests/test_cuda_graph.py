@@ -68,7 +68,7 @@ def everything_works():
         {"drift": lambda x, labels: 0.3 - x},
         {"seed": torch.arange(7), "sample_ids": [5, 2**50, 1, 0, 3, 9, 2]},
     ],
-    ids=str,
+    ids=", ".join,
 )
 def test_annealed_langevin(dtype, options, monkeypatch):
     count = replays_of(monkeypatch)

@@ -106,7 +106,7 @@ def test_a_sampler_takes_it_and_other_networks_are_welcome():
         ({"dtype": torch.float64}, ValueError, "dtype must be torch.bfloat16, torch.float16 or None"),
         ({"dtype": "bf16"}, ValueError, "got bf16"),
     ],
-    ids=str,
+    ids=["net", "dtype", "name of a dtype"],
 )
 def test_bad_arguments_are_named(options, raised, message):
     with pytest.raises(raised, match=message):
