@@ -134,6 +134,14 @@ BENCHMARK = Benchmark(
     trial=trial,
     providers=("published", "eager", "torch.compile", "fused", "sampling", "sampling 16 bit"),
     kinds=("digits", "cifar10"),
+    labels={
+        "published": "published loop and norms (NCSNv2)",
+        "eager": "eager loop in place, eager norms",
+        "torch.compile": "the same, the network by `torch.compile`",
+        "fused": "`fl.annealed_langevin` with the network as it is",
+        "sampling": "the same with `for_sampling(net)`",
+        "sampling 16 bit": "the same with `for_sampling(net, dtype=torch.bfloat16)`",
+    },
 )
 
 if __name__ == "__main__":
