@@ -65,7 +65,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
             score and sqrt(D) in place of the norm of the noise.
         denoise: end with x + sigma_L^2 score(x, L-1) as the last predictor step, without its noise.
         full_output: return a :class:`SamplingResult`.
-        options: see :class:`fastlangevin.samplers.ChainOptions`; ``init="normal"`` is the prior of the process.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult` with ``full_output=True``.
