@@ -69,7 +69,9 @@ def test_implementations_do_not_import_each_other_nor_the_package():
         above = {name for name in names if name[0] == "fastlangevin" and name[1:2] != ("kernels",)}
         assert not above, path
     for path in sorted((PACKAGE / "reference").glob("*.py")):
-        names = {name for _, name in imported(ast.parse(path.read_text(encoding="utf-8")), ("fastlangevin", "reference"))}
+        names = {
+            name for _, name in imported(ast.parse(path.read_text(encoding="utf-8")), ("fastlangevin", "reference"))
+        }
         assert not {name for name in names if name[:2] == ("fastlangevin", "kernels")}, path
 
 

@@ -63,7 +63,7 @@ class ChainOptions(TypedDict, total=False):
             last two are told of in the result's ``faults``. None does not look. No sample that is finite has other
             bits for it.
         telemetry: keep the norm of the score and the signal-to-noise ratio ||a s|| / ||b z|| of every k-th update; of
-            the last of each level with ``"level"``, whose cost is that of an update more a level; 0 keeps none. Needs
+            the last of each level with ``"level"``, which costs one more update per level; 0 keeps none. Needs
             ``full_output``.
         chain: ``"auto"`` makes many updates in one call of a kernel where the score can be computed inside it: of a
             :class:`fastlangevin.GaussianMixture`, with the bits of the loop, or of a :class:`fastlangevin.models.MLP`

@@ -51,6 +51,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
 
     The corrector is Langevin dynamics whose step size follows from the signal-to-noise ratio; the predictor goes to the
     next level, and from the last to sigma = 0. Every corrector and predictor step has a draw number of its own.
+    ``init="normal"`` is the prior of the process. ``shape`` or ``init`` must be given.
 
     Args:
         score: as for :func:`fastlangevin.annealed_langevin`.
