@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ def load_builder() -> ModuleType:
 
 
 builder = load_builder()
+
+
+def description() -> str:
+    """The README as an index can show it: without the pictures, links and markers of a checkout."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = re.sub(r"^!\[[^]]*\]\((?!https?:)[^)]*\)\n+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
+    return re.sub(r"<!--.*?-->\n?", "", text)
 
 
 class BuildLibrary(build_ext):
@@ -138,7 +148,7 @@ setup(
     name="fastlangevin",
     version="0.1.0",
     description="Fused, bit-reproducible samplers for score-based generative models, in PyTorch, Triton and C++",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=description(),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],

@@ -230,7 +230,7 @@ def renewed(name: str, record: Record | None, found: Record, digest: str, why: s
 
 def table(file: File, names: Iterable[str] = VARIANTS) -> str:
     """Budgets as markdown; of figures that differ, those of sm_80, sm_90 and sm_100."""
-    header = ["", "access, bits", *FIGURES, "bytes an element", "predicted ps", "measured ps"]
+    header = ["kernel", "access, bits", *FIGURES, "bytes per element", "predicted, ps per element", "measured"]
     lines = [header, ["---"] * len(header)]
     for variant in names:
         about = file["variants"][variant]

@@ -143,7 +143,7 @@ def measure(trial: Trial, device: torch.device, budget: float, wanted: Sequence[
 
 
 COLUMNS = {
-    "us_per_update": ("us/update", "{:.1f}"),
+    "us_per_update": ("µs/update", "{:.1f}"),
     "ns_per_element": ("ns/element", "{:.3f}"),
     "GB_per_s": ("GB/s", "{:.1f}"),
     "of_copy": ("of copy", "{:.1%}"),
@@ -154,7 +154,7 @@ COLUMNS = {
 def duration(seconds: float) -> str:
     scale, unit = next(
         (each for each in ((1.0, "s"), (1e-3, "ms")) if seconds >= each[0]),
-        (1e-6, "us"),
+        (1e-6, "µs"),
     )
     return f"{seconds / scale:.3g} {unit}" if seconds / scale < 100 else f"{seconds / scale:.0f} {unit}"
 

@@ -122,6 +122,7 @@ BENCHMARK = Benchmark(
     trial=trial,
     providers=(*FORWARD, *(f"{name} + backward" for name in FORWARD), "copy"),
     kinds=("instance 32", "instance 16", "group 32", "group 16"),
+    labels={"copy": "`y.copy_(x)`"},
 )
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """The table of promises: what each has been held to, by which command, and what the same check refuses.
 
     python -m benchmarks.promises                   print it
-    python -m benchmarks.promises --readme          write it into the README
-    python -m benchmarks.promises --check           fail where the README's is not that of the results
+    python -m benchmarks.promises --readme          write it into the README and docs/
+    python -m benchmarks.promises --check           fail where theirs is not that of the results
     python -m benchmarks.promises --tests junit.xml count the cases of a run of the tests (pytest --junitxml)
 
-Every figure is read from benchmarks/results; a row whose results are not there says "not tested".
+Every figure is read from benchmarks/results; a row whose results are not there, or are a record of an older form, says
+"not tested". In a document the table stands between ``<!-- promises -->`` and ``<!-- end of promises -->``; a part of
+it, between ``<!-- promises: PROMISE / PROMISE -->`` and the same end.
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.documents import documents, rewrite
 from benchmarks.timing import commit
 
-__all__ = ["ROWS", "Row", "readme_with_promises", "table"]
+__all__ = ["COMPILED_UPDATES", "FULL_SIZES", "PARTS", "ROWS", "STOPS", "Row", "table", "with_promises"]
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 RESULTS = Path(__file__).parent / "results"
-BLOCK = re.compile(r"<!-- promises -->\n.*?<!-- end of promises -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- promises(?P<some>: [^>]*?)? -->\n.*?<!-- end of promises -->", re.DOTALL)
 NOT_TESTED = "not tested"
+
+# What one case of a test goes through: parts and stops of a sampler, sizes of a disk that is full, compiled updates.
+PARTS = 125
+STOPS = 25
+FULL_SIZES = 60
+COMPILED_UPDATES = 1000
 
 # Of tests/bad_input/test_bad_calls.py: a row of its tables each.
 BAD = ("bad_input.test_bad_calls::test_bad_call_is_refused_with_a_helpful_message_and_changes_nothing",)
@@ -37,6 +44,10 @@ FULL = "test_files::test_a_full_disk_leaves_the_old_file_and_nothing_else"
 COMPILED = "test_ops::test_compiled_calls_are_few_and_have_the_same_bits"
 MISTAKES = "test_sampler_mutants::test_a_mistake_is_caught"
 RIGHT = "test_sampler_mutants::test_the_right_sampler_passes"
+WORSE = "test_accuracy::test_a_worse_recipe_is_rejected"
+ANY_PART = "test_exactness::test_any_part_of_a_run_has_the_bits_of_the_whole"
+ANY_STOP = "test_exactness::test_a_chain_goes_on_from_any_point_with_the_same_bits"
+ROUNDED = "test_faults::test_what_counts_is_the_rounded_result"
 NOT_FINITE = (
     "test_faults::test_a_fault_is_found_wherever_it_is",
     "test_watching::test_the_first_bad_step_is_named_and_nothing_else_changes",
@@ -74,9 +85,18 @@ def counted(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def in_tests(*names: str) -> int:
+    """Cases of tests that show the control of another harness."""
+    path = RESULTS / "tests.json"
+    return cases(json.loads(path.read_text()), *names) if path.exists() else 0
+
+
 def _words(r: Record) -> str:
-    where = len(r["differ"])
-    return f"{counted(r['addresses'])} addresses on each of {where} implementations, {sum(r['differ'].values())} differ"
+    interpreted = sum("interpreted" in name for name in r["differ"])
+    return (
+        f"{counted(r['addresses'])} addresses on each of {len(r['differ']) - interpreted} implementations, "
+        f"{counted(r['addresses_interpreted'])} in Triton's interpreter: {sum(r['differ'].values())} differ"
+    )
 
 
 def _damage(r: Record) -> str:
@@ -122,7 +142,10 @@ def told(promise: str, source: str) -> Row:
         return re.sub(r"\d{5,}", lambda number: f"{int(number[0]):,}", text)
 
     return Row(
-        promise, source, lambda r: grouped(r["figure"]), lambda r: grouped(r["control"].partition(", opcheck")[0])
+        promise,
+        source,
+        lambda r: grouped(r["figure"]) if "figure" in r else NOT_TESTED,
+        lambda r: grouped(r.get("control", "").partition(", opcheck")[0]),
     )
 
 
@@ -140,7 +163,7 @@ ROWS: tuple[Row, ...] = (
             f"all {counted(r['words'])} words: at most {r['radius']['max_ulp_error']:.2f} ulp for the radius, "
             f"{r['cosine']['max_ulp_error']:.2f} for the angle, never NaN"
         ),
-        lambda r: "a clamp at 1e-7 (tests)",
+        lambda _: f"{in_tests(WORSE)} worse recipes, among them a clamp at 1e-7, are rejected (`pytest`)",
     ),
     Row(
         "normals are normal",
@@ -152,16 +175,16 @@ ROWS: tuple[Row, ...] = (
         lambda r: f"{sum(each['p'] < 1e-6 for each in r['controls'].values())} of {len(r['controls'])} rejected",
     ),
     Row(
-        "in any order of the stream",
+        "random words pass dieharder in five orders",
         "interleavings",
         lambda r: (
-            f"dieharder, {len(r['tests'])} tests of {len(r['interleavings'])} interleavings: "
+            f"{len(r['tests'])} tests, with seed, purpose, draw, sample or element changing fastest: "
             f"{sum(len(v['FAILED']) for v in r['interleavings'].values())} of "
             f"{sum(len(names) for v in r['interleavings'].values() for names in v.values())} failed, "
             f"{sum(len(v['WEAK']) for v in r['interleavings'].values())} weak (of the system's generator "
             f"{len(r['system']['WEAK'])} of {sum(map(len, r['system'].values()))})"
         ),
-        lambda r: f"draws alike: {len(r['control']['FAILED'])} of {sum(map(len, r['control'].values()))} failed",
+        lambda r: f"all draws alike: {len(r['control']['FAILED'])} of {sum(map(len, r['control'].values()))} failed",
     ),
     Row(
         "no noise is used twice",
@@ -210,7 +233,7 @@ ROWS: tuple[Row, ...] = (
     told("`torch.compile` sees what eager does", "registered"),
     told("nothing unwritten is read", "poison"),
     told("fork", "forking"),
-    told("first import and build", "building"),
+    told("first import and build (here of the portable kernels, not optimised)", "building"),
     told("the process is left as it was", "untouched"),
     Row(
         "bad input is refused with the argument's name",
@@ -221,14 +244,14 @@ ROWS: tuple[Row, ...] = (
     Row(
         "a part of a run has the bits of the whole",
         "tests",
-        lambda r: f"{125 * cases(r, 'test_exactness::test_any_part_of_a_run_has_the_bits_of_the_whole')} random parts",
-        lambda r: "another seed differs",
+        lambda r: f"{counted(PARTS * cases(r, ANY_PART))} random parts of {cases(r, ANY_PART)} samplers",
+        lambda r: f"another seed differs: {cases(r, ANY_PART)} of {cases(r, ANY_PART)}",
     ),
     Row(
         "a stopped chain goes on with the same bits",
         "tests",
-        lambda r: f"{25 * cases(r, 'test_exactness::test_a_chain_goes_on_from_any_point_with_the_same_bits')} stops",
-        lambda r: f"other noise is seen: {cases(r, 'test_samplers::test_resuming_with_other_noise_is_seen')}",
+        lambda r: f"{STOPS * cases(r, ANY_STOP)} random stops of {cases(r, ANY_STOP)} samplers",
+        lambda r: f"a resume with another seed differs: {cases(r, ANY_STOP)} of {cases(r, ANY_STOP)}",
     ),
     Row(
         "any number of processes has the samples of one, and killed ones go on",
@@ -242,14 +265,17 @@ ROWS: tuple[Row, ...] = (
     Row(
         "a full disk leaves the old file",
         "tests",
-        lambda r: f"{120 * cases(r, FULL)} sizes at which writing fails",
-        lambda r: "with room the write goes through",
+        lambda r: f"{FULL_SIZES * cases(r, FULL)} sizes at which writing a state or a checkpoint fails",
+        lambda r: f"with room the same write goes through: {cases(r, FULL)} of {cases(r, FULL)}",
     ),
     Row(
         "a compiled program follows seed and step",
         "tests",
-        lambda r: f"{1000 * cases(r, COMPILED)} updates, each of its own: 4 compilations at most",
-        lambda r: "each result is that of the eager call of its seed and step",
+        lambda r: (
+            f"{counted(COMPILED_UPDATES * cases(r, COMPILED))} updates, each of its own seed and step: the bits of the "
+            "eager calls, 4 compilations at most"
+        ),
+        lambda r: f"with the next step's noise {counted(COMPILED_UPDATES * cases(r, COMPILED))} differ",
     ),
     told("a captured graph follows them too", "replays"),
     Row(
@@ -268,35 +294,45 @@ ROWS: tuple[Row, ...] = (
         "what is not finite is named by step, level and sample",
         "tests",
         lambda r: f"{cases(r, *NOT_FINITE)} cases, each with faults at all places of a sample or in a chain's updates",
-        lambda r: "the other samples keep their bits",
+        lambda r: f"results that round to the largest number are finite: {cases(r, ROUNDED)}",
     ),
     Row(
         "the tests themselves",
         "mutation",
         _seen,
-        lambda r: f"{sum(e['outcome'] == 'survived' for e in r['equivalent'])} changes of no bit are not",
+        lambda r: (
+            f"{sum(e['outcome'] == 'survived' for e in r['equivalent'])} changes that alter no result are not reported"
+        ),
     ),
-    told("a second GPU: the tensor's device and stream", "devices"),
+    told("work goes to the device and the stream of its tensors, with two GPUs", "devices"),
 )
 
 
-def table() -> str:
-    """The table as Markdown."""
+def table(promises: Sequence[str] | None = None) -> str:
+    """The table as Markdown; of some promises, in their order."""
+    named = {row.promise: row for row in ROWS}
     lines = ["| promise | held to | by | control |", "| --- | --- | --- | --- |"]
-    for row in ROWS:
+    for row in ROWS if promises is None else [named[promise] for promise in promises]:
         path = RESULTS / f"{row.source}.json"
-        if not path.exists():
+        record = json.loads(path.read_text()) if path.exists() else None
+        figure = NOT_TESTED if record is None else row.figure(record)
+        if record is None or figure == NOT_TESTED:
             lines.append(f"| {row.promise} | {NOT_TESTED} | | |")
             continue
-        record = json.loads(path.read_text())
         by = "`pytest`" if row.source == "tests" else f"`python -m benchmarks.{row.source}`"
-        lines.append(f"| {row.promise} | {row.figure(record)} | {by} | {row.control(record)} |")
+        lines.append(f"| {row.promise} | {figure} | {by} | {row.control(record)} |")
     return "\n".join(lines)
 
 
-def readme_with_promises(text: str) -> str:
-    """A README with its table written anew."""
-    return BLOCK.sub(lambda _: f"<!-- promises -->\n{table()}\n<!-- end of promises -->", text)
+def with_promises(text: str) -> str:
+    """A document with its tables of promises written anew."""
+
+    def renewed(found: re.Match[str]) -> str:
+        some = found["some"]
+        rows = table(None if some is None else some.removeprefix(": ").split(" / "))
+        return f"<!-- promises{some or ''} -->\n{rows}\n<!-- end of promises -->"
+
+    return BLOCK.sub(renewed, text)
 
 
 def count_cases(path: Path) -> Record:
@@ -318,20 +354,16 @@ def count_cases(path: Path) -> Record:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true", help="write the README's table")
-    parser.add_argument("--check", action="store_true", help="only compare the README's table with the results")
+    parser.add_argument("--readme", action="store_true", help="write the tables of the README and docs/")
+    parser.add_argument("--check", action="store_true", help="only compare the documents' tables with the results")
     parser.add_argument("--tests", type=Path, metavar="XML", help="keep what a run of the tests counted")
     options = parser.parse_args(arguments)
     if options.tests:
         (RESULTS / "tests.json").write_text(json.dumps(count_cases(options.tests), indent=1) + "\n")
-    text = README.read_text(encoding="utf-8")
-    if options.check:
-        same = readme_with_promises(text) == text
-        print("the README's table is that of the results" if same else "run python -m benchmarks.promises --readme")
-        return int(not same)
-    print(table())
-    if options.readme:
-        README.write_text(readme_with_promises(text), encoding="utf-8")
+    if not options.check:
+        print(table())
+    if options.check or options.readme:
+        return rewrite(documents(), with_promises, "python -m benchmarks.promises --readme", check=options.check)
     return 0
 
 

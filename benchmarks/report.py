@@ -1,14 +1,21 @@
-"""Tables and pictures of the results, and the numbers of the README.
+"""Tables and pictures of the results, and the numbers of the README and docs/.
 
     python -m benchmarks.report                    every machine's folder under benchmarks/results
     python -m benchmarks.report FOLDER             one of them
-    python -m benchmarks.report --readme           also write the README's tables anew
-    python -m benchmarks.report --check            fail where the README's tables are not those of the results
+    python -m benchmarks.report --readme           also write the tables and figures of the README and docs/ anew
+    python -m benchmarks.report --check            fail where theirs are not those of the results
 
-A folder gets report.md, with a table for each case, and time.png, speedup.png and roofline.png. In the README a table
-stands between ``<!-- table: FOLDER / BENCHMARK / CASE / THREADS -->`` and ``<!-- end of table -->``; with ``across``
-for the case, all cases of the benchmark stand side by side. Between ``<!-- table: budgets / VARIANT VARIANT -->`` and
-the same end stand budgets of ``benchmarks.gates``, and the times that they predict beside those measured.
+A folder gets report.md, with a table for each case, and time.png, speedup.png and roofline.png. In a document stand
+
+- a table, between ``<!-- table: FOLDER / BENCHMARK / CASE / THREADS -->`` and ``<!-- end of table -->``, of all
+  providers or of those that a fifth part names, with semicolons between them; where the case ends in ``*``, the cases
+  that begin alike stand side by side;
+- budgets of ``benchmarks.gates`` and the times that they predict beside those measured, between
+  ``<!-- table: budgets / VARIANT VARIANT -->`` and the same end;
+- in the text, between ``<!-- times: FOLDER / BENCHMARK / CASE / THREADS / PROVIDER; OTHER -->`` and ``<!-- end -->``,
+  how many times as long one provider takes as another, from the least to the most where there are several cases;
+- between ``<!-- value: FILE / KEY : KEY / FORMAT -->`` and the same end, a number of benchmarks/results/FILE.json, as
+  Python formats it, or with ``time`` for the format, seconds with their unit.
 """
 
 from __future__ import annotations
@@ -22,14 +29,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import budgets
+from benchmarks.documents import documents, rewrite
 from benchmarks.harness import Case, duration
 from benchmarks.pictures import draw
 from benchmarks.suite import BENCHMARKS, RESULTS
 
-__all__ = ["markdown", "readme_with_tables", "report"]
+__all__ = ["markdown", "report", "with_results"]
 
-README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"<!-- table: (?P<what>[^>]*?) -->\n.*?<!-- end of table -->", re.DOTALL)
+INLINE = re.compile(r"<!-- (?P<kind>times|value): (?P<what>[^>]*?) -->.*?<!-- end -->")
 
 Record = dict[str, Any]
 
@@ -74,16 +82,17 @@ def case_table(name: str, case: Case) -> str:
     measured = case["providers"]
     base = measured.get(case["base"])
     columns = {
-        "us_per_update": ("us an update", significant),
-        "ns_per_element": ("ns an element", significant),
+        "us_per_update": ("µs per update", significant),
+        "ns_per_element": ("ns per element", significant),
         "GB_per_s": ("GB/s", significant),
         "of_copy": ("of a copy's speed", lambda value: f"{value:.0%}"),
         "extra_results": ("extra memory, in results", lambda value: f"{value:.2f}"),
     }
     shown = [key for key in columns if any(key in row for row in measured.values())]
-    header = ["", "median", "quartiles", f"relative to {case['base']}", *(columns[key][0] for key in shown)]
+    header = ["Provider", "median", "quartiles", f"time / {case['base']}", *(columns[key][0] for key in shown)]
     rows = []
-    for provider, row in measured.items():
+    for provider in case.get("rows", measured):
+        row = measured[provider]
         cells = [columns[key][1](row[key]) if key in row else "" for key in shown]
         ratio = f"{row['median'] / base['median']:.2f}" if base else ""
         quartiles = f"{duration(row['lower'])} to {duration(row['upper'])}"
@@ -93,8 +102,8 @@ def case_table(name: str, case: Case) -> str:
 
 
 def across_table(name: str, cases: Sequence[Case]) -> str:
-    """Providers by cases: the median, and how many times faster than the eager one."""
-    providers = list(dict.fromkeys(provider for case in cases for provider in case["providers"]))
+    """Providers by cases: the median, and how many times faster it is than the eager one of the same work."""
+    providers = list(dict.fromkeys(provider for case in cases for provider in case.get("rows", case["providers"])))
     rows = []
     for provider in providers:
         cells = []
@@ -103,10 +112,13 @@ def across_table(name: str, cases: Sequence[Case]) -> str:
             if provider not in measured:
                 cells.append("")
                 continue
-            gain = measured["eager"]["median"] / measured[provider]["median"]
-            cells.append(f"{duration(measured[provider]['median'])} ({gain:.2f})")
+            work = " + backward" * provider.endswith(" + backward")
+            gain = measured[f"eager{work}"]["median"] / measured[provider]["median"]
+            # A copy is other work, of which no gain is told.
+            told = "" if provider == "copy" else f" ({gain:.2f})"
+            cells.append(duration(measured[provider]["median"]) + told)
         rows.append([label(name, provider), *cells])
-    return rows_of(["times faster than eager in brackets", *(case["case"] for case in cases)], rows)
+    return rows_of(["Provider", *(case["case"] for case in cases)], rows)
 
 
 def threads_of(case: Case) -> str:
@@ -124,27 +136,68 @@ def markdown(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def found_cases(folder: str, name: str, title: str, threads: str) -> tuple[Record, list[Case]]:
+    """A record, and its cases of a title, or of all titles that begin with what stands before ``*``."""
+    record = json.loads((RESULTS / folder / f"{name}.json").read_text())
+    cases = [case for case in record["cases"] if threads_of(case) == threads]
+    if title.endswith("*"):
+        cases = [case for case in cases if case["case"].startswith(title[:-1])]
+    else:
+        cases = [case for case in cases if case["case"] == title]
+    if not cases or (len(cases) > 1 and not title.endswith("*")):
+        raise ValueError(f"{len(cases)} cases of {name} are called {title!r} with {threads}")
+    return record, cases
+
+
+def of_providers(case: Case, names: Sequence[str]) -> Case:
+    """A case whose tables have rows for some of its providers alone; the one that ratios are relative to stays."""
+    missing = [name for name in names if name not in case["providers"]]
+    if missing:
+        raise ValueError(f"{case['case']} has no {', '.join(missing)}; it has {', '.join(case['providers'])}")
+    return {**case, "rows": list(names), "failures": {}}
+
+
 def one_table(what: str) -> str:
-    """The table that a marker of the README asks for, and the conditions under it."""
+    """The table that a marker of a document asks for, and the conditions under it."""
     if what.startswith("budgets / "):
         file = budgets.read()
         chain = ", ".join(f"{name} {version}" for name, version in file["toolchain"].items())
         return f"{budgets.table(file, what.split()[2:])}\n\n{chain}: `python -m benchmarks.gates`"
-    folder, name, title, threads = (part.strip() for part in what.split(" / "))
-    record = json.loads((RESULTS / folder / f"{name}.json").read_text())
-    cases = [case for case in record["cases"] if threads_of(case) == threads]
-    if title != "across":
-        cases = [case for case in cases if case["case"] == title]
-        if len(cases) != 1:
-            raise ValueError(f"{len(cases)} cases of {name} are called {title!r} with {threads}")
-    table = across_table(name, cases) if title == "across" else case_table(name, cases[0])
+    folder, name, title, threads, *some = (part.strip() for part in what.split(" / "))
+    record, cases = found_cases(folder, name, title, threads)
+    if some:
+        cases = [of_providers(case, some[0].split("; ")) for case in cases]
+    table = across_table(name, cases) if title.endswith("*") else case_table(name, cases[0])
     return f"{table}\n\n{threads}, {conditions(record)}"
 
 
-def readme_with_tables(text: str) -> str:
-    """A README with its tables written anew."""
-    return BLOCK.sub(
+def times(what: str) -> str:
+    """How many times as long the first of two providers takes as the second, or from the least to the most."""
+    folder, name, title, threads, pair = (part.strip() for part in what.split(" / "))
+    slow, fast = pair.split("; ")
+    _, cases = found_cases(folder, name, title, threads)
+    measured = [of_providers(case, [slow, fast])["providers"] for case in cases]
+    ratios = sorted({f"{rows[slow]['median'] / rows[fast]['median']:.2g}" for rows in measured}, key=float)
+    return ratios[0] if len(ratios) == 1 else f"{ratios[0]} to {ratios[-1]}"
+
+
+def value(what: str) -> str:
+    """A number of a file of results."""
+    name, keys, form = (part.strip() for part in what.split(" / "))
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    for key in keys.split(" : "):
+        found = found[key]
+    return duration(found) if form == "time" else format(found, form)
+
+
+def with_results(text: str) -> str:
+    """A document with its tables and figures written anew."""
+    text = BLOCK.sub(
         lambda found: f"<!-- table: {found['what']} -->\n{one_table(found['what'])}\n<!-- end of table -->", text
+    )
+    made = {"times": times, "value": value}
+    return INLINE.sub(
+        lambda found: f"<!-- {found['kind']}: {found['what']} -->{made[found['kind']](found['what'])}<!-- end -->", text
     )
 
 
@@ -158,21 +211,16 @@ def report(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of results")
-    parser.add_argument("--readme", action="store_true", help="write the README's tables")
-    parser.add_argument("--check", action="store_true", help="only compare the README's tables with the results")
+    parser.add_argument("--readme", action="store_true", help="write the tables of the README and docs/")
+    parser.add_argument("--check", action="store_true", help="only compare the documents' tables with the results")
     options = parser.parse_args(arguments)
-    text = README.read_text(encoding="utf-8")
-    if options.check:
-        same = readme_with_tables(text) == text
-        print("the README's tables are those of the results" if same else "run python -m benchmarks.report --readme")
-        return int(not same)
-    for folder in options.folders or folders():
+    for folder in () if options.check else options.folders or folders():
         if not list(folder.glob("*.json")):
             parser.error(f"{folder} has no results; python -m benchmarks.suite writes them")
         report(folder)
         print(folder / "report.md")
-    if options.readme:
-        README.write_text(readme_with_tables(text), encoding="utf-8")
+    if options.check or options.readme:
+        return rewrite(documents(), with_results, "python -m benchmarks.report --readme", check=options.check)
     return 0
 
 

@@ -103,6 +103,11 @@ BENCHMARK = Benchmark(
     trial=trial,
     providers=("published", "eager", "fused"),
     kinds=tuple(NETWORKS),
+    labels={
+        "published": "published objective and norms (NCSNv2)",
+        "eager": "eager objective, eager norms",
+        "fused": "`fl.DenoisingScoreMatching`, the network as it is",
+    },
 )
 
 if __name__ == "__main__":

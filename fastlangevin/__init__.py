@@ -1,7 +1,25 @@
 """Fused, reproducible sampling from score-based generative models.
 
-Every random number has an address, (seed, sample, draw, element, purpose), so that samples have the same bits on every
-device, in any batch and after any resume. See README.md for what is here and :mod:`fastlangevin.noise` for the address.
+Every random number has an address, (seed, sample, draw, element, purpose), see :mod:`fastlangevin.noise`. So noise and
+updates have the same bits on every implementation, in any batch, from any number of processes and after any resume; a
+whole sample has them where the score treats samples separately, bit for bit.
+
+Samplers: :func:`annealed_langevin`, :func:`consistent_annealed`, :func:`predictor_corrector`, :func:`interpolation`,
+:func:`langevin`; what they take beside a network, :class:`GaussianMixture`, :class:`Inpainting`, :func:`adapt`.
+
+Ladders: :func:`geometric_sigmas`, :func:`linear_sigmas`, :func:`karras_sigmas`, :func:`continuous_ve_sigmas`, and
+:func:`plan`, which chooses a ladder and a step size for a budget.
+
+Learning: :class:`DenoisingScoreMatching`, :mod:`fastlangevin.losses`, :mod:`fastlangevin.models`,
+:mod:`fastlangevin.training`, :mod:`fastlangevin.data`, :mod:`fastlangevin.checkpoint`, :mod:`fastlangevin.published`.
+
+Tools: :func:`fuse`, for networks of other classes; :func:`patch` and :mod:`fastlangevin.compat`, for other code bases;
+:mod:`fastlangevin.shards`, for many processes; :mod:`fastlangevin.diagnostics`, for what chains say of themselves.
+
+Pieces: :func:`step` and :func:`step_`, the update; :func:`randn`, :func:`rand`, :func:`perturb`, addressed noise;
+:mod:`fastlangevin.rules`, the coefficients of every sampler.
+
+The command line, ``fastlangevin``, samples, trains, converts, plans and tests itself; ``fastlangevin --help``.
 """
 
 from fastlangevin import advisor, diagnostics, losses, models, rules, shards

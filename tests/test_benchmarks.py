@@ -1,11 +1,13 @@
 """The benchmark suite: what is wrong is never timed, what cannot be is a row, tables say what was measured."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from benchmarks import command, harness, report, suite
+from benchmarks.documents import documents, rewrite
 from benchmarks.harness import Benchmark, Trial
 
 # torch.compile imports what PyTorch itself warns of.
@@ -138,16 +140,96 @@ def test_a_report_says_what_was_measured(tmp_path):
     assert record["machine"]["commit"] in text
 
 
-def test_the_readme_has_the_tables_of_the_results():
-    text = report.README.read_text(encoding="utf-8")
-    assert len(report.BLOCK.findall(text)) >= 4
-    assert report.readme_with_tables(text) == text
-    number = next(found for found in report.BLOCK.finditer(text)).group().split("|")[5]
-    assert report.readme_with_tables(text.replace(number, " 0.1 ms ", 1)) == text
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
+def test_the_documents_have_the_tables_of_the_results(path):
+    text = path.read_text(encoding="utf-8")
+    assert report.with_results(text) == text
+    for found in [*report.BLOCK.finditer(text), *report.INLINE.finditer(text)]:
+        number = re.search(r"(?<= -->)[^<]*\d[^<]*", found.group())
+        assert number, found.group()
+        wrong = found.group().replace(number.group(), "\n| old |\n" if "table" in found.group() else "old")
+        assert report.with_results(text.replace(found.group(), wrong)) == text
+
+
+def test_many_tables_and_figures_are_generated():
+    texts = [path.read_text(encoding="utf-8") for path in documents()]
+    assert sum(len(report.BLOCK.findall(text)) for text in texts) > 10
+    assert sum(len(report.INLINE.findall(text)) for text in texts) > 15
+
+
+def test_stale_documents_are_told_of_and_written(tmp_path, capsys):
+    made, other = tmp_path / "made.md", tmp_path / "other.md"
+    made.write_text("old")
+    other.write_text("new")
+    assert rewrite([made, other], lambda text: "new", "make", check=True) == 1
+    assert capsys.readouterr().out == "made.md: run make\n"
+    assert made.read_text() == "old"
+    assert rewrite([made, other], lambda text: "new", "make", check=False) == 0
+    assert made.read_text() == "new"
+    assert rewrite([made, other], lambda text: "new", "make", check=True) == 0
+
+
+RECORD = {
+    "benchmark": "fake",
+    "machine": {"processor": "P", "instruction_sets": ["s"], "torch": "2", "date": "d", "commit": "c"},
+    "cases": [
+        {
+            "case": f"norm {size}",
+            "device": "cpu",
+            "threads": 2,
+            "base": "fused",
+            "failures": {},
+            "providers": {
+                name: {"median": seconds * size, "lower": seconds, "upper": seconds}
+                for name, seconds in {"eager": 6.0, "slow": 8.0 * size, "fused": 2.0}.items()
+            },
+        }
+        for size in (1, 2)
+    ],
+}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "fake.json").write_text(json.dumps(RECORD))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+
+
+def made(what, kind="table", end="end of table"):
+    return report.with_results(f"<!-- {kind}: {what} -->{chr(10) * (kind == 'table')}<!-- {end} -->")
+
+
+def test_a_table_of_some_providers_keeps_what_they_are_compared_with(results):
+    text = made("m / fake / norm 2 / 2 threads / slow; eager")
+    assert [line.split(" | ")[0] for line in text.splitlines()[3:5]] == ["| slow", "| eager"]
+    assert "| slow | 32 s | 16 s to 16 s | 8.00 |" in text
+    assert "| fused" not in text.splitlines()[3:]
+    assert "| slow | 8 s (0.75) | 32 s (0.38) |" in made("m / fake / norm* / 2 threads / slow")
+
+
+def test_figures_in_the_text(results):
+    ratio = {"kind": "times", "end": "end"}
+    assert "-->3<!--" in made("m / fake / norm 1 / 2 threads / eager; fused", **ratio)
+    assert "-->4 to 8<!--" in made("m / fake / norm* / 2 threads / slow; fused", **ratio)
+    assert "-->fake<!--" in made("m/fake / benchmark / s", kind="value", end="end")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("m / fake / norm 3 / 2 threads", "0 cases of fake are called 'norm 3'"),
+        ("m / fake / norm 1 / 1 thread", "0 cases"),
+        ("m / fake / norm 1 / 2 threads / fastest", "norm 1 has no fastest; it has eager, slow, fused"),
+    ],
+)
+def test_a_table_of_what_was_not_measured_is_refused(results, what, words):
+    with pytest.raises(ValueError, match=words):
+        made(what)
 
 
 def test_a_table_of_budgets_stands_in_a_readme():
-    text = report.readme_with_tables("<!-- table: budgets / step-fp32 rand-bf16 -->\nold\n<!-- end of table -->")
+    text = report.with_results("<!-- table: budgets / step-fp32 rand-bf16 -->\nold\n<!-- end of table -->")
     assert "old" not in text
     assert [line.split(" | ")[0] for line in text.splitlines() if "-fp32 |" in line or "-bf16 |" in line] == [
         "| step-fp32",

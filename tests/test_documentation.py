@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import enum
 import importlib
+import importlib.util
 import inspect
 import re
 import textwrap
@@ -121,9 +122,8 @@ def faults(value: Any) -> list[str]:
     told = entries(parts.get("Args", []))
     known = {**told, **entries(parts.get("Attributes", []))} if inspect.isclass(value) else told
     taken = parameters(value)
-    optional = set(ChainOptions.__annotations__) if "ChainOptions" in text and "options" in told else set()
-    found = [f"{name} is not told of" for name in taken if name not in known and name not in optional]
-    found += [f"there is no {name}" for name in told if name not in taken and not (name == "options" and optional)]
+    found = [f"{name} is not told of" for name in taken if name not in known]
+    found += [f"there is no {name}" for name in told if name not in taken]
     for name, each in taken.items():
         if is_tensor(each.annotation) and name in known and not SHAPE.search(known[name]):
             found.append(f"{name} has no shape")
@@ -152,6 +152,19 @@ def test_the_options_of_samplers_are_told_of_where_they_are_kept() -> None:
     told = entries(sections(ChainOptions.__doc__ or "")["Attributes"])
     assert told.keys() == ChainOptions.__annotations__.keys()
     assert len(told) > 15
+    for sampler in (fl.annealed_langevin, fl.consistent_annealed, fl.predictor_corrector, fl.interpolation):
+        assert told.items() <= entries(sections(sampler.__doc__ or "")["Args"]).items()
+
+
+def test_the_package_tells_of_what_it_exports() -> None:
+    text = fl.__doc__ or ""
+    mentioned = set(re.findall(r":(?:func|class|mod):`(?:fastlangevin\.)?(\w+)`", text))
+    for name in mentioned:
+        assert hasattr(fl, name) or importlib.util.find_spec(f"fastlangevin.{name}"), name
+    functions = {name for name in fl.__all__ if inspect.isfunction(getattr(fl, name))}
+    assert functions - mentioned == {"dsm_loss"}  # of which DenoisingScoreMatching is the class
+    losses = fl.losses.__doc__ or ""
+    assert [name for name in fl.losses.__all__ if name.endswith("_loss") and name not in losses] == []
 
 
 def has_source(value: Any) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 import fastlangevin as fl
 from benchmarks import sampling
+from benchmarks.promises import PARTS, STOPS
 
 LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
 COUNT, ITEM = 12, (2, 3, 3)
@@ -42,11 +43,11 @@ SAMPLERS = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_any_part_of_a_run_has_the_bits_of_the_whole(name):
-    """125 parts a sampler, 1,000 in all: neighbours from any id on, or any samples in any order."""
+    """Random parts: neighbours from any id on, or any samples in any order."""
     sampler = SAMPLERS[name]
     draw = random.Random(name)
     whole = sampler(shape=(COUNT, *ITEM), seed=7)
-    for _ in range(125):
+    for _ in range(PARTS):
         size = draw.randint(1, COUNT)
         if draw.random() < 0.5:
             first = draw.randint(0, COUNT - size)
@@ -62,12 +63,12 @@ def test_any_part_of_a_run_has_the_bits_of_the_whole(name):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_chain_goes_on_from_any_point_with_the_same_bits(name):
-    """25 random stops a sampler, 200 in all, some of them two in one chain."""
+    """Random stops, some of them two in one chain."""
     sampler = SAMPLERS[name]
     draw = random.Random(name)
     whole = sampler(shape=(3, *ITEM), seed=7, full_output=True)
     total = whole.state.step
-    for _ in range(25):
+    for _ in range(STOPS):
         stops = sorted(draw.choices(range(1, total + 1), k=draw.randint(1, 2)))
         left = None
         for stop in stops:

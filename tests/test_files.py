@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.promises import FULL_SIZES
 from fastlangevin import container, files
 
 DESCRIPTION = {"step": 5, "losses": [0.5, 0.25]}
@@ -85,14 +86,14 @@ import resource, sys, torch
 from pathlib import Path
 from fastlangevin import checkpoint, container
 from fastlangevin.models import MLP, MLPConfig
-path = Path(sys.argv[1])
+path, limits = Path(sys.argv[1]), int(sys.argv[2])
 size = path.stat().st_size
 intact = path.read_bytes()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 state = {"weights": torch.zeros(size // 4)}
 net = MLP([1.0, 0.5], MLPConfig(features=2, width=64, depth=2))
 refused = 0
-for limit in range(0, size, size // 60):
+for limit in range(0, size, size // limits):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         container.write(path, state, {})
@@ -114,8 +115,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(path):
     # The limit on a file's size stands for the full disk: writing fails after any number of bytes.
     container.write(path, {"weights": torch.ones(3000)}, {})
     size = path.stat().st_size
-    out, _ = process(FULL, path).communicate(timeout=60)
-    assert int(out) == 2 * len(range(0, size, size // 60)) >= 120
+    out, _ = process(FULL, path, FULL_SIZES).communicate(timeout=60)
+    assert int(out) == 2 * len(range(0, size, size // FULL_SIZES)) >= 2 * FULL_SIZES
 
 
 HALF = """

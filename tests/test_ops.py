@@ -8,6 +8,7 @@ import torch
 from torch.library import opcheck
 
 import fastlangevin as fl
+from benchmarks.promises import COMPILED_UPDATES
 from fastlangevin import reference
 from fastlangevin.noise import Purpose
 
@@ -321,7 +322,7 @@ class Counter:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_calls_are_few_and_have_the_same_bits():
-    """1,000 steps with their own step size, seed and draw: at most 4 compilations, in one graph each."""
+    """Steps with their own step size, seed and draw: at most 4 compilations, in one graph each."""
     counter = Counter("aot_eager")
 
     @counter.compile
@@ -329,10 +330,12 @@ def test_compiled_calls_are_few_and_have_the_same_bits():
         return fl.step(x, s, a=a, b=b, seed=seed, draw=draw)
 
     x, s = state((3, 7)), state((3, 7), seed=1)
-    for step in range(1000):
+    for step in range(COMPILED_UPDATES):
         numbers = (0.1 / (step + 1), 0.3 + 1e-3 * step, (step * 2**53 + step) % 2**63, step % 500)
         y = compiled(x, s, *numbers)
-        assert torch.equal(y, fl.step(x, s, a=numbers[0], b=numbers[1], seed=numbers[2], draw=numbers[3]))
+        eager = {"a": numbers[0], "b": numbers[1], "seed": numbers[2]}
+        assert torch.equal(y, fl.step(x, s, **eager, draw=numbers[3]))
+        assert not torch.equal(y, fl.step(x, s, **eager, draw=numbers[3] + 1))
     assert counter.count <= 4
 
 

@@ -1,6 +1,7 @@
 """What a wheel holds, and that it works away from the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
         "fastlangevin/kernels/csrc/kernel.cpp",
     ):
         assert names.count(wanted) == 1, wanted
+    (metadata,) = (name for name in names if name.endswith("METADATA"))
+    text = zipfile.ZipFile(built).read(metadata).decode()
+    # An index has neither the pictures nor the documents that the README leads to.
+    assert "# fastlangevin" in text
+    assert "docs/promises.md" in text
+    assert not re.search(r"\]\((?!https?:)|<!--", text)
     if shutil.which("c++") or shutil.which("g++"):
         assert "fastlangevin/kernels/libfastlangevin.so" in names
         assert "-py3-none-linux_" in built.name or sys.platform != "linux"

@@ -1,5 +1,6 @@
 """The table of promises and the harnesses behind it that the other tests do not run."""
 
+import importlib.util
 import json
 import shutil
 
@@ -7,16 +8,36 @@ import pytest
 import torch
 
 from benchmarks import cycles, emulation, promises, words
+from benchmarks.documents import documents
 from fastlangevin.kernels import cpp
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 
 
-def test_the_readme_has_the_table_of_the_results():
-    text = promises.README.read_text(encoding="utf-8")
-    assert len(promises.BLOCK.findall(text)) == 1
-    assert promises.readme_with_promises(text) == text
-    assert promises.readme_with_promises(text.replace("words to normals", "words to numbers")) == text
+def test_the_documents_have_the_table_of_the_results():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in documents()}
+    assert {name for name, text in texts.items() if promises.BLOCK.search(text)} == {"README.md", "promises.md"}
+    for text in texts.values():
+        assert promises.with_promises(text) == text
+    whole = texts["promises.md"]
+    assert promises.with_promises(whole.replace("words to normals", "words to numbers")) == whole
+    lines = promises.BLOCK.search(texts["README.md"]).group().splitlines()[3:-1]
+    assert 5 <= len(lines) <= 8
+    assert all(line in whole.splitlines() for line in lines)
+
+
+def test_every_row_names_a_harness_that_there_is():
+    for row in promises.ROWS:
+        if (promises.RESULTS / f"{row.source}.json").exists() and row.source != "tests":
+            assert importlib.util.find_spec(f"benchmarks.{row.source}"), row
+
+
+def test_a_record_of_an_older_form_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(promises, "RESULTS", tmp_path)
+    (tmp_path / "forking.json").write_text('{"benchmark": "forking"}')
+    assert promises.table(["fork"]).splitlines()[2] == "| fork | not tested | | |"
+    (tmp_path / "forking.json").write_text('{"figure": "12345 forks", "control": "one hung"}')
+    assert promises.table(["fork"]).splitlines()[2].startswith("| fork | 12,345 forks |")
 
 
 def test_what_has_no_results_is_said_to_be_not_tested(tmp_path, monkeypatch):

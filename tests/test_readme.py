@@ -1,23 +1,28 @@
-"""The README: its two commands, its code, its names."""
+"""The README and docs/: the two commands, the code, the names, the links."""
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import fastlangevin as fl
+from benchmarks.documents import ROOT, documents
 from fastlangevin.cli import info, parser
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# By the path from the root of the checkout.
+DOCUMENTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in documents()}
+ALL = "\n".join(DOCUMENTS.values())
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def test_two_commands_each_with_its_own_setup():
+    # CI runs the second; documents below show commands without a setup of their own, indented.
+    assert blocks("bash", ALL) == blocks("bash")
     commands = blocks("bash")
     assert len(commands) == 2
     for command in commands:
@@ -28,27 +33,88 @@ def test_two_commands_each_with_its_own_setup():
     assert commands[1].rstrip().endswith("pytest")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+def python_blocks():
+    for name, text in DOCUMENTS.items():
+        for number, code in enumerate(blocks("python", text)):
+            yield pytest.param(code, id=f"{name} {number}")
+
+
+@pytest.mark.parametrize("code", list(python_blocks()))
 def test_the_code_runs(code, tmp_path):
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=300, stdout=subprocess.PIPE
+    )
+    assert done.stdout or "print(" not in code
+
+
+def test_the_first_code_prints_what_the_readme_says(tmp_path):
+    code = blocks("python")[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    assert f"It prints `{done.stdout.decode().strip()}`." in README
+
+
+@pytest.mark.parametrize("line", re.findall(r"^    (from fastlangevin[\w.]* import .*)$", ALL, re.MULTILINE))
+def test_imports_in_the_text_work(line):
+    exec(line, {})
 
 
 def test_every_name_exists():
-    names = set(re.findall(r"`fl\.([A-Za-z_]+)[`(]", README))
-    assert len(names) >= 8
+    names = set(re.findall(r"`fl\.([A-Za-z_]+)[`(.]", ALL))
+    assert len(names) >= 20
     for name in names:
         assert hasattr(fl, name), name
-    objectives = set(re.findall(r"`losses\.([a-z_]+)[`(]", README))
+    objectives = set(re.findall(r"`losses\.([a-z_]+)[`(]", ALL))
     assert len(objectives) >= 6
     assert objectives <= set(fl.losses.__all__)
-    diagnostics = set(re.findall(r"`(?:fl\.)?diagnostics\.([a-z_]+)[`(]", README))
+    diagnostics = set(re.findall(r"`(?:fl\.)?diagnostics\.([a-z_]+)[`(]", ALL))
     assert len(diagnostics) >= 6
     assert diagnostics <= set(fl.diagnostics.__all__)
 
 
-def test_pictures_are_there():
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (Path(__file__).parents[1] / path).is_file(), path
+def anchors(text):
+    """The fragments that headings of a document have where it is rendered."""
+    heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def broken(name, text):
+    """Links and pictures of a document, of this name, that lead nowhere."""
+    missing = []
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, fragment = target.partition("#")
+        place = (ROOT / name).parent / path if path else ROOT / name
+        if not place.exists() or (fragment and fragment not in anchors(place.read_text(encoding="utf-8"))):
+            missing.append(target)
+    return missing
+
+
+TEXTS = {**DOCUMENTS, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+TEXTS["CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_and_pictures_are_there(name):
+    assert broken(name, TEXTS[name]) == []
+
+
+def test_a_broken_link_is_found():
+    text = (
+        "[a](README.md), [b](docs/nothing.md), ![c](benchmarks/x.png), [d](README.md#install), [e](README.md#no-such)"
+    )
+    assert broken("README.md", text) == ["docs/nothing.md", "benchmarks/x.png", "README.md#no-such"]
+    assert broken("docs/noise.md", "[a](../README.md), [b](README.md)") == ["README.md"]
+
+
+def test_the_readme_leads_to_every_document():
+    linked = set(re.findall(r"\]\((docs/[^)#]+)\)", README))
+    assert linked == DOCUMENTS.keys() - {"README.md"}
+    assert len(linked) > 5
+
+
+def test_no_line_begins_with_a_figure():
+    # A comment at the beginning of a line is a block of its own, in which Markdown is not rendered.
+    for name, text in DOCUMENTS.items():
+        assert not re.search(r"^<!-- (times|value)", text, re.MULTILINE), name
 
 
 def test_public_names_are_documented():
@@ -60,10 +126,8 @@ def test_public_names_are_documented():
                 assert len(value.__doc__.split()) > 5, name
 
 
-# Commands, options and variables that the README and CONTRIBUTING name.
+# Commands, options and variables that the documents name.
 
-ROOT = Path(__file__).parents[1]
-TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 SOURCES = [*(ROOT / "fastlangevin").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), ROOT / "setup.py"]
 
 
@@ -129,7 +193,7 @@ def test_a_command_that_does_not_exist_is_found():
 
 
 def test_every_command_is_told_of():
-    assert {name for name, _ in told(TEXTS["README.md"])} == set(commands())
+    assert {name for name, _ in told(README)} == set(commands())
     shown = {name for text in TEXTS.values() for name, _ in harnesses(text)}
     assert len(shown) > 12
 
@@ -155,5 +219,5 @@ def test_every_variable_stands_in_the_table_and_every_row_is_read():
 
 
 def test_every_block_of_code_is_run():
-    assert set(re.findall(r"^```(\w*)$", README, re.MULTILINE)) == {"bash", "python", ""}
-    assert README.count("```") == 2 * (len(blocks("python")) + len(blocks("bash")))
+    assert set(re.findall(r"^```(\w*)$", ALL, re.MULTILINE)) == {"bash", "python", ""}
+    assert ALL.count("```") == 2 * (len(list(python_blocks())) + len(blocks("bash")))

@@ -53,7 +53,7 @@ class SamplingPlan:
         denoise: whether the chain ends with the denoise step.
         budget: score evaluations that were allowed.
         evaluations: those of the plan, L T and one for the denoise step.
-        notes: what to know of it; warnings among them.
+        notes: remarks and warnings.
     """
 
     sigmas: Tensor
@@ -136,7 +136,8 @@ def plan(
     Args:
         dataset: the data, as for :func:`fastlangevin.advisor.largest_distance`; or give ``sigma_1`` and ``shape``.
         budget: score evaluations for a sample.
-        sigma_1: the largest noise level, in units of the data; by default their largest distance.
+        sigma_1: the largest noise level, in units of the data; by default the largest distance between two samples of
+            ``dataset``.
         shape: of one sample, without the batch, where there is no ``dataset``.
         sigma_L: the smallest noise level. 0.01 is for images in [0, 1].
         overlap: C of neighbouring levels. The published ladders have 0.566 to 0.567.

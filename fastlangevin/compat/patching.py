@@ -186,7 +186,8 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
       registered afterwards. The ODE sampler and likelihoods stay, and need the checkout's own diffusions: ``undo()``
       for them.
 
-    Lists of states stay on the device, in full they can be more than it holds: ``patch("ncsnv2", keep_every=100)``.
+    Lists of states stay on the device. A full list may not fit in its memory: use ``keep_every=``, as in
+    ``patch("ncsnv2", keep_every=100)``.
 
     Args:
         name: the code base.

@@ -419,7 +419,8 @@ def _written(x: Tensor) -> None:
 
 
 def _refuse_unwritable(name: str, value: Tensor) -> None:
-    if (in_memory if value.dtype is torch.int64 else floating)(name, value) is not value:
+    is_word = isinstance(value, Tensor) and value.dtype is torch.int64
+    if (in_memory if is_word else floating)(name, value) is not value:
         raise ValueError(
             f"{name} is a view that PyTorch negates as it reads, or zeros without memory, so it cannot be written in "
             f"place; pass {name}.resolve_neg().clone()"

@@ -75,7 +75,8 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
     For each noise level in turn, ``steps_per_level`` updates x + alpha_i/2 score(x, i) + sqrt(alpha_i) z with
     alpha_i = epsilon sigma_i^2 / sigma_L^2. The chain is not corrected for its step size: on a Gaussian each level is
     sampled 1/(1 - alpha_i/(4 v)) too wide in variance, v being the variance of the perturbed data; ``corrector="ou"``
-    removes that on the noise's part. A sample depends on its own id and seed alone, not on its batch.
+    removes that on the noise's part. Noise and updates depend on a sample's id and seed alone, not on its batch, and so
+    do its bits where ``score`` treats samples separately, bit for bit. ``shape`` or ``init`` must be given.
 
     Args:
         score: called as ``score(x, labels)`` with labels int64 ``(B,)``, returns the score, shape of ``x``, any float
@@ -89,8 +90,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
         temperature: factor on the variance of the noise; 1 samples the distribution itself.
         denoise: end with x + sigma_L^2 score(x, L-1), the step to the posterior mean.
         full_output: return a :class:`SamplingResult`.
-        options: where the chain begins, its random address, what is watched, what acts on every update: see
-            :class:`fastlangevin.samplers.ChainOptions`. ``shape=`` or ``init=`` must be given.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult` with ``full_output=True``.

@@ -38,7 +38,8 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
     """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021): one update for each level.
 
     x + eta sigma_i^2 score(x, i) + b_i z with eta = epsilon / (2 sigma_L^2) and b_i such that the noise left in x has
-    exactly the variance sigma_{i+1}^2 of the next level; none is added at the last.
+    exactly the variance sigma_{i+1}^2 of the next level; none is added at the last. The exact law is that of
+    ``init="normal"``. ``shape`` or ``init`` must be given.
 
     Args:
         score: as for :func:`fastlangevin.annealed_langevin`.
@@ -47,7 +48,7 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
         step_lr: likewise.
         denoise: end with the step to the posterior mean.
         full_output: return a :class:`SamplingResult`.
-        options: see :class:`fastlangevin.samplers.ChainOptions`; the exact law is that of ``init="normal"``.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult` with ``full_output=True``.

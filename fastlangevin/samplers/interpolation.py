@@ -41,21 +41,22 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     full_output: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
-    """Rows of samples that go over into each other.
+    """Rows of samples that change gradually from one to another.
 
     All ``points`` samples of a row begin in one state, and sample k of it has the noise cos(phi_k) p + sin(phi_k) q,
     phi_k from 0 to pi/2, p and q being the noise of two sample ids. So the first sample of row r is that of the id 2r,
     and the last follows the noise of 2r + 1 from the same beginning. The noise of an ``inpainting=`` is each sample's
     own, by its number ``points * r + k``.
 
+    Here ``shape``, or ``init`` as a tensor, is ``(rows, ...)``, and ``sample_offset`` is the number of the first row.
+    Neither ``sample_ids`` nor ``resume`` nor a seed for each sample can be given.
+
     Args:
         score: as for :func:`fastlangevin.annealed_langevin`; it sees ``(rows * points, ...)``.
         sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise: as there.
         points: samples in each row, at least 2.
         full_output: return a :class:`SamplingResult`.
-        options: see :class:`fastlangevin.samplers.ChainOptions`, where ``shape``, or ``init`` as a tensor, is ``(rows,
-            ...)`` and ``sample_offset`` the number of the first row. Neither ``sample_ids`` nor ``resume`` nor a seed
-            for each sample.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         ``(rows * points, ...)``, the points of a row neighbours; or a :class:`SamplingResult` of it.

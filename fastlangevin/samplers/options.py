@@ -20,6 +20,9 @@ from fastlangevin.scores import ScoreFunction
 
 __all__ = ["Chain", "ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
 
+# What list_options puts the options of ChainOptions in the place of, in the docstring of a sampler.
+OPTIONS_ENTRY = "    options: those of :class:`fastlangevin.samplers.ChainOptions`."
+
 Init = Tensor | Literal["uniform", "normal"]
 Order = Literal["score", "noise"]
 Chain = Literal["auto", "loop", "kernel"]
@@ -63,7 +66,7 @@ class ChainOptions(TypedDict, total=False):
             last two are told of in the result's ``faults``. None does not look. No sample that is finite has other
             bits for it.
         telemetry: keep the norm of the score and the signal-to-noise ratio ||a s|| / ||b z|| of every k-th update; of
-            the last of each level with ``"level"``, whose cost is that of an update more a level; 0 keeps none. Needs
+            the last of each level with ``"level"``, which costs one more update per level; 0 keeps none. Needs
             ``full_output``.
         chain: ``"auto"`` makes many updates in one call of a kernel where the score can be computed inside it: of a
             :class:`fastlangevin.GaussianMixture`, with the bits of the loop, or of a :class:`fastlangevin.models.MLP`
@@ -168,7 +171,7 @@ class Options:
 
 
 def list_options(sampler: Callable[..., Any]) -> None:
-    """Lets a sampler's signature, which help and :mod:`inspect` show, have its options by their names."""
+    """Lets a sampler's signature and docstring, which help and :mod:`inspect` show, have its options by their names."""
     signature = inspect.signature(sampler)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     more = [
@@ -177,6 +180,9 @@ def list_options(sampler: Callable[..., Any]) -> None:
         if field.name not in signature.parameters
     ]
     sampler.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    if sampler.__doc__ and ChainOptions.__doc__:  # python -OO has none
+        _, _, entries = inspect.cleandoc(ChainOptions.__doc__).partition("Attributes:\n")
+        sampler.__doc__ = inspect.cleandoc(sampler.__doc__).replace(OPTIONS_ENTRY, entries)
 
 
 def check_callable(name: str, function: object, call: str) -> Callable[..., Any]:

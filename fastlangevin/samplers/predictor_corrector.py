@@ -51,6 +51,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
 
     The corrector is Langevin dynamics whose step size follows from the signal-to-noise ratio; the predictor goes to the
     next level, and from the last to sigma = 0. Every corrector and predictor step has a draw number of its own.
+    ``init="normal"`` is the prior of the process. ``shape`` or ``init`` must be given.
 
     Args:
         score: as for :func:`fastlangevin.annealed_langevin`.
@@ -66,7 +67,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
         denoise: end with x + sigma_L^2 score(x, L-1) in the place of the last predictor step: the same without
             its noise for ``"reverse_diffusion"`` and ``"ancestral"``, twice its size for ``"probability_flow"``.
         full_output: return a :class:`SamplingResult`.
-        options: see :class:`fastlangevin.samplers.ChainOptions`; ``init="normal"`` is the prior of the process.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult` with ``full_output=True``.
