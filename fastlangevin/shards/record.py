@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from fastlangevin import rules
-from fastlangevin.data import Augment
 from fastlangevin.noise import MAX_DRAW, MAX_SAMPLE_ID, MAX_SEED, STREAM_VERSION, integer
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.rules import Corrector
@@ -92,6 +91,9 @@ def describe(
         "shard_size": shard,
     }
     if logit is not None:
+        # Here, since data of images take Pillow along, which `import fastlangevin` does without.
+        from fastlangevin.data import Augment
+
         record["logit"] = positive("logit", Augment(logit=logit).logit)
     return record
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fastlangevin.container import DamagedError
-from fastlangevin.data import expit
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
@@ -211,6 +210,8 @@ def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: _Bar)
         if samples is None:
             return False
         if "logit" in run.record:
+            from fastlangevin.data import expit
+
             samples = expit(samples, run.record["logit"])
         parts.append(samples)
         if done + len(samples) < shard.count:
