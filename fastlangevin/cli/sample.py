@@ -1,8 +1,9 @@
 """Draw samples by annealed Langevin dynamics and write them as a PNG grid.
 
-Without a checkpoint the network that ships with the package is used: 8x8 digits. The samples depend on the seed and on
-their numbers alone: neither on the batch size nor on where a run was stopped. With --shards, and under torchrun, any
-number of processes and machines fill one folder with them, and the same command run again draws only what is missing.
+Without a checkpoint the network that ships with the package is used: 8x8 digits. The noise of a sample depends on the
+seed and on its number alone, so a stopped run goes on with the same bits; another batch size changes a sample only as
+far as the network's own arithmetic does. With --shards, and under torchrun, any number of processes and machines fill
+one folder with samples, and the same command run again draws only what is missing.
 Samples of a network that was trained on logits go back to the range of its data, in pictures, shards and digests.
 """
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=Path("trajectory.png"),
         help="also write the annealing as a strip of pictures",
     )
-    add("--resume", action="store_true", help="go on with a run of the same --out that was stopped; shards always do")
+    add("--resume", action="store_true", help="continue a stopped run of the same --out; --shards always does")
     add(
         "--epsilon", type=float, help="step size at the last level, the paper's convention; the checkpoint's by default"
     )
@@ -118,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
         )
     settings = _settings(options, loaded.metadata)
     augment = _augment(loaded.metadata)
+    sharded.check(options)
     if sharded.wanted(options):
         return sharded.run(options, loaded, shape, settings, augment.logit)
     device = usable_device(options.device)

@@ -16,7 +16,7 @@ from fastlangevin.runtime import choose
 from fastlangevin.shards.working import place
 from fastlangevin.stopping import Stopping
 
-__all__ = ["add_arguments", "run", "wanted"]
+__all__ = ["add_arguments", "check", "run", "wanted"]
 
 PICTURED = 100
 SHARD_SIZE = 256
@@ -25,13 +25,21 @@ SHARD_SIZE = 256
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--shards", type=Path, metavar="DIR", help="folder of the run; under torchrun --out's .shards by default")
-    add("--shard-size", type=int, default=SHARD_SIZE, help="samples in a file, the unit that a process claims")
+    add("--shard-size", type=int, help=f"samples in a file, the unit that a process claims; {SHARD_SIZE} by default")
     add("--batch", type=int, help="samples drawn together, halved where memory runs out; a whole shard by default")
     add("--remake-damaged", action="store_true", help="set damaged files aside and draw their samples again")
 
 
 def wanted(options: argparse.Namespace) -> bool:
     return options.shards is not None or "RANK" in os.environ
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses options that a run in one process, without a folder, has no use for."""
+    given = {"--shard-size": options.shard_size, "--batch": options.batch, "--remake-damaged": options.remake_damaged}
+    idle = [name for name, value in given.items() if value not in (None, False)]
+    if idle and not wanted(options):
+        raise ValueError(f"{idle[0]} is of runs in a folder of shards; add --shards, or leave it out")
 
 
 def run(
@@ -56,7 +64,7 @@ def run(
             loaded.sigmas,
             folder,
             shape=(options.n, *shape),
-            shard_size=options.shard_size,
+            shard_size=SHARD_SIZE if options.shard_size is None else options.shard_size,
             batch=options.batch,
             corrector=options.corrector,
             denoise=True,

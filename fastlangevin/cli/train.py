@@ -95,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     folder = options.folder or out.with_suffix(".run")
     if folder == out:
         raise ValueError(f"--out and the run's folder are both {out}; give another --run")
+    if options.fallback and not options.resume:
+        raise ValueError("--fallback is for going on with a run; add --resume, or leave it out")
     config = _config(options)
     if options.threads is not None:
         if options.threads < 1:

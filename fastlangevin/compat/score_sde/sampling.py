@@ -187,7 +187,8 @@ def get_pc_sampler(
     """The predictor-corrector sampler of Song et al. (2021), Algorithms 2 and 3, in the published order.
 
     At each of the N times of linspace(T, eps, N) the corrector, then the predictor. With ``norm="sample"`` or
-    ``"sqrt_d"``, or another corrector than ``langevin``, a sample depends on its own id and seed alone.
+    ``"sqrt_d"``, or another corrector than ``langevin``, a sample depends on no other in its batch, as far as the
+    network treats them separately.
 
     Args:
         sde: the diffusion; its N is the number of steps.
