@@ -15,7 +15,9 @@ COLOURS = {
     "published": "#8c564b",
     "eager": "#d62728",
     "eager in place": "#ff7f0e",
+    "eager by hand": "#ff7f0e",  # in place, too; only the objective has it
     "torch.compile": "#9467bd",
+    "compiled, aten": "#e377c2",
     "fused": "#1f77b4",
     "fused out=": "#17becf",
     "copy": "#7f7f7f",
@@ -74,7 +76,7 @@ def _time(axes: Any, cases: Sequence[Case]) -> None:
                 alpha=0.15,
                 lw=0,
             )
-    axes.set_ylabel("us a call, median and quartiles")
+    axes.set_ylabel("µs per call, median and quartiles")
 
 
 def _speedup(axes: Any, cases: Sequence[Case]) -> None:
@@ -112,7 +114,7 @@ def _roofline(axes: Any, chosen: dict[str, list[Case]]) -> None:
         speed = sorted(slopes)[len(slopes) // 2]
         line = [widest * at / 100 for at in range(10, 111)]
         axes.plot(line, [each / speed for each in line], "k--", lw=1, label=f"memory: a copy's {speed:.0f} GB/s")
-    axes.set_xlabel("bytes an element must move: perturbation and copy 8, update 12, objective 16", fontsize=8)
-    axes.set_ylabel("ns an element")
+    axes.set_xlabel("bytes that an element must move: perturbation and copy 8, update 12, objective 16", fontsize=8)
+    axes.set_ylabel("ns per element")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=7)
