@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import logging
 import os
 import stat
 import struct
@@ -54,6 +55,8 @@ _STEP, _NORMAL, _UNIFORM = range(3)
 _COMMON = "qqQQQQqdddQq"
 _plain_pack = struct.Struct(_COMMON + "QQQqq").pack
 _FLOAT32 = torch.float32
+logger = logging.getLogger("fastlangevin")
+
 _launch_lock = threading.Lock()
 _library: ctypes.CDLL | None = None
 _step_plain: Callable[[bytes], int] | None = None
@@ -164,6 +167,8 @@ def _built() -> ctypes.CDLL:
     with _locked(cache / f"{key}.lock"):
         with contextlib.suppress(OSError):
             return _open(path)  # another process built it meanwhile
+        # A minute or two on a slow machine, in which a first call would seem to hang.
+        logger.warning("building the C++ kernels, once, into %s; FASTLANGEVIN_NO_BUILD=1 forbids it", folder)
         builder.build(folder)
         return _open(path)
 
