@@ -63,8 +63,10 @@ def test_the_reference_on_the_device():
 def test_updates(shape, dtype):
     x, s = state(shape, dtype), state(shape, seed=1)
     options = {"a": 0.3, "b": 0.7, "c": 0.9, "seed": 3, "draw": 2}
-    got = fl.step(x.cuda(), s.cuda(), impl="triton", **options)
-    same(got, fl.step(x, s, impl="cpp", **options))
+    want = fl.step(x, s, impl="cpp", **options)
+    same(fl.step(x.cuda(), s.cuda(), impl="triton", **options), want)
+    # In place a row that two programs have would be updated twice.
+    same(fl.step_(x.cuda(), s.cuda(), impl="triton", **options), want)
 
 
 @pytest.mark.parametrize("score_dtype", FLOATS, ids=str)
