@@ -37,7 +37,9 @@ Numbers = Tensor | Sequence[Any]
 def _numbers(name: str, value: Any) -> Tensor:
     """A tensor, array or nested sequence as fp64 on the CPU, every number finite."""
     try:
-        numbers = torch.as_tensor(value, device="cpu").detach().to(torch.float64)
+        # Python's numbers are fp64 already, which as_tensor would round to the default dtype.
+        kept = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
+        numbers = kept.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {value!r}") from error
     if not numbers.isfinite().all():

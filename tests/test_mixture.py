@@ -81,6 +81,14 @@ def test_score_is_within_the_bound_of_its_roundings(features, diagonal, monkeypa
         assert worst() > 1, "the bound does not notice a worse exponential"
 
 
+def test_numbers_of_python_are_taken_as_they_are():
+    mixture = fl.GaussianMixture([0.3, 0.7], [[0.1], [-0.2]], 0.3)
+    assert mixture.means.tolist() == [[0.1], [-0.2]]
+    assert mixture.variances.tolist() == [0.3, 0.3]
+    in_fp32 = fl.GaussianMixture(torch.tensor([0.3, 0.7]), torch.tensor([[0.1], [-0.2]]), 0.3)
+    assert in_fp32.means[0].item() != 0.1
+
+
 def test_power_of_two_over_its_whole_range():
     y = torch.linspace(-reference.LOWEST * -1, 0, 2_000_001)
     got, want = reference.exp2(y).double(), y.double().exp2()
