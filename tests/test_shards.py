@@ -22,7 +22,7 @@ from torch import Tensor
 
 import fastlangevin as fl
 from fastlangevin import shards
-from fastlangevin.container import DamagedError
+from fastlangevin.container import MAX_DESCRIPTION, DamagedError
 from fastlangevin.files import _host
 from fastlangevin.models import MLP, MLPConfig
 from fastlangevin.shards import RunFolder
@@ -476,3 +476,15 @@ def test_a_record_made_up_by_hand_gets_no_memory_and_no_other_paths(tmp_path: Pa
         path.write_text(json.dumps({"record": bad, "sha256": _seal(bad)}))
         with pytest.raises(DamagedError, match=next(iter(change))):
             RunFolder(tmp_path / "run")
+
+
+def test_a_long_record_is_refused_unread(tmp_path: Path) -> None:
+    """Parsed, a record of lists in lists takes 65 times its length."""
+    draw(tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    text = record.read_bytes()
+    record.write_bytes(text + b" " * (MAX_DESCRIPTION - len(text)))
+    RunFolder(tmp_path / "run")
+    record.write_bytes(text + b" " * (MAX_DESCRIPTION - len(text) + 1))
+    with pytest.raises(DamagedError, match=rf"it has {MAX_DESCRIPTION + 1} bytes, more than {MAX_DESCRIPTION}"):
+        RunFolder(tmp_path / "run")

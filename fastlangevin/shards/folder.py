@@ -232,9 +232,9 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
         with claim(folder / "run.lock") as ours:
             if ours and not (folder / RUN).exists():
                 text = json.dumps({"record": record, "sha256": _seal(record)}, indent=1).encode() + b"\n"
-                if len(text) > container.MAX_HEADER:
+                if len(text) > container.MAX_DESCRIPTION:
                     raise ValueError(
-                        f"the record takes {len(text)} bytes, {RUN} has room for {container.MAX_HEADER}; give a "
+                        f"the record takes {len(text)} bytes, {RUN} has room for {container.MAX_DESCRIPTION}; give a "
                         "shorter ladder"
                     )
                 write_whole(folder / RUN, text)
@@ -252,8 +252,8 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no run in {path.parent}: {path} does not exist; give a run's folder")
     try:
         # Parsed JSON takes many times its length.
-        if path.stat().st_size > container.MAX_HEADER:
-            raise ValueError(f"it has {path.stat().st_size} bytes, more than {container.MAX_HEADER}")
+        if path.stat().st_size > container.MAX_DESCRIPTION:
+            raise ValueError(f"it has {path.stat().st_size} bytes, more than {container.MAX_DESCRIPTION}")
         content = json.loads(path.read_bytes())
         record: dict[str, Any] = content["record"]
         if content["sha256"] != _seal(record):
