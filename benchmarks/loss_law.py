@@ -25,17 +25,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import fastlangevin as fl
+from benchmarks.law import FEWEST, LADDER, MU, PART, S
 from benchmarks.promise import finish, parser
 from fastlangevin.losses import DenoisingScoreMatching
 
 __all__ = ["LIMIT", "MISTAKES", "NETWORKS", "Affine", "distances", "worst"]
 
-MU, S = 0.5, 0.3
-LADDER = fl.geometric_sigmas(1.0, 0.01, 10).double()
 DIMENSION = 100
-# Of fewer, noise that is 0.1 % too large may stay below LIMIT: it is 9 standard errors of so many.
-FEWEST = 40_000_000
-PART = 2_000_000
 # A correct loss is above it with probability 6e-7 a statistic, and there are 36 of them.
 LIMIT = 5.0
 Network = Callable[[Tensor, Tensor], Tensor]

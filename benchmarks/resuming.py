@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             different[world] = different_in(world, stops, Path(folder) / str(world), given.seed)
         go(Path(folder) / "whole")
         caught = control(Path(folder))
-    worlds = " and ".join([", ".join(map(str, given.worlds[:-1])), str(given.worlds[-1])][len(given.worlds) == 1 :])
+    worlds = ", ".join(map(str, given.worlds))
     return finish(
         given.json,
         "a resumed run of training ends as an undisturbed one",

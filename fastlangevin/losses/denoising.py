@@ -289,7 +289,7 @@ def _check_options(output: str, reduction: str) -> None:
 def _factors(ladder: Tensor, anneal_power: float, weights: Weights | None) -> Tensor:
     """w of each level in fp64: lambda over sigma^2."""
     # NumPy's numbers are Real, too.
-    if isinstance(anneal_power, bool) or not isinstance(anneal_power, (int, float, Real)):
+    if isinstance(anneal_power, bool) or not isinstance(anneal_power, Real):
         raise TypeError(f"anneal_power must be a number, got {anneal_power!r} ({type(anneal_power).__name__})")
     if not abs(anneal_power) <= 100:
         raise ValueError(f"anneal_power must be from -100 to 100, got {anneal_power}; 2 weights by sigma^2")

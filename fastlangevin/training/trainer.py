@@ -104,8 +104,7 @@ def train(
     Raises:
         TypeError, ValueError: an option is of the wrong kind or out of range.
         ValueError: the folder holds another run, or one that has not ended and is not to be resumed (one of the same
-            description that has ended is made anew); or the network
-            has more tensors than a state has room for.
+            description that has ended is made anew); or the network has more tensors than a state has room for.
         RuntimeError: the loss is no longer finite; the saved states are those of before.
         fastlangevin.stopping.Stopped: a signal came; it ends the process with 143 or 130 where nobody catches it.
     """
