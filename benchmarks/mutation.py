@@ -1,5 +1,7 @@
 """Seeds faults into the kernels and rules, one at a time, and asks the tests to catch every one.
 
+Only the tests of the README's command are asked, those that are not marked ``long``.
+
 A fault (``benchmarks/faults``) replaces a text that occurs exactly once in its file, in a copy of the tree; a text that
 does not is an error, since a stale table says nothing. The tests that should see it run first, then the rest of the
 suite, files that are known to be dear last. Caught is a fault by which a test fails; one that cannot be compiled or
@@ -33,8 +35,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import torch
+
 from benchmarks.faults import EQUIVALENT, FAULTS
 from benchmarks.faults.fault import Fault, apply
+from benchmarks.timing import machine
 
 __all__ = ["Result", "Tree", "main", "run_fault"]
 
@@ -130,7 +135,8 @@ class Tree:
         """Runs tests: outcome (survived, caught or invalid), the node that failed, and what it said."""
         report = self.folder / "report.xml"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not long", "-p", "no:cacheprovider"]
+        command += [f"--junitxml={report}"]
         command += ["-o", "junit_family=xunit1", *tests]
         status, output = _run(command, self.folder, self.environment, seconds)
         if status == 0:
@@ -190,7 +196,7 @@ def run_fault(fault: Fault, home: Path, seconds: float, *, whole: bool = True) -
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tree-", dir=home) as name:
         tree = Tree(Path(name).resolve() / "tree", home)
-        text, command = apply(fault, tree.folder), shlex.join(["pytest", "-x", "-q", *fault.tests])
+        text, command = apply(fault, tree.folder), shlex.join(["pytest", "-x", "-q", "-m", "not long", *fault.tests])
 
         def result(outcome: str, node: str, said: str) -> Result:
             known = fault.name, fault.family, fault.file, fault.digest
@@ -208,7 +214,7 @@ def run_fault(fault: Fault, home: Path, seconds: float, *, whole: bool = True) -
         found = tree.test(fault.tests, seconds)
         if found[0] == "survived" and whole:
             rest = files(tree.folder, fault.tests)
-            command = shlex.join(["pytest", "-x", "-q", *rest])
+            command = shlex.join(["pytest", "-x", "-q", "-m", "not long", *rest])
             found = tree.test(rest, 10 * seconds)
             # Of these nobody has seen that they pass without a fault.
             if found[0] == "caught":
@@ -254,6 +260,7 @@ def _kept(path: Path) -> dict[str, dict[str, Any]]:
 def _save(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     record = {
         "benchmark": "mutation",
+        "machine": machine(torch.device("cpu")),
         "faults": [rows[fault.name] for fault in FAULTS if fault.name in rows],
         "equivalent": [rows[fault.name] for fault in EQUIVALENT if fault.name in rows],
     }

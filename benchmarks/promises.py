@@ -22,8 +22,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.documents import documents, rewrite
-from benchmarks.timing import commit
+from benchmarks.timing import machine
 
 __all__ = ["COMPILED_UPDATES", "FULL_SIZES", "PARTS", "ROWS", "STOPS", "Row", "table", "with_promises"]
 
@@ -133,6 +135,14 @@ def _fuzzed(r: Record) -> str:
         f"{most / 1e6:.0f} MB "
         f"beyond the file; changed numbers pass in a {' and a '.join(lets_through)} file only, which have no digest"
     )
+
+
+def processor(record: Record) -> str:
+    """The processor that a record was made on, with the best instruction set of the C++ kernels there."""
+    if "machine" not in record:
+        return "not recorded"
+    sets = record["machine"].get("instruction_sets")
+    return record["machine"]["processor"] + (f", {sets[0]}" if sets else "")
 
 
 def told(promise: str, source: str) -> Row:
@@ -309,18 +319,20 @@ ROWS: tuple[Row, ...] = (
 
 
 def table(promises: Sequence[str] | None = None) -> str:
-    """The table as Markdown; of some promises, in their order."""
+    """The table as Markdown: all rows with their processors, or some promises without, in the order given."""
     named = {row.promise: row for row in ROWS}
-    lines = ["| promise | held to | by | control |", "| --- | --- | --- | --- |"]
+    columns = ["promise", "held to", "by", "control", *(["processor"] if promises is None else [])]
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in ROWS if promises is None else [named[promise] for promise in promises]:
         path = RESULTS / f"{row.source}.json"
         record = json.loads(path.read_text()) if path.exists() else None
         figure = NOT_TESTED if record is None else row.figure(record)
         if record is None or figure == NOT_TESTED:
-            lines.append(f"| {row.promise} | {NOT_TESTED} | | |")
+            lines.append(f"| {row.promise} | {NOT_TESTED} |{' |' * (len(columns) - 2)}")
             continue
         by = "`pytest`" if row.source == "tests" else f"`python -m benchmarks.{row.source}`"
-        lines.append(f"| {row.promise} | {figure} | {by} | {row.control(record)} |")
+        cells = [row.promise, figure, by, row.control(record), *([processor(record)] if promises is None else [])]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -349,7 +361,8 @@ def count_cases(path: Path) -> Record:
             passed[name] += 1
     if totals["error"] or totals["failure"]:
         raise ValueError(f"{path}: {totals['error'] + totals['failure']} cases failed; mend them first")
-    return {"benchmark": "tests", "commit": commit(), "totals": dict(totals), "passed": dict(sorted(passed.items()))}
+    ran_on = machine(torch.device("cpu"))
+    return {"benchmark": "tests", "machine": ran_on, "totals": dict(totals), "passed": dict(sorted(passed.items()))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,8 +2,10 @@
 
     python -m benchmarks.repeating --repeats 1000 --json results.json
 
-Every registered operation on C++, the loss of denoising score matching with the gradient by a network's weights, and a
-chain of annealed Langevin dynamics on such a network. The bits on two threads must be those on one.
+Every registered operation on C++, the loss of denoising score matching with its gradient by the scores, and a chain of
+annealed Langevin dynamics on a small network, which is one call of a kernel of this package: their bits on two threads
+must be those on one. The gradient by a network's weights consists of PyTorch's matrix products, whose bits may change
+with the number of threads; it must repeat on each number alone.
 
 Controls: a sum whose parts are as many as there are threads, and one that takes its parts as threads finish them.
 """
@@ -25,7 +27,7 @@ from benchmarks.promise import finish, parser
 from benchmarks.registered import arguments, results
 from fastlangevin.models import MLP, MLPConfig
 
-__all__ = ["CONTROLS", "calls", "different"]
+__all__ = ["CONTROLS", "calls", "different", "products"]
 
 Call = Callable[[], Iterable[Tensor]]
 LADDER = fl.geometric_sigmas(2.0, 0.1, 5)
@@ -47,13 +49,15 @@ def _network() -> MLP:
 
 
 def calls(side: int = 33) -> dict[str, Call]:
-    """What is repeated, on batches of 4 images, large enough to be divided among threads."""
+    """Calls that this package computes alone, on batches of 4 images, large enough to be divided among threads."""
     made = {name: _operation(name, of) for name, of in arguments("cpp", side=side, batch=4).items()}
     net, x = _network(), fl.randn((4 * side, 7), seed=4, impl="reference")
+    scores = fl.randn(x.shape, seed=5, impl="reference")
 
     def loss() -> list[Tensor]:
-        value = fl.dsm_loss(net, x, LADDER, seed=1, step=2, impl="cpp")
-        return [value.detach(), *torch.autograd.grad(value, list(net.parameters()))]
+        leaf = scores.clone().requires_grad_()
+        value = fl.dsm_loss(lambda _, levels: leaf, x, LADDER, seed=1, step=2, impl="cpp")
+        return [value.detach(), *torch.autograd.grad(value, leaf)]
 
     def chain() -> list[Tensor]:
         net.eval()
@@ -61,6 +65,17 @@ def calls(side: int = 33) -> dict[str, Call]:
         return [fl.annealed_langevin(net, LADDER, shape=x.shape, **options)]
 
     return made | {"loss and gradient": loss, "chain": chain}
+
+
+def products(side: int = 33) -> dict[str, Call]:
+    """Calls that contain PyTorch's matrix products: they repeat on one number of threads, and need not on another."""
+    net, x = _network(), fl.randn((4 * side, 7), seed=4, impl="reference")
+
+    def gradient() -> list[Tensor]:
+        value = fl.dsm_loss(net, x, LADDER, seed=1, step=2, impl="cpp")
+        return [value.detach(), *torch.autograd.grad(value, list(net.parameters()))]
+
+    return {"gradient by a network's weights": gradient}
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
@@ -110,15 +125,22 @@ def main() -> int:
     options.add_argument("--repeats", type=int, default=1000, help="for each number of threads")
     chosen = options.parse_args()
     found = {name: different(call, chosen.repeats) for name, call in tqdm(calls().items(), "calls", disable=None)}
+    alone = {
+        f"{name}, {threads} threads": different(call, chosen.repeats, (threads,))
+        for name, call in products().items()
+        for threads in (1, 2)
+    }
     caught = {name: different(call, chosen.repeats) for name, call in CONTROLS.items()}
     return finish(
         chosen.json,
-        "run-to-run bitwise, with loss and gradient, on any number of threads",
+        "run-to-run bitwise, on any number of threads for what this package computes",
         f"python -m benchmarks.repeating --repeats {chosen.repeats}",
-        f"{len(found)} calls repeated {chosen.repeats} times on 1 and on 2 threads: {sum(found.values())} differ",
+        f"{len(found)} calls repeated {chosen.repeats} times on 1 and on 2 threads: {sum(found.values())} differ; the "
+        f"gradient by a network's weights, {chosen.repeats} times on each number of threads alone: "
+        f"{sum(alone.values())} differ",
         ", ".join(f"{name}: {count} of {2 * chosen.repeats} differ" for name, count in caught.items()),
-        not any(found.values()) and all(caught.values()),
-        different=found,
+        not any((found | alone).values()) and all(caught.values()),
+        different=found | alone,
     )
 
 

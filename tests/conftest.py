@@ -1,10 +1,17 @@
 """Fixtures. Without a CUDA device the Triton kernels run in its interpreter, which is chosen before the import."""
 
+import importlib
 import os
 import shutil
 import sys
 import types
 from pathlib import Path
+
+# Processes of pytest-xdist share the cores: with a thread for each core in each of them, threads would mostly wait for
+# one another. Set before PyTorch is imported; a test that is about threads asks for their number itself.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 import pytest
 import torch
@@ -26,12 +33,23 @@ def pytest_addoption(parser):
         help="PyTorch's deterministic mode for every test: new memory holds NaN (integers: their largest value) until "
         "it is written, so that what a kernel leaves unwritten, or reads unwritten, shows in results",
     )
+    parser.addoption(
+        "--other-products",
+        action="store_true",
+        help="PyTorch's and NumPy's matrix products and convolutions round as on another processor: their last bits "
+        "depend on the batch, the row and the threads (tests/products)",
+    )
 
 
 def pytest_configure(config):
     if config.getoption("--poison"):
         # Here and not in a fixture, so that what modules make when they are imported is poisoned too.
         torch.use_deterministic_algorithms(True)
+    if config.getoption("--other-products"):
+        folder = str(Path(__file__).resolve().parent / "products")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+        sys.path.insert(0, folder)
+        importlib.import_module("other_products").install()
 
 
 @pytest.fixture(autouse=True)

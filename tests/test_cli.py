@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import HUNG, wait_for_text
 from PIL import Image
 
 import fastlangevin as fl
@@ -379,14 +379,6 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": here, "OMP_NUM_THREADS": str(torch.get_num_threads()), **changes}
 
 
-def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
-    while text not in path.read_text():
-        assert process.poll() is None, f"it ended with {process.returncode}: {path.read_text()}"
-        assert time.monotonic() < deadline, f"no {text!r} within 90 s: {path.read_text()}"
-        time.sleep(0.05)
-
-
 def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, files: Path, tmp_path: Path) -> None:
     signals = {signal.SIGINT: 130, signal.SIGTERM: 143}
     options = ["--n", "2", "--steps-per-level", "120", "--seed", "9"]
@@ -399,9 +391,9 @@ def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, fi
             running[number] = subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=file, stdout=file)
     try:
         for number, process in running.items():
-            wait_for(tmp_path / f"{number}.log", "step/s", process)  # the bar moves: the chain is under way
+            wait_for_text(tmp_path / f"{number}.log", "step/s", process)  # the bar moves: the chain is under way
             process.send_signal(number)
-        codes = {number: process.wait(60) for number, process in running.items()}
+        codes = {number: process.wait(HUNG) for number, process in running.items()}
     finally:
         for process in running.values():
             process.kill()
@@ -424,7 +416,7 @@ def test_python_m_fastlangevin_is_the_command(files: Path, tmp_path: Path) -> No
         subprocess.Popen([*command, *extra], env=environment(), cwd=tmp_path, stdout=-1, stderr=-1, text=True)
         for extra in ([], ["--out", "missing/folder.png"])
     ]
-    (out, err), (refused_out, refused_err) = (process.communicate(timeout=120) for process in runs)
+    (out, err), (refused_out, refused_err) = (process.communicate(timeout=HUNG) for process in runs)
     assert [process.returncode for process in runs] == [0, 2], (err, refused_err)
     assert "samples/s" in out
     assert err == ""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 
 from fastlangevin import checkpoint
 from fastlangevin.cli import main
@@ -44,7 +45,7 @@ def test_it_ends_quietly_where_the_reader_of_its_output_leaves(arguments: list[s
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "fastlangevin", *arguments]
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=HUNG, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (status, "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import HUNG
 
 from fastlangevin.generations import Generations
 
@@ -47,7 +48,7 @@ def launch(folder, world, accumulate=1):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

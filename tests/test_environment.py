@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from patience import HUNG
 
 import fastlangevin as fl
 
@@ -128,7 +129,7 @@ def python(*arguments: str, **changes: str) -> subprocess.Popen[str]:
 
 
 def observed(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=HUNG)
     assert process.returncode == 0, err
     assert err == ""
     result: dict[str, Any] = json.loads(out)

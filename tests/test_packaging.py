@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +37,7 @@ def wheel(tree, folder, **variables):
         ".",
     ]
     done = subprocess.run(
-        command, cwd=tree, env={**os.environ, **variables}, capture_output=True, text=True, timeout=300
+        command, cwd=tree, env={**os.environ, **variables}, capture_output=True, text=True, timeout=HUNG
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = folder.glob("*.whl")
@@ -74,7 +75,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "FASTLANGEVIN_NO_BUILD": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HUNG
     )
     assert done.returncode == 0, done.stderr
     if "fastlangevin/kernels/libfastlangevin.so" in names:

@@ -23,7 +23,8 @@ def test_the_documents_have_the_table_of_the_results():
     assert promises.with_promises(whole.replace("words to normals", "words to numbers")) == whole
     lines = promises.BLOCK.search(texts["README.md"]).group().splitlines()[3:-1]
     assert 5 <= len(lines) <= 8
-    assert all(line in whole.splitlines() for line in lines)
+    # There the rows have one column more, the processor.
+    assert all(any(row.startswith(line) for row in whole.splitlines()) for line in lines)
 
 
 def test_every_row_names_a_harness_that_there_is():

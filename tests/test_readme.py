@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import HUNG
 
 import fastlangevin as fl
 from benchmarks.documents import ROOT, documents
@@ -42,14 +43,14 @@ def python_blocks():
 @pytest.mark.parametrize("code", list(python_blocks()))
 def test_the_code_runs(code, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=300, stdout=subprocess.PIPE
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=HUNG, stdout=subprocess.PIPE
     )
     assert done.stdout or "print(" not in code
 
 
 def test_the_first_code_prints_what_the_readme_says(tmp_path):
     code = blocks("python")[0]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=HUNG, capture_output=True)
     assert f"It prints `{done.stdout.decode().strip()}`." in README
 
 

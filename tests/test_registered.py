@@ -43,6 +43,12 @@ def test_bits_repeat_on_any_number_of_threads(name):
     assert repeating.different(repeating.calls()[name], 5) == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", list(repeating.products(2)))
+def test_products_of_pytorch_repeat_on_one_number_of_threads(name, threads):
+    assert repeating.different(repeating.products()[name], 5, (threads,)) == 0
+
+
 @pytest.mark.parametrize("name", repeating.CONTROLS)
 def test_sums_without_an_order_do_not_repeat(name):
     assert repeating.different(repeating.CONTROLS[name], 50) > 0

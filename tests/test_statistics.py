@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patience import HUNG
 from scipy import special, stats
 
 from benchmarks import interleavings, pvalues, statistics, tallies, uniforms
@@ -33,7 +34,7 @@ def figures(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import HUNG
 
 import fastlangevin as fl
 from benchmarks import blocks, repeats, uniqueness
@@ -30,7 +31,7 @@ def figures(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "FASTLANGEVIN_IMPL": "cpp"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

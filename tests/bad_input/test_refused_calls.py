@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from call_snapshot import files_in
+from patience import HUNG
 from well_formed_calls import CALLS, Arguments, chain, conv, mlp, saved
 
 from fastlangevin import chains, checkpoint
@@ -124,7 +125,7 @@ def test_impl_triton_on_a_cpu_tensor_is_refused_without_the_interpreter(tmp_path
         env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG,
         check=False,
     )
     assert done.returncode == 0, done.stderr
