@@ -23,6 +23,8 @@ pytest.importorskip("triton")
 from benchmarks import budgets, gates
 from benchmarks.gate_variants import ARCHITECTURES, CONTROLS, VARIANTS, rules
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 TAMPERED = "rand-bf16", 80
 

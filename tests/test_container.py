@@ -381,6 +381,7 @@ print(json.dumps(peaks))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read from Linux's /proc")
 def test_the_longest_headers_take_no_more_than_a_hundred_megabytes(tmp_path):
     done = subprocess.run(

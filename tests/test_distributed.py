@@ -12,6 +12,8 @@ from patience import HUNG
 
 from fastlangevin.generations import Generations
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 # Runs in each process: trains, and keeps what its network was given and the losses of each step.
 PROGRAM = """

@@ -39,7 +39,7 @@ def two_processes(monkeypatch):
 
 
 def test_each_gradient_is_sent_alone_at_every_step(two_processes):
-    # DistributedDataParallel itself would send a bucket of several gradients, which it lays out anew after a first step.
+    # DistributedDataParallel itself sends buckets of several gradients, and lays them out anew after its first step.
     images = as_source(fl.rand((32, 1, 4, 4), seed=1, impl="reference"), name="squares")
     ladder = fl.geometric_sigmas(1.0, 0.1, 4)
     config = TrainConfig(steps=STEPS, batch=8, seed=3, log_every=10**6)

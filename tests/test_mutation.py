@@ -67,6 +67,7 @@ def test_a_fault_that_is_not_caught_fails_the_harness(outcome):
     assert mutation.wrong([same]) == [f"{same['name']} ({same['file']}): caught tests/test_a.py::test_b assert 0"]
 
 
+@pytest.mark.long
 def test_one_fault_is_caught_and_its_equivalent_is_not(tmp_path):
     # One that needs no C++ library, which the harness would build.
     test = "tests/test_schedules.py::test_a_ladder_descends_from_end_to_end_in_fp64"

@@ -355,6 +355,7 @@ def test_a_network_of_another_dtype(dtype):
     assert net(x, LABELS).dtype == dtype
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @ONE_OF_EACH
 def test_compiles_in_one_graph(name):

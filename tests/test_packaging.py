@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from patience import HUNG
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 

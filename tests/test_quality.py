@@ -17,6 +17,7 @@ from fastlangevin.models import ConvScore
 from fastlangevin.noise import Purpose
 
 pytest.importorskip("sklearn")
+pytestmark = pytest.mark.long
 
 SURE = 0.9
 COUNT = 1000

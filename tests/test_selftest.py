@@ -100,6 +100,7 @@ def test_a_broken_promise_is_found(name, break_it, found, monkeypatch):
         CHECKS[name](CPU)
 
 
+@pytest.mark.long
 def test_an_error_is_a_failure_and_the_others_go_on(monkeypatch, capsys):
     def crashes(device):
         raise KeyError("x")
@@ -111,6 +112,7 @@ def test_an_error_is_a_failure_and_the_others_go_on(monkeypatch, capsys):
     assert shown.count("passed  ") == len(CHECKS) - 1
 
 
+@pytest.mark.long
 def test_the_command(capsys):
     assert cli.main(["selftest", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
