@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastlangevin.files import open_regular
 from fastlangevin.models import NCSN, NCSNv2, NCSNv2Deeper, NCSNv2Deepest
 from fastlangevin.models.shell import shell
 from fastlangevin.models.standard import Sizes, StandardNet
@@ -134,12 +135,9 @@ def load_published(
 
 def _read(source: Path) -> Any:
     try:
-        # Opening a pipe would wait for a writer.
-        if source.exists() and not source.is_file():
-            raise OSError("it is a folder or a device")
-        file = open(source, "rb")  # noqa: SIM115  (what fails after it is another error)
+        file = open_regular(source)
     except OSError as error:
-        raise RuntimeError(f"cannot read {source}: {error.strerror or error}; check the path and its rights") from error
+        raise RuntimeError(str(error.strerror)) from error
     try:
         with file, warnings.catch_warnings():
             _check_archive(file)

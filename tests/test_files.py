@@ -153,7 +153,7 @@ def test_a_killed_writer_leaves_an_orphan_that_the_next_write_sweeps(path):
 
 
 def orphan(path, host=None, pid=999_999_999):
-    made = path.with_name(f".{path.name}.{host or files._host()}.{pid}.abc_1.tmp")
+    made = path.with_name(f".{path.name}.{host or files.host_name()}.{pid}.abc_1.tmp")
     made.write_bytes(b"half")
     return made
 
@@ -202,6 +202,17 @@ def test_a_new_file_has_the_rights_of_any_other(path):
     plain = path.with_name("plain")
     plain.write_bytes(b"")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_a_write_never_touches_the_umask_which_all_threads_share(path, monkeypatch):
+    before = os.umask(0o077)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", None)
+            container.write(path, tensors(), DESCRIPTION)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        assert os.umask(before) == 0o077
 
 
 WRITER = """

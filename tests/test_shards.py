@@ -23,7 +23,7 @@ from torch import Tensor
 import fastlangevin as fl
 from fastlangevin import shards
 from fastlangevin.container import MAX_DESCRIPTION, DamagedError
-from fastlangevin.files import _host
+from fastlangevin.files import host_name
 from fastlangevin.models import MLP, MLPConfig
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
@@ -197,7 +197,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write_part(1, 3, plain()[11:14])
     run.lock_path(1).touch()
-    (tmp_path / "run" / f".{shard(1)}.{_host()}.999999999.abc.tmp").touch()
+    (tmp_path / "run" / f".{shard(1)}.{host_name()}.999999999.abc.tmp").touch()
     draw(tmp_path / "run")
     assert names(tmp_path / "run") == WHOLE
 

@@ -20,7 +20,7 @@ import torch
 
 from fastlangevin.cli import sources
 from fastlangevin.data import Augment, Source
-from fastlangevin.files import check_writable
+from fastlangevin.files import check_writable, open_regular
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.schedules import geometric_sigmas
@@ -129,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     net.save_pretrained(out, metadata=_metadata(source, config))
     weights = sum(parameter.numel() for parameter in net.parameters())
-    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    with open_regular(out) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     print(
         f"trained {weights} weights for {config.steps} steps in {seconds:.0f} s; saved {out} "
         f"({out.stat().st_size} bytes, SHA-256 {digest}), the run in {places.folder}"
