@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,10 +138,8 @@ def _read(source: Path) -> Any:
     except OSError as error:
         raise RuntimeError(str(error.strerror)) from error
     try:
-        with file, warnings.catch_warnings():
+        with file:
             _check_archive(file)
-            # Of odd pickles, which then load, or raise.
-            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged pickle come errors of all kinds: IndexError, OSError (EINVAL), ...
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

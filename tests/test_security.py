@@ -119,7 +119,8 @@ CHANGED = {
     ("cli/train.py", "torch.set_num_threads"),  # --threads, in a process of its own
     ("samplers/cuda_graph.py", "warnings.catch_warnings"),  # the one way in which PyTorch tells of a synchronisation
     ("samplers/cuda_graph.py", "warnings.simplefilter"),
-    ("diagnostics/inference_data.py", "warnings.catch_warnings"),  # an import that warns once a day
+    ("diagnostics/inference_data.py", "warnings.catch_warnings"),  # ArviZ's of arrays with many chains
+    ("diagnostics/inference_data.py", "warnings.filterwarnings"),
 }
 
 

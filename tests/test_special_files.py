@@ -39,10 +39,8 @@ def special(kind: str, path: Path) -> Path:
     elif kind == "folder":
         path.mkdir()
     else:
-        with (
-            socket.socket(socket.AF_UNIX) as made,
-            contextlib.chdir(path.parent),
-        ):  # since such an address must be short
+        # From its folder, since such an address must be short.
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
             made.bind(path.name)
     return path
 

@@ -46,6 +46,15 @@ def version(package: str) -> str:
         return "not installed"
 
 
+def _cache_folder() -> str:
+    from fastlangevin.kernels.cache import cache_folder
+
+    try:
+        return str(cache_folder())
+    except RuntimeError as error:
+        return f"nowhere ({error}),"
+
+
 def run(options: argparse.Namespace) -> int:
     del options
     print(f"fastlangevin {fastlangevin.__version__}, noise stream version {STREAM_VERSION}")
@@ -66,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if runtime.explain("cpu")["cpp"] == "available":
         print(f"  instruction sets of this processor, best first: {', '.join(cpp.instruction_sets())}")
         print(f"  loaded from    {cpp.location()}")
-    print(f"  built in       {cpp.cache_folder()} where none is shipped")
+    print(f"  built in       {_cache_folder()} where none is shipped")
     print(f"  threads        {torch.get_num_threads()}")
     if torch.cuda.is_available():
         print("\nGPUs")
