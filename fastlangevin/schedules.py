@@ -167,7 +167,8 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
     """
     high, low = ends("sigma_max", sigma_max, "sigma_min", sigma_min)
     count = integer("levels", levels, 1, 10**6)
-    last = 0.0 if t_end == 0 else positive("t_end", t_end)
+    last = number("t_end", t_end)
+    last = 0.0 if last == 0 else positive("t_end", last)
     if last >= 1:
         raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
     return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64, device="cpu")

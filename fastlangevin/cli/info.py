@@ -47,11 +47,11 @@ def version(package: str) -> str:
 
 
 def _cache_folder() -> str:
-    from fastlangevin.kernels.cache import cache_folder
-
     try:
+        from fastlangevin.kernels.cache import cache_folder
+
         return str(cache_folder())
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         return f"nowhere ({error}),"
 
 
@@ -69,10 +69,10 @@ def run(options: argparse.Namespace) -> int:
             continue
         for name, state in runtime.explain(device).items():
             print(f"  {device} {name:10} {state}")
-    from fastlangevin.kernels import cpp
-
     print("\nC++ library")
     if runtime.explain("cpu")["cpp"] == "available":
+        from fastlangevin.kernels import cpp
+
         print(f"  instruction sets of this processor, best first: {', '.join(cpp.instruction_sets())}")
         print(f"  loaded from    {cpp.location()}")
     print(f"  built in       {_cache_folder()} where none is shipped")

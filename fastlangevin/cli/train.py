@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.training import Places, TrainConfig, train
+from fastlangevin.values import from_environment
 
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10
 
@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     net = train(lambda: ConvScore(sigmas, network), source, config, places)
     seconds = time.monotonic() - started
-    if int(os.environ.get("RANK", 0)):
+    if from_environment("RANK", 0):
         return 0
     net.save_pretrained(out, metadata=_metadata(source, config))
     weights = sum(parameter.numel() for parameter in net.parameters())

@@ -14,7 +14,7 @@ from fastlangevin.ops.launch import register
 from fastlangevin.ops.memory import in_memory, recorded, transforms
 from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward
 from fastlangevin.runtime import choose
-from fastlangevin.values import shown
+from fastlangevin.values import real, shown
 
 __all__ = ["group_norm"]
 
@@ -225,5 +225,6 @@ def _check_options(groups: Any, eps: Any, x: Tensor) -> None:
         )
     if isinstance(eps, bool) or not isinstance(eps, int | float):
         raise TypeError(f"eps must be a number, got {shown(eps)} ({type(eps).__name__})")
+    eps = real("eps", eps, "a number")
     if not 0 <= eps < math.inf:
         raise ValueError(f"eps must be finite and not negative, got {shown(eps)}; 1e-5 is usual")

@@ -26,6 +26,7 @@ from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import describe
+from fastlangevin.values import from_environment
 
 __all__ = ["Outcome", "place", "sample"]
 
@@ -176,8 +177,8 @@ def sample(
 
 def place(rank: int | None = None, world: int | None = None) -> tuple[int, int]:
     """This process's number and how many there are, as given or as torchrun says."""
-    size = integer("world", int(os.environ.get("WORLD_SIZE", 1)) if world is None else world, 1, 2**31)
-    return integer("rank", int(os.environ.get("RANK", 0)) if rank is None else rank, 0, size - 1), size
+    size = integer("world", from_environment("WORLD_SIZE", 1) if world is None else world, 1, 2**31)
+    return integer("rank", from_environment("RANK", 0) if rank is None else rank, 0, size - 1), size
 
 
 def _work(
