@@ -160,8 +160,8 @@ def _check_kernels() -> None:
     found = "is a file where a link should be" if path.is_file() else "is not there"
     raise UnavailableError(
         f"the kernels, fastlangevin.kernels, are missing: {path} {found}; it is a link to ../kernels, which "
-        "archives and checkouts without symbolic links lose. Install the package (pip install .), or check it out again "
-        "with `git -c core.symlinks=true checkout -- fastlangevin/kernels`, or use impl='reference'"
+        "archives and checkouts without symbolic links lose. Install the package (pip install .), or check it out by "
+        "`git -c core.symlinks=true checkout -- fastlangevin/kernels`, or use impl='reference'"
     )
 
 

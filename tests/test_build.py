@@ -27,6 +27,7 @@ def sources(tmp_path: Path) -> Path:
     return portable_sources(tmp_path / "csrc")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use_ninja", [True, False])
 def test_build(use_ninja: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if use_ninja and builder.find_ninja() is None:
@@ -77,6 +78,7 @@ def test_hash_follows_the_sources(sources: Path, monkeypatch: pytest.MonkeyPatch
     assert len(before) == 32
 
 
+@pytest.mark.long
 def test_eight_first_builds_at_once(sources: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert at_once(sources, cache, 8) == []
@@ -113,6 +115,7 @@ def test_a_killed_build_stands_in_nobodys_way(sources: Path, tmp_path: Path) -> 
     assert found["error"] is None
 
 
+@pytest.mark.long
 def test_a_lock_that_a_killed_build_leaves_would_be_waited_for(tmp_path: Path) -> None:
     outcome = control(tmp_path, 1.5)
     if outcome == "goes on":

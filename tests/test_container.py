@@ -383,7 +383,7 @@ print(json.dumps(peaks))
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read from Linux's /proc")
 def test_the_longest_headers_take_no_more_than_a_hundred_megabytes(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FULLEST, str(tmp_path / "file")], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FULLEST, str(tmp_path / "file")], capture_output=True, text=True, check=True, timeout=900
     )
     peaks = json.loads(done.stdout)
     assert max(peaks.values()) < 10**8, peaks

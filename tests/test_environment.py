@@ -128,7 +128,7 @@ def python(*arguments: str, **changes: str) -> subprocess.Popen[str]:
 
 
 def observed(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert err == ""
     result: dict[str, Any] = json.loads(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,7 @@ def test_an_implementation_of_spaces_is_no_choice(choosing: None, monkeypatch: p
 @pytest.mark.parametrize("value", ["cuda", "Reference", "auto,cpp", "x" * 1000])
 def test_an_implementation_of_no_name_is_refused(choosing: None, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("FASTLANGEVIN_IMPL", value)
-    with pytest.raises(
-        ValueError, match="FASTLANGEVIN_IMPL must be one of auto, triton, cpp, reference, got"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"FASTLANGEVIN_IMPL must be one of auto, triton, cpp, .*, got") as caught:
         runtime.choose_for("auto", "cpu")
     assert len(str(caught.value)) < 200
 
@@ -62,11 +61,7 @@ def test_a_rank_that_is_none_is_refused_by_its_name(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"{name} must be an integer, zero or above, got .*; unset it") as caught:
-        if name == "LOCAL_RANK":
-            with join("cpu"):
-                pass
-        else:
-            place()
+        join("cpu").__enter__() if name == "LOCAL_RANK" else place()
     assert len(str(caught.value)) < 250
 
 
@@ -76,6 +71,8 @@ def test_a_rank_that_is_none_is_refused_by_its_name(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choosing: None) -> Path:
     """The package's folder without its kernels, where Python looks for them and ``runtime`` says where it looked."""
+    # Without the finder of an editable install, which knows where the kernels are.
+    monkeypatch.setattr(sys, "meta_path", [BuiltinImporter, FrozenImporter, PathFinder])
     monkeypatch.setattr(fl, "__path__", [str(tmp_path)])
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "runtime.py"))
     monkeypatch.delattr(fl, "kernels", raising=False)
@@ -169,7 +166,8 @@ def test_a_description_of_any_shape_is_read_or_refused_in_one_line(
             (line,) = err.splitlines()
             assert line.startswith("fastlangevin sample: error: ")
             assert len(line) < 400
-            assert place[-1] in line or "samples of shape" in line or "network" in line or "logit" in line
+            names = (place[-1], "samples of shape", "network", "logit", "names no epsilon")
+            assert any(name in line for name in names), line
             assert "object has no attribute" not in line
         else:
             assert "1 samples in" in out

@@ -244,7 +244,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]
     }
     environment |= {"FASTLANGEVIN_IMPL": "reference", "MPLCONFIGDIR": str(folder / "matplotlib")}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(folder)], env=environment, capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", RUN, str(folder)], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "sprung").is_dir()
