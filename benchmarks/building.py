@@ -5,7 +5,7 @@
 A process imports the kernels and loads the library, building it where there is none: the portable kernels alone and not
 optimised, so that a build takes seconds; locks, temporary folders and renames are those of every build. Rounds: 8 such
 processes begin with an empty cache; each must have the library, and one alone may have built it. Kills: a process is
-killed (-9) at a random moment, every other time with its compilers; the next one must have the library in a minute.
+killed (-9) at a random moment of its build, every other time with its compilers; the next one must have the library.
 
 The control is the lock of PyTorch's own extensions, with the file that a killed build leaves: whoever comes next waits.
 """
@@ -29,7 +29,7 @@ from fastlangevin.kernels import cpp
 
 __all__ = ["at_once", "control", "environment", "finished", "kill", "portable_sources", "start"]
 
-BOUND = 60.0
+BOUND = 600.0  # a last resort: on a busy machine a build takes many times as long as alone
 PROCESSES = 8
 
 # A fresh process that must find or build a library, and says which sets it has. PyTorch, which takes seconds to import
@@ -43,12 +43,12 @@ for name in ("Tensor", "float16", "bfloat16", "float32", "float64", "bool"):
     setattr(torch, name, type(name, (), {}))
 package = sys.modules["package"] = types.ModuleType("package")
 package.__path__ = [sys.argv[1]]
-from package import build, cpp
+from package import build, cache, cpp
 build.SOURCES = Path(sys.argv[2])
 build.FLAGS = tuple(flag.replace("-O3", "-O0") for flag in build.FLAGS)
 build.instruction_sets = lambda machine=None: {"portable": ()}
 cpp.__file__ = sys.argv[3]
-cpp.LOCK_SECONDS = float(sys.argv[4])
+cache.LOCK_SECONDS = float(sys.argv[4])
 print(cpp.load()._name, *cpp.instruction_sets())
 """
 
@@ -78,7 +78,7 @@ def environment(cache: Path, **extra: str) -> dict[str, str]:
 
 
 def start(
-    sources: Path, env: dict[str, str], lock_seconds: float = 100.0, beside: str = "/nowhere/cpp.py"
+    sources: Path, env: dict[str, str], lock_seconds: float = BOUND, beside: str = "/nowhere/cpp.py"
 ) -> subprocess.Popen[str]:
     """A process of :data:`SCRIPT`, the first of a group of its own."""
     package = str(Path(cpp.__file__).resolve().parent)
@@ -87,7 +87,7 @@ def start(
     return subprocess.Popen(command, env=env, start_new_session=True, **pipes)
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> tuple[int, str, str]:
+def finished(process: subprocess.Popen[str], seconds: float = BOUND) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
@@ -95,7 +95,7 @@ def finished(process: subprocess.Popen[str], seconds: float = 120.0) -> tuple[in
 def at_once(sources: Path, cache: Path, count: int) -> list[str]:
     """First imports of so many processes with an empty cache: what went wrong."""
     processes = [start(sources, environment(cache)) for _ in range(count)]
-    results = [finished(process, 10 * BOUND) for process in processes]
+    results = [finished(process, BOUND) for process in processes]
     wrong = [err[-300:] for code, _, err in results if code]
     if len({out for code, out, _ in results if not code}) > 1:
         wrong.append("they did not load the same library")
@@ -106,19 +106,21 @@ def at_once(sources: Path, cache: Path, count: int) -> list[str]:
 
 
 def kill(sources: Path, cache: Path, seconds: float, group: bool) -> dict[str, Any]:
-    """Kills a build after some seconds, with its compilers or without, and imports again.
+    """Kills a build some seconds after it has begun, with its compilers or without, and imports again.
 
     Returns:
         ``killed``: whether it was still building; ``error`` of the next import, or None; ``seconds`` that it took.
     """
     process = start(sources, environment(cache))
+    while process.poll() is None and not any(cache.glob("*/.build-*")):
+        time.sleep(0.005)
     time.sleep(seconds)
     killed = process.poll() is None
     if killed:
         (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
     process.communicate()
     began = time.monotonic()
-    code, _, err = finished(start(sources, environment(cache)), 10 * BOUND)
+    code, _, err = finished(start(sources, environment(cache)), BOUND)
     return {"killed": killed, "error": err[-300:] if code else None, "seconds": time.monotonic() - began}
 
 

@@ -42,7 +42,7 @@ from fastlangevin.generations import Generations
 MEGABYTES = 20
 PAGE = 4096
 SIZES = (2**11, 2**21)
-SAVES_BEFORE_A_KILL = 4.0
+SAVES_BEFORE_A_KILL = 4
 
 
 ELEMENTS = MEGABYTES * 10**6 // 12
@@ -72,25 +72,33 @@ def save_directly(folder: Path, step: int) -> None:
     torch.save(state(step), folder / "run.pt")
 
 
-def kill_while_saving(folder: Path, first: int, save: Callable[[Path, int], None], seconds: float) -> int:
-    """Saves steps first, first + 1, ... in a child, kills it after some seconds, returns the last finished step."""
+def kill_while_saving(folder: Path, first: int, save: Callable[[Path, int], None], saves: int, seconds: float) -> int:
+    """Saves steps first, first + 1, ... in a child, and kills it some seconds into the save after so many finished.
+
+    The moment is counted from what the child reports, so that a busy machine, on which everything takes longer, is
+    killed at the same places.
+
+    Returns:
+        The last finished step, ``first - 1`` for none.
+    """
     receiving, reporting = os.pipe()
     child = os.fork()
     if child == 0:
         step = first
+        os.write(reporting, (first - 1).to_bytes(8, "little"))
         while True:
             save(folder, step)
             os.write(reporting, step.to_bytes(8, "little"))
             step += 1
     os.close(reporting)
+    file = os.fdopen(receiving, "rb")
+    reported = file.read(8 * (saves + 1))
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with os.fdopen(receiving, "rb") as file:
-        finished = file.read()
-    if not finished:
-        return first - 1
-    return int.from_bytes(finished[-8:], "little")
+    with file:
+        reported += file.read()
+    return int.from_bytes(reported[-8:], "little")
 
 
 def seconds_of(save: Callable[[Path, int], None], folder: Path) -> float:
@@ -106,7 +114,7 @@ def kill_generations(kills: int, folder: Path, moment: random.Random) -> dict[st
     newest = 0
     for _ in tqdm(range(kills), "kills", disable=None):
         finished = kill_while_saving(
-            folder, newest + 1, save_generation, moment.uniform(0, SAVES_BEFORE_A_KILL * typical)
+            folder, newest + 1, save_generation, moment.randrange(SAVES_BEFORE_A_KILL), moment.uniform(0, typical)
         )
         count["saves"] += finished - newest
         count["with_orphans"] += any(folder.glob(".run-*"))
@@ -129,7 +137,7 @@ def kill_direct_saves(kills: int, folder: Path, moment: random.Random) -> dict[s
     unreadable = 0
     for _ in tqdm(range(kills), "kills of torch.save", disable=None):
         save_directly(folder, 0)
-        kill_while_saving(folder, 1, save_directly, moment.uniform(0, SAVES_BEFORE_A_KILL * typical))
+        kill_while_saving(folder, 1, save_directly, moment.randrange(SAVES_BEFORE_A_KILL), moment.uniform(0, typical))
         unreadable += not _torch_reads(folder / "run.pt")
     return {"kills": kills, "seconds_per_save": typical, "unreadable": unreadable}
 

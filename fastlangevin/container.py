@@ -22,7 +22,6 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastlangevin.files import write_whole
+from fastlangevin.files import open_regular, unreadable, write_whole
 
 __all__ = ["DamagedError", "check_json", "check_room", "read", "write"]
 
@@ -149,20 +148,16 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 
     Raises:
         DamagedError: a ``ValueError``: the file is damaged, or of another kind.
-        OSError: it cannot be read.
+        OSError: it cannot be read; :class:`fastlangevin.files.NotAFileError` if it is a pipe, a device or a folder.
     """
     source = Path(path)
     try:
-        # Before it is opened: opening a pipe would wait for a writer.
-        if stat.S_ISFIFO(os.stat(source).st_mode):
-            raise OSError(errno.EINVAL, "it is a pipe")
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             return _read(file)
     except OSError as error:
         if error.errno == errno.EIO:  # a bad sector is damage like any other
             raise DamagedError(source, "the disk cannot read it") from error
-        why = f"cannot read {source}: {error.strerror or error}; check the path and its rights"
-        raise type(error)(error.errno, why) from error
+        raise unreadable(source, error) from error
     except ValueError as error:
         raise DamagedError(source, str(error)) from error
 
@@ -300,7 +295,7 @@ def _kind(dtype: str, shape: list[int]) -> bytes:
 
 def _read(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, Any]]:
     size = os.fstat(file.fileno()).st_size
-    frame = file.read(_LENGTH)
+    frame = file.read(_LENGTH) or b""  # None of a file of /proc that would be waited for
     length = int.from_bytes(frame, "little")
     if len(frame) < _LENGTH or length > size - _LENGTH:
         raise ValueError("it ends before its header does")

@@ -1,19 +1,203 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and files that are read without waiting for anybody."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import platform
 import re
+import secrets
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["check_writable", "sweep", "write_whole"]
+__all__ = [
+    "Handle",
+    "NotAFileError",
+    "check_writable",
+    "host_name",
+    "open_regular",
+    "read_regular",
+    "size_of_regular",
+    "sweep",
+    "try_lock",
+    "unreadable",
+    "write_whole",
+]
 
-# Of the target, the host and the process that writes it; the rest is mkstemp's.
+# Of the target, the host and the process that writes it; the rest is random.
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d{1,9})\.[^.]+\.tmp", re.DOTALL)
+# Never waits for the other end of a pipe, is not inherited, and makes no terminal the process's own. By name, since
+# Windows, where the package can be imported, lacks some.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFSOCK: "socket",
+}
+# What flock says where the file system, or a sandbox, has no locks; and where another process has the lock.
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+class NotAFileError(OSError, ValueError):
+    """A pipe, a device, a socket or a folder where a file must be: reading it could wait for ever, or never end."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class _FolderError(NotAFileError, IsADirectoryError):
+    """A folder where a file must be, for those who ask for Python's own error of it."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file, or a link to one, for reading.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The file; nothing of it was read.
+
+    Raises:
+        NotAFileError: an ``OSError`` and a ``ValueError``: the path leads to a pipe, a device, a socket or a folder.
+        OSError: it cannot be opened.
+    """
+    source = Path(path)
+    try:
+        # Before it is opened, since that alone makes some devices act; and again, since it may be another file then.
+        _check_regular(source, os.stat(source).st_mode)
+        (raw,) = map(io.FileIO, map(os.open, [source], [os.O_RDONLY | _FLAGS]), ["r"])  # see Handle
+    except OSError as error:
+        raise unreadable(source, error) from error
+    file: io.BufferedReader = io.BufferedReader(raw)
+    try:
+        _check_regular(source, os.fstat(file.fileno()).st_mode)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Read a regular file of bounded length.
+
+    Args:
+        path: of the file, or of a link to it.
+        limit: of its bytes; no more than one byte beyond it is read.
+
+    Returns:
+        The content.
+
+    Raises:
+        NotAFileError: an ``OSError`` and a ``ValueError``: the path leads to a pipe, a device, a socket or a folder.
+        ValueError: the file is longer than ``limit``; the message is a clause, "it has 9 bytes, more than 8".
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"it has {size} bytes, more than {limit}")
+        try:
+            content = file.read(limit + 1) or b""
+        except OSError as error:
+            raise unreadable(Path(path), error) from error
+    if len(content) > limit:  # it grows, or has no size, as those of /proc
+        raise ValueError(f"it has more than {limit} bytes")
+    return content
+
+
+def size_of_regular(path: str | os.PathLike[str]) -> int:
+    """Bytes in a regular file, or in the one that a link leads to.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        NotAFileError: an ``OSError`` and a ``ValueError``: the path leads to a pipe, a device, a socket or a folder.
+        OSError: it is not there.
+    """
+    status = os.stat(path)
+    _check_regular(Path(path), status.st_mode)
+    return status.st_size
+
+
+def _check_regular(source: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "special file")
+        why = f"cannot read {source}: it is a {kind}; check the path, and give that of a file or of a link to one"
+        raise _FolderError(errno.EISDIR, why) if kind == "folder" else NotAFileError(errno.EINVAL, why)
+
+
+def unreadable(source: Path, error: OSError) -> OSError:
+    """The error of a reader, with the file's name and what to do, unless it has them."""
+    if str(error.strerror).startswith("cannot read "):
+        return error
+    return type(error)(error.errno, f"cannot read {source}: {error.strerror or error}; check the path and its rights")
+
+
+class Handle:
+    """An open file, perhaps locked, that no interrupt leaves open.
+
+    Python handles signals between two instructions, also between ``os.open`` and the one that keeps its result: the
+    file would stay open, and locked, as long as the process lives. Here C code goes from the one to the other, and
+    whoever makes a handle closes it in a ``finally`` that begins before the file is opened. That block can be
+    interrupted as well, so that a lock has two of them, one inside the other.
+    """
+
+    def __init__(self) -> None:
+        self._files: list[io.FileIO] = []
+
+    def open(self, path: Path, flags: int) -> io.FileIO:
+        """Open a file for reading and writing, or make it, without waiting; nothing else may be open."""
+        self._files.clear()
+        self._files.extend(map(io.FileIO, map(os.open, [path], [os.O_RDWR | _FLAGS | flags], [0o666]), ["r+"]))
+        return self._files[0]
+
+    @property
+    def file(self) -> io.FileIO | None:
+        """The file, if one is open."""
+        return self._files[0] if self._files and not self._files[0].closed else None
+
+    def close(self) -> None:
+        """Close the file, and let its lock go; if none is open, nothing happens."""
+        for file in self._files:
+            file.close()
+        self._files.clear()
+
+
+def try_lock(handle: int) -> bool | None:
+    """Take the lock of an open file without waiting; it is let go when the file is closed.
+
+    Args:
+        handle: the number of the open file.
+
+    Returns:
+        True: it is ours. False: another process, or another block of this one, has it. None: there are no locks here.
+
+    Raises:
+        OSError: the lock could be neither taken nor refused.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return None
+    except OSError as error:
+        if error.errno in _HELD:
+            return False
+        if error.errno in _WITHOUT_LOCKS:
+            return None
+        raise
+    return True
 
 
 def write_whole(path: str | os.PathLike[str], payload: bytes | Iterable[bytes | memoryview]) -> None:
@@ -33,26 +217,60 @@ def write_whole(path: str | os.PathLike[str], payload: bytes | Iterable[bytes | 
     if target.exists() and not target.is_file():
         raise OSError(f"cannot write {target}: it is a folder or a device; name a file")
     sweep(target.parent, re.escape(target.name))
+    temporary = _Temporary(target)
     try:
-        handle, temporary = _temporary(target)
+        try:
+            file = temporary.create()
+            for part in (payload,) if isinstance(payload, bytes) else payload:
+                _write_all(file, part)
+            os.fsync(file.fileno())
+            # Its lock, which says that it is no orphan, goes with the handle: it must have its name before.
+            os.replace(temporary.path, target)
+            temporary.handle.close()
+        finally:
+            temporary.discard()
     except OSError as error:
         raise _told(target, error) from error
-    try:
-        # Its lock, which says that it is no orphan, goes with the handle: it must have its name before.
-        with os.fdopen(handle, "wb") as file:
-            for part in (payload,) if isinstance(payload, bytes) else payload:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-            # mkstemp makes the file private; it gets the rights that open() would give.
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _told(target, error) from error
-        raise
+    finally:
+        temporary.discard()
     _sync_folder(target.parent)
+
+
+def _write_all(file: io.FileIO, part: bytes | memoryview) -> None:
+    rest = memoryview(part).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+class _Temporary:
+    """A new and locked file beside a target; :meth:`discard` closes it, and removes it unless it was renamed."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target
+        self.handle = Handle()
+
+    def create(self) -> io.FileIO:
+        while True:
+            self.path = self.target.with_name(
+                f".{self.target.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(8)}.tmp"
+            )
+            # With the rights that any new file gets: the kernel takes the process's umask off.
+            file = self.handle.open(self.path, os.O_CREAT | os.O_EXCL)
+            with contextlib.suppress(OSError, ImportError):
+                import fcntl
+
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            # A sweep may have come before the lock.
+            if self.path.exists():
+                return file
+            self.handle.close()
+
+    def discard(self) -> None:
+        if self.handle.file is not None:  # only then was it made here
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            self.handle.close()
 
 
 def sweep(folder: str | os.PathLike[str], pattern: str) -> list[Path]:
@@ -73,48 +291,30 @@ def sweep(folder: str | os.PathLike[str], pattern: str) -> list[Path]:
         return []
     removed = []
     for path, pid in list(_temporaries(Path(folder), pattern)):
-        # Another user's, or gone meanwhile.
-        with contextlib.suppress(OSError), open(path, "r+b") as file:
-            if _abandoned(file.fileno(), pid):
-                path.unlink()
-                removed.append(path)
+        handle = Handle()
+        try:
+            # Another user's, or gone meanwhile, or a link, which no writer makes.
+            with contextlib.suppress(OSError):
+                file = handle.open(path, _NOFOLLOW)
+                if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and _abandoned(file.fileno(), pid):
+                    path.unlink()
+                    removed.append(path)
+        finally:
+            handle.close()
     return removed
 
 
-def _temporary(target: Path) -> tuple[int, str]:
-    """An open and locked temporary file beside the target, and its name."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.{_host()}.{os.getpid()}.", suffix=".tmp"
-        )
-        with contextlib.suppress(OSError, ImportError):
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # A sweep may have come before the lock.
-        if os.path.exists(name):
-            return handle, name
-        os.close(handle)
-
-
 def _temporaries(folder: Path, pattern: str) -> Iterator[tuple[Path, int]]:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            parts = _TEMPORARY.fullmatch(entry.name)
-            if parts and parts["host"] == _host() and re.fullmatch(pattern, parts["name"]):
-                yield Path(entry.path), int(parts["pid"])
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            parts = _TEMPORARY.fullmatch(name)
+            if parts and parts["host"] == host_name() and re.fullmatch(pattern, parts["name"]):
+                yield folder / name, int(parts["pid"])
 
 
 def _abandoned(handle: int, pid: int) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return not _running(pid)
-    return True
+    locked = try_lock(handle)
+    return not _running(pid) if locked is None else locked
 
 
 def _running(pid: int) -> bool:
@@ -127,7 +327,7 @@ def _running(pid: int) -> bool:
     return True
 
 
-def _host() -> str:
+def host_name() -> str:
     """The host's name as a part of a file's name: without dots, and short."""
     return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "localhost"
 
@@ -140,21 +340,23 @@ def _told(target: Path, error: OSError) -> OSError:
     )
 
 
-def _umask() -> int:
-    # There is no call that only reads it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def _sync_folder(folder: Path) -> None:
-    # Some file systems cannot flush a folder; the rename has happened all the same.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+    handles: list[int] = []
+    try:
         try:
-            os.fsync(descriptor)
+            # Some file systems cannot flush a folder; the rename has happened all the same.
+            with contextlib.suppress(OSError):
+                handles.extend(map(os.open, [folder], [os.O_RDONLY | _FLAGS]))
+                os.fsync(handles[0])
         finally:
-            os.close(descriptor)
+            _close_all(handles)
+    finally:
+        _close_all(handles)
+
+
+def _close_all(handles: list[int]) -> None:
+    # In C from taking a number off the list to closing it, so that none is closed twice: see Handle.
+    list(map(os.close, map(handles.pop, [-1] * len(handles))))
 
 
 def check_writable(path: Path, example: str) -> None:

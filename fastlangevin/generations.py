@@ -14,6 +14,7 @@ from torch import Tensor
 from fastlangevin import container
 from fastlangevin.container import DamagedError
 from fastlangevin.files import sweep
+from fastlangevin.values import shown
 
 __all__ = ["Generation", "Generations", "read_numbered"]
 
@@ -57,9 +58,9 @@ class Generations:
         if not self.folder.is_dir():
             raise ValueError(f"folder must be a folder that exists, got {self.folder}; create it first")
         if not isinstance(prefix, str) or not prefix or set(prefix) & {"/", "\\", "\0"}:
-            raise ValueError(f"prefix must be the beginning of a file's name, without a path, got {prefix!r}")
+            raise ValueError(f"prefix must be the beginning of a file's name, without a path, got {shown(prefix)}")
         if type(keep) is not int or keep < 1:
-            raise ValueError(f"keep must be an integer of at least 1, got {keep!r}; 2 allows for one damaged file")
+            raise ValueError(f"keep must be an integer of at least 1, got {shown(keep)}; 2 allows for one damaged file")
         self.prefix = prefix
         self.keep = keep
         self.sweep()
@@ -67,7 +68,7 @@ class Generations:
     def path(self, step: int) -> Path:
         """File of a step, from 0 to 9,999,999,999."""
         if type(step) is not int or not 0 <= step <= MAX_STEP:
-            raise ValueError(f"step must be an integer from 0 to {MAX_STEP}, got {step!r}")
+            raise ValueError(f"step must be an integer from 0 to {MAX_STEP}, got {shown(step)}")
         return self.folder / f"{self.prefix}-{step:0{DIGITS}}.safetensors"
 
     def steps(self) -> list[int]:

@@ -22,6 +22,7 @@ from fastlangevin.ops.arguments import check_labels, floating
 from fastlangevin.ops.memory import observed, transforms
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.values import is_number, real, shown
 
 if TYPE_CHECKING:
     from fastlangevin.samplers.segments import ChainKernel, Segment
@@ -36,12 +37,14 @@ Numbers = Tensor | Sequence[Any]
 
 def _numbers(name: str, value: Any) -> Tensor:
     """A tensor, array or nested sequence as fp64 on the CPU, every number finite."""
+    if not isinstance(value, Sequence) and hasattr(value, "__float__") and not is_number(value):
+        raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {shown(value)}")
     try:
         # Python's numbers are fp64 already, which as_tensor would round to the default dtype.
         kept = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
         numbers = kept.detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {value!r}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {shown(value)}") from error
     if not numbers.isfinite().all():
         raise ValueError(f"{name} must be finite, got {numbers[~numbers.isfinite()][0].item()}")
     return numbers
@@ -210,7 +213,7 @@ class GaussianMixture:
         """
         count = integer("n", n, 0, 2**40)
         number = integer("draw", draw, 0, 2**31 - 1)
-        (level,) = _check_sigma(float(sigma), count)
+        (level,) = _check_sigma(real("sigma", sigma, "a number, zero or above"), count)
         at: dict[str, Any] = {"seed": seed, "purpose": Purpose.MIXTURE, "sample_ids": sample_ids}
         at |= {"sample_offset": sample_offset, "device": device, "impl": impl}
         # The two draws of a sample share no words: those of a uniform and of the normals at one draw would.

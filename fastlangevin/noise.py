@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.reference import philox, signed64
+from fastlangevin.values import index, is_integer, shown
 
 __all__ = ["STREAM_VERSION", "Purpose"]
 
@@ -58,15 +59,16 @@ class Purpose(IntEnum):
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
-    """``value`` as a Python int in [low, high]; floats and bools are refused, NumPy integers are welcome."""
-    if type(value) is int:
-        number = value
-    else:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an integer from {low} to {high}, got {value!r} ({type(value).__name__})")
-        number = int(value)
+    """``value`` as a Python int in [low, high]; NumPy's integers and integer tensors ``()`` are welcome too.
+
+    Floats, complex numbers, bools of any library and arrays of one element are refused: they are slips, and a bool
+    taken for a seed or a count gives samples of 0 or 1 without a word.
+    """
+    number = value if type(value) is int else index(value) if is_integer(value) else None
+    if number is None:
+        raise TypeError(f"{name} must be an integer from {low} to {high}, got {shown(value)} ({type(value).__name__})")
     if not low <= number <= high:
-        raise ValueError(f"{name} must be from {low} to {high}, got {number}")
+        raise ValueError(f"{name} must be from {low} to {high}, got {shown(number)}")
     return number
 
 
@@ -176,8 +178,8 @@ def resolve_sample_ids(
     if offset:
         raise ValueError("give sample_ids= or sample_offset=, not both")
     if not isinstance(sample_ids, Tensor):
-        if not isinstance(sample_ids, Iterable):
-            raise TypeError(f"sample_ids must be an int64 tensor or a sequence of integers, got {sample_ids!r}")
+        if not isinstance(sample_ids, Iterable) or getattr(sample_ids, "ndim", 1) != 1:
+            raise TypeError(f"sample_ids must be an int64 tensor or a sequence of integers, got {shown(sample_ids)}")
         sample_ids = torch.tensor(
             [integer("sample_ids", each, 0, MAX_SAMPLE_ID) for each in sample_ids], dtype=torch.int64, device="cpu"
         )

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastlangevin.files import open_regular
 from fastlangevin.models import NCSN, NCSNv2, NCSNv2Deeper, NCSNv2Deepest
 from fastlangevin.models.shell import shell
 from fastlangevin.models.standard import Sizes, StandardNet
@@ -134,17 +134,12 @@ def load_published(
 
 def _read(source: Path) -> Any:
     try:
-        # Opening a pipe would wait for a writer.
-        if source.exists() and not source.is_file():
-            raise OSError("it is a folder or a device")
-        file = open(source, "rb")  # noqa: SIM115  (what fails after it is another error)
+        file = open_regular(source)
     except OSError as error:
-        raise RuntimeError(f"cannot read {source}: {error.strerror or error}; check the path and its rights") from error
+        raise RuntimeError(str(error.strerror)) from error
     try:
-        with file, warnings.catch_warnings():
+        with file:
             _check_archive(file)
-            # Of odd pickles, which then load, or raise.
-            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of a damaged pickle come errors of all kinds: IndexError, OSError (EINVAL), ...
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -14,10 +14,13 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+
+from fastlangevin.values import shown
 
 __all__ = ["Implementation", "choose", "choose_for", "explain"]
 
@@ -148,10 +151,25 @@ def _triton(device_type: str) -> Launchers:
     )
 
 
+def _check_kernels() -> None:
+    """Raises UnavailableError where a checkout has lost the link by which the package finds its kernels."""
+    spec = importlib.util.find_spec("fastlangevin.kernels")
+    if spec is not None and spec.origin is not None:  # an empty folder is a package too, of no origin
+        return
+    path = Path(__file__).with_name("kernels")
+    found = "is a file where a link should be" if path.is_file() else "is not there"
+    raise UnavailableError(
+        f"the kernels, fastlangevin.kernels, are missing: {path} {found}; it is a link to ../kernels, which "
+        "archives and checkouts without symbolic links lose. Install the package (pip install .), or check it out by "
+        "`git -c core.symlinks=true checkout -- fastlangevin/kernels`, or use impl='reference'"
+    )
+
+
 def _load(name: str, device_type: str) -> Launchers | None:
     """The launchers of an implementation, None for the reference. Raises UnavailableError."""
     if name == "reference":
         return None
+    _check_kernels()
     if name == "triton":
         return _triton(device_type)
     if device_type != "cpu":
@@ -163,9 +181,9 @@ def _load(name: str, device_type: str) -> Launchers | None:
 
 @functools.cache
 def _automatic(device_type: str) -> tuple[str, Launchers | None]:
-    wanted = os.environ.get("FASTLANGEVIN_IMPL", "auto")
+    wanted = os.environ.get("FASTLANGEVIN_IMPL", "").strip() or "auto"
     if wanted not in NAMES:
-        raise ValueError(f"FASTLANGEVIN_IMPL must be one of {', '.join(NAMES)}, got {wanted!r}")
+        raise ValueError(f"FASTLANGEVIN_IMPL must be one of {', '.join(NAMES)}, got {shown(wanted)}")
     if wanted != "auto":
         return wanted, _load(wanted, device_type)
     best = "cpp" if device_type == "cpu" else "triton"
@@ -211,7 +229,7 @@ def choose_for(impl: str, device_type: str) -> tuple[str, Launchers | None]:
     if impl == "auto":
         return _automatic(device_type)
     if impl not in NAMES:
-        raise ValueError(f"impl must be one of {', '.join(NAMES)}, got {impl!r}")
+        raise ValueError(f"impl must be one of {', '.join(NAMES)}, got {shown(impl)}")
     return impl, _load(impl, device_type)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
 from itertools import pairwise
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import integer
+from fastlangevin.values import real, shown
 
 __all__ = [
     "Sigmas",
@@ -27,9 +27,7 @@ Sigmas = Tensor | Iterable[float]
 
 def positive(name: str, value: Any) -> float:
     """``value`` as a finite float above zero."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number above zero, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    number = real(name, value, "a number above zero")
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and above zero, got {number}")
     return number
@@ -37,10 +35,7 @@ def positive(name: str, value: Any) -> float:
 
 def number(name: str, value: Any) -> float:
     """``value`` as a float: of a Python or NumPy number, or of a tensor of one element."""
-    if not isinstance(value, bool) and hasattr(value, "__float__"):
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # a tensor of more elements
-            return float(value)
-    raise TypeError(f"{name} must be a number, got {value!r:.80} ({type(value).__name__})")
+    return real(name, value, "a number")
 
 
 def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
@@ -60,7 +55,7 @@ def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
     if hasattr(sigmas, "tolist"):
         sigmas = sigmas.tolist()  # one transfer for a device tensor, where iterating would make one for each level
     if isinstance(sigmas, str) or not isinstance(sigmas, Iterable):
-        raise TypeError(f"{name} must be a ladder such as geometric_sigmas(1.0, 0.01, 10), got {sigmas!r}")
+        raise TypeError(f"{name} must be a ladder such as geometric_sigmas(1.0, 0.01, 10), got {shown(sigmas)}")
     values = list(sigmas)
     if not values:
         raise ValueError(f"{name} must have at least one noise level, got none")
@@ -172,7 +167,8 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
     """
     high, low = ends("sigma_max", sigma_max, "sigma_min", sigma_min)
     count = integer("levels", levels, 1, 10**6)
-    last = 0.0 if t_end == 0 else positive("t_end", t_end)
+    last = number("t_end", t_end)
+    last = 0.0 if last == 0 else positive("t_end", last)
     if last >= 1:
         raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
     return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64, device="cpu")

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import hashlib
 import logging
 import os
-import stat
 import struct
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +21,8 @@ from torch import Tensor
 
 from . import build as builder
 from . import openmp
+from .cache import cache_folder, note_digest, refusal, refusal_beside, while_locked
+from .environment import switch
 
 __all__ = [
     "CODES",
@@ -44,8 +42,6 @@ __all__ = [
     "use_instruction_set",
 ]
 
-# A cold build takes 10 to 20 s on two cores; another process that holds the lock for longer than this is stuck.
-LOCK_SECONDS = 300.0
 # Below this the library runs on the calling thread, so the number of threads need not be asked for.
 SERIAL_BELOW = 32768
 
@@ -99,78 +95,36 @@ def _open(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
-def _private_temporary() -> Path:
-    """A folder only this user can write, the same in every process where that is possible."""
-    folder = Path(tempfile.gettempdir()) / f"fastlangevin-{os.getuid()}"
-    with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022:
-            return folder
-    return Path(tempfile.mkdtemp(prefix="fastlangevin-"))
-
-
-def cache_folder() -> Path:
-    """Where libraries are built: FASTLANGEVIN_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, else a temporary folder."""
-    chosen = os.environ.get("FASTLANGEVIN_CACHE_DIR")
-    if chosen:
-        folder = Path(chosen).expanduser()
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-        folder = (Path(base) if base else Path(os.path.expanduser("~")) / ".cache") / "fastlangevin"
-    return folder if _writable(folder) else _private_temporary()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an flock, which the kernel drops with its holder: the file of a killed build blocks nobody."""
-    import fcntl
-
-    deadline = time.monotonic() + LOCK_SECONDS
-    with open(path, "a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                    break  # a file system without locks: the rename at the end of a build is atomic all the same
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
-                    raise
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"another process has held {path} for {LOCK_SECONDS:.0f} s while building the C++ kernels; end it, "
-                    "set FASTLANGEVIN_CACHE_DIR to another folder, or use impl='reference'"
-                )
-            time.sleep(0.05)
-        yield
-
-
 def _built() -> ctypes.CDLL:
     """The library of the cache, built now if it is not there."""
     version = builder.compiler_version(builder.find_compiler())
-    key = hashlib.sha256(f"{builder.source_hash()} {os.uname().machine} {version}".encode()).hexdigest()[:24]
+    sources = builder.source_hash()
+    key = hashlib.sha256(f"{sources} {os.uname().machine} {version}".encode()).hexdigest()[:24]
     cache = cache_folder()
     folder = cache / key
     path = folder / builder.LIBRARY
-    with contextlib.suppress(OSError):
-        return _open(path)
-    with _locked(cache / f"{key}.lock"):
-        with contextlib.suppress(OSError):
-            return _open(path)  # another process built it meanwhile
+
+    def there() -> ctypes.CDLL | None:
+        if refusal(path, sources) is None:
+            with contextlib.suppress(OSError):
+                return _open(path)
+        return None
+
+    def build() -> ctypes.CDLL:
+        library = there()  # another process built it meanwhile
+        if library is not None:
+            return library
         # A minute or two on a slow machine, in which a first call would seem to hang.
         logger.warning("building the C++ kernels, once, into %s; FASTLANGEVIN_NO_BUILD=1 forbids it", folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
         builder.build(folder)
+        note_digest(path)
+        reason = refusal(path, sources)
+        if reason is not None:
+            raise OSError(reason)
         return _open(path)
+
+    return there() or while_locked(cache / f"{key}.lock", build)
 
 
 def load() -> ctypes.CDLL:
@@ -184,15 +138,15 @@ def load() -> ctypes.CDLL:
         if _library is not None:
             return _library
         shipped = Path(__file__).with_name(builder.LIBRARY)
-        reason = f"{shipped} is not there"
         library = None
-        if shipped.exists():
+        reason = refusal_beside(shipped, builder.source_hash())
+        if reason is None:
             try:
                 library = _open(shipped)
             except (OSError, AttributeError) as error:
                 reason = str(error)
         if library is None:
-            if os.environ.get("FASTLANGEVIN_NO_BUILD", "") not in ("", "0"):
+            if switch("FASTLANGEVIN_NO_BUILD", False):
                 raise RuntimeError(
                     f"the C++ kernels are not built ({reason}) and FASTLANGEVIN_NO_BUILD forbids to build them now; "
                     "unset it, reinstall fastlangevin where a C++ compiler is, or use impl='reference'"

@@ -11,7 +11,6 @@ back end, an argument of an unknown kind, a hook before its binder. ``FASTLANGEV
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,8 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from .environment import switch
+
 __all__ = ["Shortcut", "launch", "use_direct_launch"]
 
 # The versions whose specialisation is that of _Variants.bind, in order; 3.10 and later are not known.
@@ -27,7 +28,7 @@ VERSIONS = (3, 4), (3, 9)
 # Kept launches of a Shortcut: one for each shape and layout.
 KEPT = 4096
 
-_enabled = os.environ.get("FASTLANGEVIN_DIRECT_LAUNCH", "1") != "0"
+_enabled = switch("FASTLANGEVIN_DIRECT_LAUNCH", True)
 
 
 def use_direct_launch(enabled: bool) -> None:

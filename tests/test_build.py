@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ def sources(tmp_path: Path) -> Path:
     return portable_sources(tmp_path / "csrc")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use_ninja", [True, False])
 def test_build(use_ninja: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if use_ninja and builder.find_ninja() is None:
@@ -78,6 +78,7 @@ def test_hash_follows_the_sources(sources: Path, monkeypatch: pytest.MonkeyPatch
     assert len(before) == 32
 
 
+@pytest.mark.long
 def test_eight_first_builds_at_once(sources: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert at_once(sources, cache, 8) == []
@@ -93,27 +94,28 @@ def test_eight_first_builds_at_once(sources: Path, tmp_path: Path) -> None:
     shutil.rmtree(folders[0])
     lock = next(each for each in cache.iterdir() if each.suffix == ".lock")
     lock.write_text("12345")
-    began = time.monotonic()
     code, _, err = finished(start(sources, environment(cache)))
     assert code == 0, err
-    assert time.monotonic() - began < 60
+    assert "waiting" not in err
 
-    # A lock that somebody holds is waited for, not for ever.
+    # A lock that somebody holds is waited for, but not for ever if there is no sign of life.
     shutil.rmtree(folders[0])
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         code, _, err = finished(start(sources, environment(cache), lock_seconds=0.5))
     assert code == 1
+    assert "waiting for another process" in err
     assert "another process has held" in err
     assert "FASTLANGEVIN_CACHE_DIR" in err
 
 
 def test_a_killed_build_stands_in_nobodys_way(sources: Path, tmp_path: Path) -> None:
-    found = kill(sources, tmp_path / "cache", 0.7, group=False)  # its compilers live on, and write
+    found = kill(sources, tmp_path / "cache", 0.0, group=False)  # its compilers live on, and write
     assert found["killed"]
     assert found["error"] is None
 
 
+@pytest.mark.long
 def test_a_lock_that_a_killed_build_leaves_would_be_waited_for(tmp_path: Path) -> None:
     outcome = control(tmp_path, 1.5)
     if outcome == "goes on":
@@ -175,4 +177,4 @@ def test_import_loads_nothing() -> None:
     )
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = environment(Path("/nowhere"), FASTLANGEVIN_NO_BUILD="1", PYTHONPATH=path)
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=600)

@@ -473,7 +473,7 @@ def test_what_cannot_be_opened_is_an_error_of_the_system(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a pipe"):
         container.read(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="ends before its header"):
+    with pytest.raises(ValueError, match="cannot read /dev/zero: it is a device; check the path"):
         container.read("/dev/zero")
 
 

@@ -25,7 +25,7 @@ def record(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,  # a last resort
         check=False,
     )
     assert done.returncode == 0, done.stderr

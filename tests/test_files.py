@@ -76,6 +76,7 @@ def process(code, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -115,17 +116,17 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(path):
     # The limit on a file's size stands for the full disk: writing fails after any number of bytes.
     container.write(path, {"weights": torch.ones(3000)}, {})
     size = path.stat().st_size
-    out, _ = process(FULL, path, FULL_SIZES).communicate(timeout=60)
+    out, _ = process(FULL, path, FULL_SIZES).communicate(timeout=900)
     assert int(out) == 2 * len(range(0, size, size // FULL_SIZES)) >= 2 * FULL_SIZES
 
 
 HALF = """
-import sys, time
+import sys
 from fastlangevin.files import write_whole
 def parts():
     yield b"half"
     print("writing", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed
 write_whole(sys.argv[1], parts())
 """
 
@@ -153,7 +154,7 @@ def test_a_killed_writer_leaves_an_orphan_that_the_next_write_sweeps(path):
 
 
 def orphan(path, host=None, pid=999_999_999):
-    made = path.with_name(f".{path.name}.{host or files._host()}.{pid}.abc_1.tmp")
+    made = path.with_name(f".{path.name}.{host or files.host_name()}.{pid}.abc_1.tmp")
     made.write_bytes(b"half")
     return made
 
@@ -204,6 +205,17 @@ def test_a_new_file_has_the_rights_of_any_other(path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_a_write_never_touches_the_umask_which_all_threads_share(path, monkeypatch):
+    before = os.umask(0o077)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", None)
+            container.write(path, tensors(), DESCRIPTION)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        assert os.umask(before) == 0o077
+
+
 WRITER = """
 import sys, torch
 from fastlangevin import container
@@ -251,7 +263,7 @@ print(writing, reading)
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel keeps no record of the peak")
 def test_there_is_no_second_copy_in_memory(path):
-    out, _ = process(MEMORY, path).communicate(timeout=60)
+    out, _ = process(MEMORY, path).communicate(timeout=900)
     writing, reading = map(int, out.split())
     size = 3 * 2**25
     # A tenth for what Python and the allocator do meanwhile; a copy would add a third of the size at the least.

@@ -163,7 +163,7 @@ def test_other_files_are_no_generations(run):
 
 
 def test_orphans_are_swept_when_the_folder_is_opened(run):
-    host = files._host()
+    host = files.host_name()
     mine = run.folder / f".run-0000000030.safetensors.{host}.999999999.abc.tmp"
     others = [run.folder / f".{name}.{host}.999999999.abc.tmp" for name in ("run-30", "net", "run-more-0000000001")]
     for path in (mine, *others):

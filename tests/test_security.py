@@ -104,6 +104,49 @@ def test_the_scan_sees_what_it_is_for(source: str) -> None:
     assert not findings("torch.load(f, weights_only=True); net.eval(); subprocess.run(['x'], check=False)")
 
 
+# Calls that change something for all threads of the process, for however short a time, and where they may stand.
+PROCESS_WIDE = {
+    *("os.umask", "os.chdir", "os.fchdir", "os.putenv", "os.unsetenv", "os.nice", "os.setpriority", "os.setuid"),
+    *("os.setgid", "os.seteuid", "os.setegid", "os.environ.update", "os.environ.pop", "os.environ.setdefault"),
+    *("locale.setlocale", "signal.signal", "signal.set_wakeup_fd", "signal.setitimer", "signal.alarm", "time.tzset"),
+    *("resource.setrlimit", "sys.setrecursionlimit", "sys.setswitchinterval", "sys.set_int_max_str_digits"),
+    *("socket.setdefaulttimeout", "tempfile.tempdir", "random.seed", "np.random.seed", "torch.manual_seed"),
+    *("torch.set_default_dtype", "torch.set_default_device", "torch.set_num_threads"),
+    *("warnings.catch_warnings", "warnings.simplefilter", "warnings.filterwarnings"),
+}
+CHANGED = {
+    ("stopping.py", "signal.signal"),  # what its block is for
+    ("cli/train.py", "torch.set_num_threads"),  # --threads, in a process of its own
+    ("samplers/cuda_graph.py", "warnings.catch_warnings"),  # the one way in which PyTorch tells of a synchronisation
+    ("samplers/cuda_graph.py", "warnings.simplefilter"),
+    ("diagnostics/inference_data.py", "warnings.catch_warnings"),  # ArviZ's of arrays with many chains
+    ("diagnostics/inference_data.py", "warnings.filterwarnings"),
+}
+
+
+def process_wide(source: str) -> set[str]:
+    """What a module calls, or assigns to, that all threads of the process share."""
+    tree = ast.parse(source)
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    changes = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.Delete)]
+    assigned = {ast.unparse(each).partition("[")[0] for node in changes for each in node.targets}
+    return (called & PROCESS_WIDE) | (assigned & {"os.environ", "tempfile.tempdir", "sys.path"})
+
+
+def test_no_module_changes_what_all_threads_share() -> None:
+    found = set()
+    for path in SOURCES:
+        name = path.relative_to(PACKAGE).as_posix()
+        found |= {(name, what) for what in process_wide(path.read_text(encoding="utf-8"))}
+    assert found == CHANGED
+
+
+@pytest.mark.parametrize("source", ["mask = os.umask(0o022)", "os.environ['X'] = '1'", "del os.environ['X']"])
+def test_the_scan_sees_what_all_threads_share(source: str) -> None:
+    assert process_wide(source)
+    assert not process_wide("os.environ.get('X'); os.chmod(path, 0o600)")
+
+
 # What a run does, event by event. Everything of one process, since a process costs seconds.
 RUN = """
 import json, os, pickle, subprocess, sys
@@ -201,7 +244,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]
     }
     environment |= {"FASTLANGEVIN_IMPL": "reference", "MPLCONFIGDIR": str(folder / "matplotlib")}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(folder)], env=environment, capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", RUN, str(folder)], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "sprung").is_dir()

@@ -79,7 +79,7 @@ def launch(*arguments: object, folder: Path | None = None) -> subprocess.Complet
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,  # a last resort
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -101,6 +101,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "world"), [("two", 2), ("four", 4)])
 def test_any_number_of_processes_gives_the_samples_of_one(worlds: Path, tmp_path: Path, name: str, world: int) -> None:
     drawn = [(worlds / f"{name}-{rank}").read_text().split() for rank in range(world)]
@@ -111,6 +112,7 @@ def test_any_number_of_processes_gives_the_samples_of_one(worlds: Path, tmp_path
     assert shards.digest(worlds / name) == shards.digest(tmp_path / "alone") == sharding.expected()
 
 
+@pytest.mark.long
 def test_processes_that_add_their_rank_to_the_seed_are_found_by_the_same_comparison(worlds: Path) -> None:
     assert int((worlds / "by_rank-1").read_text().split()[0]) > 0
     assert shards.digest(worlds / "by_rank") != sharding.expected()
@@ -192,6 +194,7 @@ def command(*arguments: object) -> int:
     return main([str(each) for each in (*fixed, *arguments)])
 
 
+@pytest.mark.long
 def test_torchrun_with_the_shipped_network_prints_the_digest_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ import os
 import resource
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 import fastlangevin as fl
 from fastlangevin import shards
 from fastlangevin.container import MAX_DESCRIPTION, DamagedError
-from fastlangevin.files import _host
+from fastlangevin.files import host_name
 from fastlangevin.models import MLP, MLPConfig
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
@@ -197,7 +196,7 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write_part(1, 3, plain()[11:14])
     run.lock_path(1).touch()
-    (tmp_path / "run" / f".{shard(1)}.{_host()}.999999999.abc.tmp").touch()
+    (tmp_path / "run" / f".{shard(1)}.{host_name()}.999999999.abc.tmp").touch()
     draw(tmp_path / "run")
     assert names(tmp_path / "run") == WHOLE
 
@@ -237,7 +236,9 @@ def test_without_locks_work_is_done_twice_and_never_wrongly(tmp_path: Path, monk
     assert names(tmp_path / "run") == WHOLE
 
 
-def test_rank_0_waits_for_a_shard_that_another_holds_and_takes_it_over(tmp_path: Path) -> None:
+def test_rank_0_waits_for_a_shard_that_another_holds_and_takes_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     draw(tmp_path / "run", stop=lambda: True)
     lock = RunFolder(tmp_path / "run").lock_path(1)
     taken, leave = threading.Event(), threading.Event()
@@ -246,16 +247,26 @@ def test_rank_0_waits_for_a_shard_that_another_holds_and_takes_it_over(tmp_path:
         with claim(lock) as ours:
             assert ours
             taken.set()
-            leave.wait(20)
+            leave.wait()
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert taken.wait(20)
+    taken.wait()
     assert draw(tmp_path / "run", rank=1, world=2) == shards.Outcome(False, N - 8, 6 * EVALUATIONS - 5, 3)
-    threading.Timer(0.5, leave.set).start()
-    started = time.monotonic()
+    polls: list[float] = []
+
+    def poll(seconds: float) -> None:
+        """In the place of sleeping: at the third look the holder leaves."""
+        polls.append(seconds)
+        if len(polls) == 3:
+            leave.set()
+            holder.join()
+
+    monkeypatch.setattr("fastlangevin.shards.working.time.sleep", poll)
     assert draw(tmp_path / "run") == shards.Outcome(True, 8, 3 * EVALUATIONS, 3)
-    assert time.monotonic() - started > 0.4
+    assert len(polls) == 3
+    (message,) = caplog.messages
+    assert "waiting for another thread of this process, which draws shard 1" in message
     holder.join()
     assert shards.digest(tmp_path / "run") == shards.digest_of(plain())
 

@@ -15,9 +15,10 @@ from fastlangevin.advisor import spacing
 from fastlangevin.advisor.distance import MEMORY, largest_distance
 from fastlangevin.advisor.picture import draw_plan
 from fastlangevin.advisor.step_size import MAX_STEPS, final_variance_ratio, step_size_for
-from fastlangevin.noise import integer
+from fastlangevin.noise import MAX_SAMPLE_ID, MAX_SEED, integer
 from fastlangevin.ops.arguments import elements_per_sample, sizes
 from fastlangevin.schedules import ends, geometric_sigmas, positive
+from fastlangevin.values import shown
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -158,6 +159,9 @@ def plan(
             what does.
     """
     allowed = integer("budget", budget, 1, MAX_STEPS)
+    seed, memory = integer("seed", seed, 0, MAX_SEED), integer("memory", memory, 1, 2**62)
+    if subsample is not None:
+        subsample = integer("subsample", subsample, 2, MAX_SAMPLE_ID)
     source = _source(dataset)
     D = _elements(source, shape)
     low = positive("sigma_L", sigma_L)
@@ -218,7 +222,7 @@ def _elements(source: Source | None, shape: Any) -> int:
     """D, from the data or the shape of a sample."""
     if source is not None:
         if shape is not None:
-            raise ValueError(f"shape is for a plan without data; leave shape={shape!r} out")
+            raise ValueError(f"shape is for a plan without data; leave shape={shown(shape)} out")
         return math.prod(source.shape)
     if shape is None:
         raise ValueError(NOTHING)

@@ -6,11 +6,13 @@ import os
 
 import torch
 
+from fastlangevin.values import from_environment
+
 
 def usable_device(name: str) -> torch.device:
     """The device of a name; plain "cuda" is each torchrun process's own."""
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name == "cuda" and os.environ.get("LOCAL_RANK", "").strip():
+        name = f"cuda:{from_environment('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -46,6 +46,15 @@ def version(package: str) -> str:
         return "not installed"
 
 
+def _cache_folder() -> str:
+    try:
+        from fastlangevin.kernels.cache import cache_folder
+
+        return str(cache_folder())
+    except (RuntimeError, ImportError) as error:
+        return f"nowhere ({error}),"
+
+
 def run(options: argparse.Namespace) -> int:
     del options
     print(f"fastlangevin {fastlangevin.__version__}, noise stream version {STREAM_VERSION}")
@@ -60,13 +69,13 @@ def run(options: argparse.Namespace) -> int:
             continue
         for name, state in runtime.explain(device).items():
             print(f"  {device} {name:10} {state}")
-    from fastlangevin.kernels import cpp
-
     print("\nC++ library")
     if runtime.explain("cpu")["cpp"] == "available":
+        from fastlangevin.kernels import cpp
+
         print(f"  instruction sets of this processor, best first: {', '.join(cpp.instruction_sets())}")
         print(f"  loaded from    {cpp.location()}")
-    print(f"  built in       {cpp.cache_folder()} where none is shipped")
+    print(f"  built in       {_cache_folder()} where none is shipped")
     print(f"  threads        {torch.get_num_threads()}")
     if torch.cuda.is_available():
         print("\nGPUs")

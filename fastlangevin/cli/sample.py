@@ -22,14 +22,15 @@ from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
 from fastlangevin.cli import sharded
+from fastlangevin.cli.advice import augment_of, part_of, sampling_of, shape_of
 from fastlangevin.cli.devices import usable_device
-from fastlangevin.data import Augment
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, NonFiniteError, StepInfo, annealed_langevin
 from fastlangevin.shards import digest_of, network_digest
 from fastlangevin.stopping import Stopping
+from fastlangevin.values import shown
 
 logger = logging.getLogger("fastlangevin")
 
@@ -75,26 +76,17 @@ def _load(path: Path | None) -> checkpoint.Checkpoint:
 
 
 def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str, Any]:
-    advice = metadata.get("sampling", {})
+    advice = sampling_of(metadata)
     steps = options.steps_per_level
     settings = {
-        "epsilon": options.epsilon if options.epsilon is not None else advice.get("epsilon"),
-        "steps_per_level": steps if steps is not None else advice.get("steps_per_level"),
-        "init": advice.get("init", "uniform"),
+        "epsilon": options.epsilon if options.epsilon is not None else advice["epsilon"],
+        "steps_per_level": steps if steps is not None else advice["steps_per_level"],
+        "init": advice["init"] or "uniform",
     }
     for name in ("epsilon", "steps_per_level"):
         if settings[name] is None:
             raise ValueError(f"the checkpoint names no {name}; give --{name.replace('_', '-')}")
     return settings
-
-
-def _augment(metadata: dict[str, Any]) -> Augment:
-    """What was done to the network's data, as far as it is undone to samples: the logit transform."""
-    data, training = metadata.get("data", {}), metadata.get("training")
-    alpha = data.get("logit")
-    if alpha is None and isinstance(training, dict) and isinstance(training.get("augment"), dict):
-        alpha = training["augment"].get("logit")  # where checkpoints had it before data.logit
-    return Augment(logit=alpha)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -107,18 +99,9 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path, "samples.png")
     loaded = _load(options.checkpoint)
-    shape = loaded.metadata.get("data", {}).get("shape")
-    if shape is None:
-        raise ValueError(
-            "the checkpoint does not say the shape of a sample; write it again with metadata['data']['shape']"
-        )
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ValueError(
-            f"samples of shape {tuple(shape)} are not pictures, (1, H, W) or (3, H, W); draw them in Python with "
-            "fastlangevin.annealed_langevin"
-        )
+    shape = shape_of(loaded.metadata)
     settings = _settings(options, loaded.metadata)
-    augment = _augment(loaded.metadata)
+    augment = augment_of(loaded.metadata)
     sharded.check(options)
     if sharded.wanted(options):
         return sharded.run(options, loaded, shape, settings, augment.logit)
@@ -192,13 +175,14 @@ def run(options: argparse.Namespace) -> int:
 def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], device: torch.device) -> ChainState:
     """The state that a stopped run left, if it is a run of the same samples."""
     state = chains.load(left, device)
-    run = state.record.get("run", {})
+    run = part_of(state.record, "run", f"record of {left}")
     for option, was, now in (
         ("--n", state.x.shape[0], options.n),
         ("--seed", state.seed, options.seed),
         ("--sample-offset", run.get("sample_offset"), options.sample_offset),
     ):
-        if was != now:
+        if isinstance(was, Tensor) or was != now:
+            was = "one for each sample" if isinstance(was, Tensor) else shown(was)
             raise ValueError(f"{left} was begun with {option} {was}, not {now}; give {option} {was}")
     if run.get("weights") != identity["weights"]:
         raise ValueError(f"{left} was begun with another network; give its --checkpoint")

@@ -31,7 +31,7 @@ def add_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def wanted(options: argparse.Namespace) -> bool:
-    return options.shards is not None or "RANK" in os.environ
+    return options.shards is not None or bool(os.environ.get("RANK", "").strip())
 
 
 def check(options: argparse.Namespace) -> None:

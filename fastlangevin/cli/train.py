@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ import torch
 
 from fastlangevin.cli import sources
 from fastlangevin.data import Augment, Source
-from fastlangevin.files import check_writable
+from fastlangevin.files import check_writable, open_regular
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.training import Places, TrainConfig, train
+from fastlangevin.values import from_environment
 
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10
 
@@ -125,11 +125,12 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     net = train(lambda: ConvScore(sigmas, network), source, config, places)
     seconds = time.monotonic() - started
-    if int(os.environ.get("RANK", 0)):
+    if from_environment("RANK", 0):
         return 0
     net.save_pretrained(out, metadata=_metadata(source, config))
     weights = sum(parameter.numel() for parameter in net.parameters())
-    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    with open_regular(out) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     print(
         f"trained {weights} weights for {config.steps} steps in {seconds:.0f} s; saved {out} "
         f"({out.stat().st_size} bytes, SHA-256 {digest}), the run in {places.folder}"

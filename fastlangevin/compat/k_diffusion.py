@@ -28,7 +28,7 @@ from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, re
 from fastlangevin.ops import randn, step
 from fastlangevin.ops.arguments import compute_dtype, floating
 from fastlangevin.rules.variance_exploding import without_zero
-from fastlangevin.schedules import Sigmas
+from fastlangevin.schedules import Sigmas, number
 
 __all__ = ["noise_sampler", "sample_euler_ancestral"]
 
@@ -63,7 +63,7 @@ class _Noise:
     def __call__(self, sigma: Any, sigma_next: Any) -> Tensor:
         return randn(
             self.shape,
-            draw=self.place(float(sigma), float(sigma_next)),
+            draw=self.place(number("sigma", sigma), number("sigma_next", sigma_next)),
             purpose=Purpose.LANGEVIN,
             dtype=self.dtype,
             device=self.device,

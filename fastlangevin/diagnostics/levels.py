@@ -15,6 +15,7 @@ from fastlangevin.diagnostics.rhat import split_rhat
 from fastlangevin.noise import integer
 from fastlangevin.samplers import SamplingResult
 from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.values import shown
 
 __all__ = ["LevelDiagnostics", "by_level"]
 
@@ -177,9 +178,9 @@ def _recorded(
 
 def _share(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number from 0 to below 1, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be a number from 0 to below 1, got {shown(value)} ({type(value).__name__})")
     if not 0 <= value < 1:
-        raise ValueError(f"{name} must be from 0 to below 1, a share of the updates of a level, got {value}")
+        raise ValueError(f"{name} must be from 0 to below 1, a share of the updates of a level, got {shown(value)}")
     return float(value)
 
 

@@ -13,7 +13,6 @@ never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import NamedTuple, get_args
 
 import torch
@@ -27,7 +26,7 @@ from fastlangevin.ops.dsm import Address, Reduction, Tables
 from fastlangevin.ops.memory import recorded
 from fastlangevin.ops.perturb import MAX_LEVELS
 from fastlangevin.reference import level_of
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.schedules import Sigmas, check_sigmas, number
 from fastlangevin.scores import Output
 
 __all__ = ["DenoisingScoreMatching", "PerLevel", "dsm_labels", "dsm_loss"]
@@ -288,12 +287,9 @@ def _check_options(output: str, reduction: str) -> None:
 
 def _factors(ladder: Tensor, anneal_power: float, weights: Weights | None) -> Tensor:
     """w of each level in fp64: lambda over sigma^2."""
-    # NumPy's numbers are Real, too.
-    if isinstance(anneal_power, bool) or not isinstance(anneal_power, Real):
-        raise TypeError(f"anneal_power must be a number, got {anneal_power!r} ({type(anneal_power).__name__})")
+    anneal_power = number("anneal_power", anneal_power)
     if not abs(anneal_power) <= 100:
         raise ValueError(f"anneal_power must be from -100 to 100, got {anneal_power}; 2 weights by sigma^2")
-    anneal_power = float(anneal_power)
     factors = ladder ** (anneal_power - 2.0)
     if weights is None:
         return factors

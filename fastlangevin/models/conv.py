@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fastlangevin.models.base import check_config
 from fastlangevin.models.frame import FramedScore
 from fastlangevin.schedules import Sigmas, number
+from fastlangevin.values import shown
 
 __all__ = ["ConvConfig", "ConvScore"]
 
@@ -46,12 +47,16 @@ class ConvConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, str) or not isinstance(self.widths, Iterable):
-            raise TypeError(f"widths must be a sequence of positive integers such as (32, 64), got {self.widths!r}")
+            raise TypeError(
+                f"widths must be a sequence of positive integers such as (32, 64), got {shown(self.widths)}"
+            )
+        if getattr(self.widths, "ndim", 1) != 1:
+            raise TypeError(f"widths must have one dimension, such as (32, 64), got {shown(self.widths)}")
         object.__setattr__(self, "widths", tuple(self.widths))
         sizes = [(name, getattr(self, name)) for name in ("channels", "patch", "blocks")]
         for name, value in sizes + [("widths", width) for width in self.widths]:
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            if type(value) is not int or not 1 <= value < 2**31:
+                raise ValueError(f"{name} must be a positive integer, got {shown(value)}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, number(name, getattr(self, name)))
         if not self.widths:

@@ -18,6 +18,7 @@ from fastlangevin.models.chained import MLPKernel, log_once, reason_for_loop
 from fastlangevin.models.frame import FramedScore
 from fastlangevin.reference import ACTIVATIONS
 from fastlangevin.schedules import Sigmas, number
+from fastlangevin.values import shown
 
 __all__ = ["MLP", "Conditioning", "MLPConfig"]
 
@@ -50,8 +51,8 @@ class MLPConfig:
     def __post_init__(self) -> None:
         for name in ("features", "width", "depth"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            if type(value) is not int or not 1 <= value < 2**31:
+                raise ValueError(f"{name} must be a positive integer, got {shown(value)}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, number(name, getattr(self, name)))
         for name, known in (("activation", tuple(ACTIVATIONS)), ("conditioning", get_args(Conditioning))):

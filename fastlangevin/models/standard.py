@@ -13,6 +13,7 @@ from fastlangevin.models.base import ScoreNet, check_config
 from fastlangevin.models.norm import of_sum
 from fastlangevin.models.refinenet import Encoder, Kind, Norm, Pool, Refine, Terms
 from fastlangevin.schedules import Sigmas
+from fastlangevin.values import shown
 
 __all__ = ["Sizes", "Stage", "StandardNet"]
 
@@ -36,8 +37,8 @@ class Sizes:
         # Of one channel InstanceNorm++ would take an unbiased variance.
         for name, least in (("channels", 1), ("width", 2)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if type(value) is not int or not least <= value < 2**31:
+                raise ValueError(f"{name} must be an integer of at least {least}, got {shown(value)}")
         if type(self.rescale) is not bool:
             raise TypeError(f"rescale must be True or False, got {self.rescale!r}")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastlangevin.noise import MAX_ELEMENTS
 from fastlangevin.ops.memory import in_memory, recorded
+from fastlangevin.values import is_integer, is_number, shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
@@ -65,8 +66,8 @@ def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
         number = value
     elif isinstance(value, Tensor):
         return _tensor_coefficient(name, value, x)
-    elif isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise TypeError(f"{name} must be a number or a tensor, got {value!r} ({type(value).__name__})")
+    elif not is_number(value):
+        raise TypeError(f"{name} must be a number or a tensor, got {shown(value)} ({type(value).__name__})")
     else:
         number = _number(name, value)
     if not torch.compiler.is_compiling() and not abs(number) <= torch.finfo(compute_dtype(x)).max:
@@ -80,7 +81,7 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name} must be one finite number, or a tensor, got {value!r}") from error
+        raise ValueError(f"{name} must be one finite number, or a tensor, got {shown(value)}") from error
 
 
 def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
@@ -110,12 +111,14 @@ def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
 def sizes(shape: Any) -> tuple[int, ...]:
     """A shape as a tuple of ints."""
     if isinstance(shape, str) or not isinstance(shape, Iterable):
-        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
+        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shown(shape)}")
+    if getattr(shape, "ndim", 1) != 1:
+        raise TypeError(f"shape must have one dimension, such as (64, 3, 32, 32), got {shown(shape)}")
     values = tuple(shape)
-    if any(isinstance(size, bool) or not hasattr(size, "__index__") for size in values):
-        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
+    if not all(map(is_integer, values)):
+        raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shown(shape)}")
     if any(size < 0 for size in values):
-        raise ValueError(f"shape must have no negative size, got {values}")
+        raise ValueError(f"shape must have no negative size, got {shown(values)}")
     return tuple(size if torch.compiler.is_compiling() else int(size) for size in values)
 
 

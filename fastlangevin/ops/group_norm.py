@@ -14,6 +14,7 @@ from fastlangevin.ops.launch import register
 from fastlangevin.ops.memory import in_memory, recorded, transforms
 from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward
 from fastlangevin.runtime import choose
+from fastlangevin.values import real, shown
 
 __all__ = ["group_norm"]
 
@@ -216,12 +217,14 @@ def group_norm(
 
 def _check_options(groups: Any, eps: Any, x: Tensor) -> None:
     if isinstance(groups, bool) or not isinstance(groups, int):
-        raise TypeError(f"groups must be an integer, got {groups!r} ({type(groups).__name__})")
+        raise TypeError(f"groups must be an integer, got {shown(groups)} ({type(groups).__name__})")
     if groups < 1 or x.shape[1] % groups:
         raise ValueError(
-            f"groups must divide the channels of x into equal groups: a positive divisor of {x.shape[1]}, got {groups}"
+            f"groups must divide the channels of x into equal groups: a positive divisor of {x.shape[1]}, got "
+            f"{shown(groups)}"
         )
     if isinstance(eps, bool) or not isinstance(eps, int | float):
-        raise TypeError(f"eps must be a number, got {eps!r} ({type(eps).__name__})")
+        raise TypeError(f"eps must be a number, got {shown(eps)} ({type(eps).__name__})")
+    eps = real("eps", eps, "a number")
     if not 0 <= eps < math.inf:
-        raise ValueError(f"eps must be finite and not negative, got {eps}; 1e-5 is usual")
+        raise ValueError(f"eps must be finite and not negative, got {shown(eps)}; 1e-5 is usual")

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from fastlangevin.schedules import positive
+from fastlangevin.values import real
 
 __all__ = ["Coefficients"]
 
@@ -28,9 +29,7 @@ class Coefficients(NamedTuple):
 
 def not_negative(name: str, value: Any) -> float:
     """``value`` as a finite float, zero or above."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, zero or above, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    number = real(name, value, "a number, zero or above")
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} must be finite and must not be negative, got {number}")
     return number

@@ -17,6 +17,7 @@ from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.watching import Kept, NonFinite, check_watching
 from fastlangevin.scores import ScoreFunction
+from fastlangevin.values import real, shown
 
 __all__ = ["Chain", "ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
 
@@ -195,11 +196,8 @@ def _interval(clamp: object) -> tuple[float, float]:
     if isinstance(clamp, Tensor | np.ndarray):
         clamp = clamp.tolist()
     if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2:
-        raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {clamp!r}")
-    try:
-        low, high = (float(each) for each in clamp)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"clamp must be a pair of numbers such as (0.0, 1.0), got {clamp!r}") from error
+        raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {shown(clamp)}")
+    low, high = (real("clamp", each, "a pair of numbers such as (0.0, 1.0)") for each in clamp)
     if not low < high:
         raise ValueError(f"clamp must have low below high, got ({low}, {high})")
     return low, high

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.container import DamagedError
+from fastlangevin.files import size_of_regular
 from fastlangevin.noise import integer
 from fastlangevin.shards.digests import digest_of
 from fastlangevin.shards.folder import RunFolder
@@ -99,5 +100,5 @@ def _check_sizes(run: RunFolder, shards: int) -> None:
     sample = math.prod(run.record["shape"]) * dtype_of(run.record).itemsize
     for index in range(shards):
         path = run.shard_path(index)
-        if path.stat().st_size < run.shard(index).count * sample:
+        if size_of_regular(path) < run.shard(index).count * sample:
             raise DamagedError(path, f"it is shorter than the {run.shard(index).count} samples that it is to hold")

@@ -19,6 +19,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,15 +27,14 @@ from torch import Tensor
 
 from fastlangevin import container
 from fastlangevin.container import DamagedError
-from fastlangevin.files import sweep, write_whole
+from fastlangevin.files import NotAFileError, read_regular, sweep, write_whole
 from fastlangevin.noise import integer
-from fastlangevin.shards.lease import claim
+from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import check_same, check_sense, dtype_of
 
 __all__ = ["RunFolder", "Shard"]
 
 RUN = "run.json"
-LOCK_SECONDS = 60.0
 _SHARD = re.compile(r"shard-([0-9]{10})\.safetensors")
 _PART = re.compile(r"shard-([0-9]{10})\.part-[0-9]{10}\.safetensors")
 _LOCK = re.compile(r"shard-([0-9]{10})\.lock")
@@ -65,7 +65,8 @@ class RunFolder:
 
     Raises:
         FileNotFoundError: there is no run.
-        ValueError: its record is damaged.
+        ValueError: its record is damaged, or is not a file.
+        OSError: its record cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -169,9 +170,7 @@ class RunFolder:
         """Remove the locks and batches that killed processes left of shards that are finished."""
         left = {int(index) for pattern in (_PART, _LOCK) for index in _found(self.path, pattern)}
         for index in sorted(left & self.finished()):
-            with claim(self.lock_path(index)) as ours:
-                if ours:
-                    self._remove_parts(index)
+            while_claimed(self.lock_path(index), partial(self._remove_parts, index))
 
     def _remove_parts(self, index: int) -> None:
         for path in self.path.glob(f"{self.shard_path(index).stem}.part-*.safetensors"):
@@ -208,8 +207,7 @@ class RunFolder:
 
 
 def _found(folder: Path, pattern: re.Pattern[str]) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [parts[1] for entry in entries if (parts := pattern.fullmatch(entry.name))]
+    return [parts[1] for name in os.listdir(folder) if (parts := pattern.fullmatch(name))]
 
 
 def _check_contents(folder: Path, record: dict[str, Any]) -> None:
@@ -227,24 +225,23 @@ def _check_contents(folder: Path, record: dict[str, Any]) -> None:
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write run.json, unless another process does so meanwhile."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while not (folder / RUN).exists():
-        with claim(folder / "run.lock") as ours:
-            if ours and not (folder / RUN).exists():
-                text = json.dumps({"record": record, "sha256": _seal(record)}, indent=1).encode() + b"\n"
-                if len(text) > container.MAX_DESCRIPTION:
-                    raise ValueError(
-                        f"the record takes {len(text)} bytes, {RUN} has room for {container.MAX_DESCRIPTION}; give a "
-                        "shorter ladder"
-                    )
-                write_whole(folder / RUN, text)
-        if not ours:
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"another process has held {folder / 'run.lock'} for {LOCK_SECONDS:.0f} s; end it, or give another "
-                    "folder"
-                )
-            time.sleep(0.05)
+    text = json.dumps({"record": record, "sha256": _seal(record)}, indent=1).encode() + b"\n"
+    if len(text) > container.MAX_DESCRIPTION:
+        raise ValueError(
+            f"the record takes {len(text)} bytes, {RUN} has room for {container.MAX_DESCRIPTION}; give a shorter ladder"
+        )
+
+    def write() -> bool:
+        if not (folder / RUN).exists():
+            write_whole(folder / RUN, text)
+        return True
+
+    lock = folder / "run.lock"
+    waiting = Waiting()
+    # Without a limit: a holder that has ended, however it ended, holds nothing.
+    while not (folder / RUN).exists() and not while_claimed(lock, write):
+        waiting.say(lambda: f"{holder(lock)}, which begins the run ({lock})")
+        time.sleep(0.05)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -252,13 +249,13 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no run in {path.parent}: {path} does not exist; give a run's folder")
     try:
         # Parsed JSON takes many times its length.
-        if path.stat().st_size > container.MAX_DESCRIPTION:
-            raise ValueError(f"it has {path.stat().st_size} bytes, more than {container.MAX_DESCRIPTION}")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, container.MAX_DESCRIPTION))
         record: dict[str, Any] = content["record"]
         if content["sha256"] != _seal(record):
             raise ValueError("its record does not have the SHA-256 written with it")
         check_sense(record)
+    except NotAFileError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         why = f"{error}; remove it and run the same again: every shard carries the record and is checked against it"
         raise DamagedError(path, why) from error

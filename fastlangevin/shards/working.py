@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
@@ -23,14 +24,16 @@ from fastlangevin.schedules import Sigmas
 from fastlangevin.scores import ScoreFunction
 from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
-from fastlangevin.shards.lease import claim
+from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import describe
+from fastlangevin.values import from_environment
 
 __all__ = ["Outcome", "place", "sample"]
 
 logger = logging.getLogger("fastlangevin")
 
 POLL_SECONDS = 0.2
+NAMED = 3  # of the processes that are waited for, in the log
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -174,34 +177,43 @@ def sample(
 
 def place(rank: int | None = None, world: int | None = None) -> tuple[int, int]:
     """This process's number and how many there are, as given or as torchrun says."""
-    size = integer("world", int(os.environ.get("WORLD_SIZE", 1)) if world is None else world, 1, 2**31)
-    return integer("rank", int(os.environ.get("RANK", 0)) if rank is None else rank, 0, size - 1), size
+    size = integer("world", from_environment("WORLD_SIZE", 1) if world is None else world, 1, 2**31)
+    return integer("rank", from_environment("RANK", 0) if rank is None else rank, 0, size - 1), size
 
 
 def _work(
     run: RunFolder, batches: Batches, rank: int, world: int, remake: bool, stop: Callable[[], bool], bar: _Bar
 ) -> None:
     first = rank * run.count // world
+    waiting = Waiting()
     while not stop() and (missing := run.missing(first)):
         worked = False
         for index in missing:
-            with claim(run.lock_path(index)) as ours:
-                if not ours or run.shard_path(index).exists():
-                    continue
-                worked = True
-                if not _fill(run, index, batches, remake, bar):
-                    return
+            filled = while_claimed(run.lock_path(index), partial(_fill, run, index, batches, remake, bar))
+            if filled is False:
+                return
+            worked = worked or filled is True
         bar.show()
         if not worked:
             if rank:
                 return
             # Those who hold the rest may be killed: then their locks are gone, and it is drawn here.
+            waiting.say(partial(_holders, run, missing))
             time.sleep(POLL_SECONDS)
     bar.show()
 
 
-def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: _Bar) -> bool:
-    """Draws what is missing of a shard that is claimed; False where that was stopped."""
+def _holders(run: RunFolder, missing: list[int]) -> str:
+    """Who draws the shards that are missing, the first few of them by name."""
+    named = [f"{holder(run.lock_path(index))}, which draws shard {index}" for index in missing[:NAMED]]
+    more = f", and those who draw {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+    return "; ".join(named) + more + f" ({run.path})"
+
+
+def _fill(run: RunFolder, index: int, batches: Batches, remake: bool, bar: _Bar) -> bool | None:
+    """Draws what is missing of a shard that is claimed; False if that was stopped, None if nothing is missing."""
+    if run.shard_path(index).exists():
+        return None
     shard = run.shard(index)
     parts = _reading(run, lambda: run.read_parts(index), remake)
     done = sum(map(len, parts))

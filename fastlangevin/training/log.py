@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.files import write_whole
+from fastlangevin.files import open_regular, write_whole
 
 __all__ = ["Log", "Window"]
+
+MAX_LINE = 2**22  # bytes, room for some 100,000 levels; no more is read of a line that is longer
 
 
 class Window:
@@ -103,6 +105,8 @@ def _checked(line: Any, before: list[dict[str, Any]]) -> dict[str, Any]:
         raise ValueError("its levels and their samples are no lists of one length")
     if before and (line.keys() != before[0].keys() or len(levels) != len(before[0].get("levels", []))):
         raise ValueError("it has other entries than the lines before it")
+    if before and not (type(line["step"]) is int and line["step"] > before[-1]["step"]):
+        raise ValueError("its step does not come after the one before")
     if any(type(count) is not int or not 0 <= count < 2**63 for count in (line["step"], *samples)):
         raise ValueError("its counts are no integers of 64 bits")
     # A level without samples has no mean, and a gradient scaler can skip every step of a line.
@@ -119,22 +123,27 @@ class Log:
     Args:
         path: of the file.
         steps: how much of it stands: lines of later steps are dropped, for a run that goes on from a saved state.
+
+    Raises:
+        ValueError: it is not the log of a run, or not a file.
+        OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path = path
         self.lines: list[dict[str, Any]] = []
         if path.exists():
-            for text in path.read_bytes().splitlines():
-                try:
-                    line = _checked(json.loads(text), self.lines)
-                    if line["step"] > steps:
-                        break
-                except (ValueError, RecursionError):
-                    if not self.lines and steps == 0:
-                        raise ValueError(f"{path} is not the log of a run; give the run another folder") from None
-                    break  # a kill can leave the last line cut short; it is made again
-                self.lines.append(line)
+            with open_regular(path) as file:
+                while text := file.readline(MAX_LINE):
+                    try:
+                        line = _checked(json.loads(text), self.lines)
+                        if line["step"] > steps:
+                            break
+                    except (ValueError, RecursionError):
+                        if not self.lines and steps == 0:
+                            raise ValueError(f"{path} is not the log of a run; give the run another folder") from None
+                        break  # a kill can leave the last line cut short; it is made again
+                    self.lines.append(line)
         write_whole(path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
 
     def write(self, line: dict[str, Any]) -> None:
@@ -145,5 +154,5 @@ class Log:
 
     def flush(self) -> None:
         """Returns when every line is on the disk."""
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             os.fsync(file.fileno())

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from fastlangevin.values import from_environment
+
 __all__ = ["World", "join"]
 
 
@@ -51,7 +53,7 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
     Args:
         device: where to compute; by default the process's own CUDA device, or the CPU where there is none.
     """
-    local = int(os.environ.get("LOCAL_RANK", 0))
+    local = from_environment("LOCAL_RANK", 0)
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
@@ -62,7 +64,7 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
             place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     started = distributed.is_available() and distributed.is_initialized()
-    ours = not started and "WORLD_SIZE" in os.environ and "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+    ours = not started and from_environment("WORLD_SIZE", 1) > 1 and bool(os.environ.get("RANK", "").strip())
     if ours:
         # Numbers on the host are summed there, so that asking whether to stop does not wait for a device.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")

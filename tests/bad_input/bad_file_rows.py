@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,22 @@ def _framed(header: object, payload: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + payload
 
 
+def _pipe(path: Path) -> Arguments:
+    os.mkfifo(path.parent / "pipe")
+    return {"path": path.parent / "pipe"}
+
+
 FILES = [
+    *(
+        Row(f"a {kind}", call, bad, error, ("cannot read", f"it is a {kind}", "check the path"))
+        for kind, bad in (("pipe", lambda k: _pipe(k["path"])), ("device", lambda k: {"path": "/dev/zero"}))
+        for call, error in (
+            ("checkpoint.load", RuntimeError),
+            ("chains.load", ValueError),
+            ("container.read", ValueError),
+            ("load_published", RuntimeError),
+        )
+    ),
     Row(
         "foreign net", "checkpoint.save", lambda k: {"net": torch.nn.Linear(1, 1)}, TypeError, ("net", "Linear", "MLP")
     ),

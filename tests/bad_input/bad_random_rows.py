@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from bad_call_row import MANY, META, Row
 
@@ -28,6 +29,10 @@ RANDOM = [
         ("seed", "int64", "torch.float32"),
         lambda k: {"seed": torch.tensor(1)},
     ),
+    Row("seed bool of NumPy", "randn", lambda k: {"seed": np.array(True)}, TypeError, ("seed must", "array(True)")),
+    Row("seed array of a float", "rand", lambda k: {"seed": np.array(1.5)}, TypeError, ("seed must", "array(1.5)")),
+    Row("seed of 5000 digits", "randn", lambda k: {"seed": 10**5000}, ValueError, ("seed", "an integer of 16610 bits")),
+    Row("sample ids are one", "rand", lambda k: {"sample_ids": np.array(3)}, TypeError, ("sample_ids", "array(3)")),
     Row("draw of 33 bits", "randn", lambda k: {"draw": 2**32}, ValueError, ("draw", str(2**32))),
     Row("draw bool", "rand", lambda k: {"draw": False}, TypeError, ("draw must be an integer", "False")),
     Row("purpose negative", "randn", lambda k: {"purpose": -1}, ValueError, ("purpose", "-1", "0 to 255")),

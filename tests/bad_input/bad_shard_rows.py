@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,13 @@ SHARDS = [
         ValueError,
         "run.json is damaged",
         "remove it",
+    ),
+    *_spoilt(
+        "record that is a pipe",
+        lambda run: (run / "run.json").unlink() or os.mkfifo(run / "run.json"),
+        ValueError,
+        "run.json: it is a pipe",
+        "check the path",
     ),
     Row(
         "missing shard",

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import Generators, Seed, resolve_sample_ids, resolve_seed
+from fastlangevin.noise import (
+    MAX_SAMPLE_ID,
+    MAX_SEED,
+    Generators,
+    Seed,
+    integer,
+    resolve_sample_ids,
+    resolve_seed,
+)
 from fastlangevin.ops import step
 from fastlangevin.ops.arguments import Coefficient
 
@@ -38,8 +46,11 @@ class AddressedNoise:
     ) -> None:
         if seed is not None and generator is not None:
             raise ValueError("give seed= or generator=, not both")
-        self.seed, self.generator = seed, generator
-        self.sample_ids, self.sample_offset = sample_ids, sample_offset
+        if isinstance(seed, Tensor) and seed.dtype != torch.int64:
+            raise ValueError(f"seed as a tensor must be int64, got {seed.dtype}")
+        self.seed = seed if seed is None or isinstance(seed, Tensor) else integer("seed", seed, 0, MAX_SEED)
+        self.generator = generator
+        self.sample_ids, self.sample_offset = sample_ids, integer("sample_offset", sample_offset, 0, MAX_SAMPLE_ID)
         self.draws = 0
 
     def samples(self, batch: int, device: torch.device) -> dict[str, Any]:

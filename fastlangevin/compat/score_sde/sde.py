@@ -18,7 +18,7 @@ from fastlangevin import rules
 from fastlangevin.noise import Generators, Purpose, Seed, integer
 from fastlangevin.ops import randn
 from fastlangevin.rules import Coefficients, LinearBeta
-from fastlangevin.schedules import ends, geometric_sigmas
+from fastlangevin.schedules import ends, geometric_sigmas, positive
 
 __all__ = ["SDE", "VESDE", "VPSDE", "subVPSDE"]
 
@@ -197,7 +197,7 @@ class _BetaSDE(SDE):
 
     def __init__(self, beta_min: float, beta_max: float, N: int) -> None:
         super().__init__(N)
-        if beta_max >= self.N:
+        if positive("beta_max", beta_max) >= self.N:
             raise ValueError(
                 f"beta_max/N, the beta of the last step, must be below 1, got {beta_max}/{self.N}; take a larger N"
             )
