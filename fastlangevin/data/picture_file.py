@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastlangevin.data.regular import open_regular
+from fastlangevin.data.signature import format_of
 from fastlangevin.data.source import SampleError
 
 __all__ = ["GREY_MODES", "Header", "read_header", "read_picture"]
@@ -79,18 +80,20 @@ def read_picture(path: str | os.PathLike[str], use: Callable[[Image.Image], T]) 
 def _opened(path: str | os.PathLike[str], use: Callable[[Image.Image, BinaryIO], T]) -> T:
     told = None
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-            told = image.format
-            _check_fit(image, file)
-            return use(image, file)
+        with open_regular(path) as file:
+            told = format_of(file)
+            with Image.open(file, formats=FORMATS) as image:
+                _check_fit(image, file)
+                return use(image, file)
     except _UnfitError as error:
         raise SampleError(f"{path} {error}, or take it out of the folder") from None
     except Exception as error:  # a decoder raises what it likes, depending on the format and on where the damage is
-        why = f"{told}: " * (told is not None) + (str(error) or type(error).__name__)
+        why = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            why = f"it is not a whole file of any of {', '.join(FORMATS)}"
+            why = f"Pillow finds no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} in it that it can read"
+        begins = "" if told is None else f" (it begins like {told})"
         raise SampleError(
-            f"cannot read {path}: {why}; put a whole image in its place, or take it out of the folder"
+            f"cannot read {path}: {why}{begins}; put a whole image in its place, or take it out of the folder"
         ) from error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from pathlib import Path
 
 from fastlangevin.data.regular import kind_of, open_regular
+from fastlangevin.data.signature import format_of
 
 __all__ = ["SUFFIXES", "image_files"]
 
@@ -20,14 +20,6 @@ SUFFIXES = frozenset(
 OTHERS = frozenset(
     ".arw .avif .avifs .cr2 .cr3 .dcm .dds .dib .dng .exr .fits .hdr .heic .heif .hif .ico .j2c .j2k .jng .jp2 .jpc "  # noqa: SIM905
     ".jpf .jpx .jxl .jxr .mng .nef .orf .pam .pcx .pfm .psd .qoi .raf .rw2 .sgi .tga .xbm .xpm".split()
-)
-# How a file begins that is a picture, whatever its name.
-_SIGNATURE = re.compile(
-    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF....WEBP)"
-    rb"|(?P<TIFF>II\*\0|MM\0\*|II\+\0|MM\0\+)|(?P<BMP>BM....\0\0\0\0)|(?P<PNM>P[1-7]\s+(#|\d))"
-    rb"|(?P<AVIF>....ftypavi[fs])|(?P<HEIF>....ftyp(hei|hev|mif|msf))|(?P<JPEG2000>\0\0\0\x0cjP  )"
-    rb"|(?P<JPEGXL>\0\0\0\x0cJXL )|(?P<PSD>8BPS)|(?P<DDS>DDS )|(?P<OpenEXR>v/1\x01)|(?P<QOI>qoif)",
-    re.DOTALL,
 )
 # By how many names one folder may be found: links between folders can have more than anyone would wait for.
 MAX_NAMES = 1000
@@ -117,14 +109,14 @@ def _is_image(path: str, mode: int) -> bool:
         )
     try:
         with open_regular(path) as file:
-            begins = _SIGNATURE.match(file.read(32))
+            found = format_of(file)
     except OSError as error:
         raise ValueError(
             f"cannot read {path}: {error.strerror or error}; give it to this user, or take it out of the folder"
         ) from error
-    if begins:
+    if found is not None:
         raise ValueError(
-            f"{path} is a picture ({begins.lastgroup}) by its content, but not by its name; let it end in one of "
+            f"{path} is a picture ({found}) by its content, but not by its name; let it end in one of "
             f"{', '.join(sorted(SUFFIXES))}, or take it out of the folder"
         )
     return False
