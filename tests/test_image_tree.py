@@ -125,9 +125,8 @@ def pipe(path):
     """A pipe with a writer, by which a reader that does open it comes to an end."""
 
     def write():
-        with open(path, "wb", buffering=0) as file:
-            with suppress(BrokenPipeError):
-                file.write(b"text")
+        with open(path, "wb", buffering=0) as file, suppress(BrokenPipeError):
+            file.write(b"text")
 
     os.mkfifo(path)
     writer = threading.Thread(target=write, daemon=True)

@@ -17,6 +17,7 @@ from PIL import Image
 
 import fastlangevin as fl
 from benchmarks import resuming, small_run
+from fastlangevin import checkpoint, container
 from fastlangevin.cli import main
 from fastlangevin.data import Augment
 from fastlangevin.generations import Generations
@@ -288,8 +289,6 @@ def test_a_finished_run_can_be_made_anew_and_resumed_without_harm(tmp_path):
 
 
 def test_a_network_whose_states_have_no_room_is_refused_before_its_first_step(tmp_path, monkeypatch):
-    from fastlangevin import container
-
     go(tmp_path, steps=5)
     before, stepped = small_run.content(tmp_path), []
     entries = len(container.read(tmp_path / "state-0000000005.safetensors")[0])
@@ -353,6 +352,90 @@ def test_another_run_is_not_gone_on_with(tmp_path, changes, message):
         go(tmp_path, resume=True, **changes)
     assert small_run.content(tmp_path) == before
     go(tmp_path, resume=True, save_every=5)
+
+
+def as_before_rules_and_fingerprints(folder):
+    """Takes out of a run's states what an earlier fastlangevin, which averaged "from_zero", did not write."""
+    generations = Generations(folder, "state")
+    for step in generations.steps():
+        tensors, description = container.read(generations.path(step))
+        assert description["config"].pop("ema_rule") == "from_zero"
+        description["data"].pop("fingerprint")
+        container.write(generations.path(step), tensors, description)
+
+
+def test_a_run_of_before_rules_and_fingerprints_goes_on_as_it_was_begun(tmp_path, caplog):
+    whole = go(tmp_path / "whole", ema_rule="from_zero")
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", ema_rule="from_zero", callback=stop_at(12))
+    as_before_rules_and_fingerprints(tmp_path / "part")
+    with pytest.raises(ValueError, match="its config has ema_rule = 'from_zero' where this one has 'score_sde'"):
+        go(tmp_path / "part", resume=True, ema_rule="score_sde")
+    with caplog.at_level(logging.WARNING, "fastlangevin"), pytest.raises(Stopped):
+        go(tmp_path / "part", resume=True, callback=stop_at(15))
+    assert "does not say what is in its data" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "fastlangevin"):
+        resumed = go(tmp_path / "part", resume=True)
+    assert not caplog.text, "the second part has told it"
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    newest = Generations(tmp_path / "part", "state").load().description
+    assert newest == Generations(tmp_path / "whole", "state").load().description
+    other = go(tmp_path / "other")
+    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+
+
+def images_in(folder, shade):
+    """Six images of 4x4 pixels."""
+    folder.mkdir(parents=True)
+    for index in range(6):
+        Image.new("L", (4, 4), 40 * index + shade).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: (folder / "5.png").rename(folder / "6.png"),
+            r"its data has another name or size, first in sample 5 \(6\.png\); give",
+        ),
+        (
+            lambda folder: Image.new("L", (4, 4), 161).save(folder / "4.png"),
+            r"its data has another content, first in sample 4 \(4\.png\); give",
+        ),
+        (
+            lambda folder: (folder / "5.png").unlink(),
+            r"its data has samples = 6 where this one has 5; more after sample 4 \(4\.png\); give",
+        ),
+    ],
+    ids=["renamed", "pixels", "fewer"],
+)
+def test_a_run_does_not_go_on_with_other_data(tmp_path, change, message):
+    folder = images_in(tmp_path / "images", 0)
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", source=fl.data.Folder(folder), callback=stop_at(6))
+    before = small_run.content(tmp_path / "run")
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path / "run", source=fl.data.Folder(folder), resume=True)
+    assert small_run.content(tmp_path / "run") == before
+    elsewhere = images_in(tmp_path / "elsewhere" / "images", 0)
+    go(tmp_path / "run", source=fl.data.Folder(elsewhere), resume=True)
+    with pytest.raises(ValueError, match="is another run: its data has .* another folder, or delete it"):
+        go(tmp_path / "run", source=fl.data.Folder(folder))
+
+
+def test_the_commands_checkpoint_says_by_which_rule_it_was_averaged(tmp_path, capsys):
+    folder = images_in(tmp_path / "images", 0)
+    arguments = ["train", "--data", str(folder), "--widths", "8", "--patch", "1", "--batch", "4", "--quiet"]
+    arguments += ["--out", str(tmp_path / "net.safetensors"), "--steps", "2"]
+    assert main([*arguments, "--ema-rule", "from_zero"]) == 0
+    first = (tmp_path / "net.safetensors").read_bytes()
+    as_before_rules_and_fingerprints(tmp_path / "net.run")
+    assert main([*arguments, "--resume"]) == 0
+    assert checkpoint.load(tmp_path / "net.safetensors").metadata["training"]["ema_rule"] == "from_zero"
+    assert (tmp_path / "net.safetensors").read_bytes() == first
 
 
 def test_another_stream_version_is_refused(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def spread(count: int, most: int) -> list[int]:
 def difference(
     saved: object, wanted: Mapping[str, Any], count: int, label: Callable[[int], str], same_count: bool
 ) -> str | None:
-    """Says where data differ from those of a saved fingerprint; None if they do not.
+    """Says what a saved run's data have that is not in the data at hand; None if they are the same.
 
     Args:
         saved: as a file gave it.
@@ -91,12 +91,14 @@ def difference(
         if not same_count and read < count:
             return f"another {what}"
         place = spread(count, read)
-        for block, was, now in zip(blocks(read), _split(before), _split(after), strict=False):
-            if was != now:
+        here, was, now = list(blocks(read)), _split(before), _split(after)
+        for block, one, other in zip(here, was, now, strict=False):
+            if one != other:
                 first, last = label(place[block.start]), label(place[block.stop - 1])
-                among = "" if len(block) == 1 else f", or one of those up to {last}"
-                return f"another {what}, first of {first}{among}"
-        return f"another {what} after {label(place[-1])}" if len(before) > len(after) else f"another {what}"
+                return f"another {what}, first in {first if first == last else f'one of {first} to {last}'}"
+        if len(was) < len(now):
+            return f"no {label(place[here[len(was)].start])}"
+        return f"more after {label(place[-1])}"
     return f"a fingerprint of {saved.get('samples')!r} samples where this one has one of {wanted['samples']}"
 
 
