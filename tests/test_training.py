@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_step_and_level():
         train(network, stripes(), TrainConfig(**{**TINY, "batch": 4}))
 
 
-# The decay of update t = 1, 2, ...: as score_sde and ncsnv2 have it, and as this package had it before there were rules.
+# The decay of update t = 1, 2, ...: as score_sde and ncsnv2 have it, and as this package had it before.
 DECAYS = {
     "score_sde": lambda t: min(0.5, (1 + t) / (10 + t)),
     "ncsnv2": lambda t: 0.5,
