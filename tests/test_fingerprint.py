@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 import fastlangevin as fl
 from fastlangevin import data
@@ -262,5 +262,21 @@ def test_training_tries_a_source_that_someone_else_wrote():
 
     go(Own(4))
     chance = random.Random(0)
-    with pytest.raises(ValueError, match=r"another item \d each time it is read; .* out of own and use Augment"):
-        go(Own(4, lambda index: chance.random()))
+
+    class Noisy(data.Images):
+        def take(self, indices):
+            return super().take(indices) + chance.random()
+
+    for source in (Own(4, lambda index: chance.random()), Noisy(torch.zeros(4, 3), name="own")):
+        with pytest.raises(ValueError, match=r"another item \d each time it is read; .* out of own and use Augment"):
+            go(source)
+
+
+def test_tensors_that_are_read_in_a_way_of_their_own_are_read_so():
+    class Doubled(TensorDataset):
+        def __getitem__(self, index):
+            return (2 * super().__getitem__(index)[0],)
+
+    rows = ramp(4)
+    assert torch.equal(data.as_source(Doubled(rows)).take([1, 3]), 2 * rows[[1, 3]])
+    assert data.as_source(TensorDataset(rows)).in_memory

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
@@ -53,6 +54,12 @@ class Source(Dataset[Tensor]):
     in_memory = False
     repeatable = False
     device = torch.device("cpu")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What reads samples in another way says for itself whether they stay the same."""
+        super().__init_subclass__(**options)
+        if "repeatable" not in cls.__dict__ and {"__getitem__", "take"} & cls.__dict__.keys():
+            cls.repeatable = False
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -153,8 +160,8 @@ class _Wrapped(Source):
         self.shape, self.dtype = tuple(first.shape), first.dtype
         self.greys = _greys(greys, first)
         check_repeats(self._item, len(dataset), name)
-        # Of the items that were read, by this process or by that which started it; -1 of the others.
-        self._checksums = torch.full((len(dataset),), -1, dtype=torch.int64, device="cpu").numpy()
+        # Of the items that were read, by this process or by that which started it; 0 of the others.
+        self._checksums = np.zeros(len(dataset), np.uint32)
         self[0]
 
     def __len__(self) -> int:
@@ -181,8 +188,8 @@ class _Wrapped(Source):
         check_finite(index, item, self.name)
         if self.greys is not None and item.is_floating_point():
             _check_grid(item[None], self.greys, index)
-        found, before = checksum(item), int(self._checksums[index])
-        if before not in (-1, found):
+        found, before = checksum(item) or 1, int(self._checksums[index])
+        if before not in (0, found):
             raise SampleError(changed(index, self.name))
         self._checksums[index] = found
         return _fp32(item)
@@ -211,7 +218,8 @@ def as_source(dataset: Dataset[Any] | Tensor, *, name: str | None = None, greys:
         return dataset
     if isinstance(dataset, Tensor):
         return Images(dataset, None, greys, name or "tensor")
-    if isinstance(dataset, TensorDataset):
+    # One that reads in a way of its own is a dataset like any other.
+    if isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
         return Images(dataset.tensors[0], None, greys, name or "tensor")
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(

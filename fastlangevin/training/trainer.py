@@ -164,7 +164,7 @@ class _Run:
             micro=config.accumulate,
         )
         if not source.repeatable:
-            check_repeats(source.__getitem__, len(source), source.name)
+            check_repeats(lambda index: source.take([index])[0], len(source), source.name)
         self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
         # U(0, 1) is no start for logits, which spread over the whole line.
         usual = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
