@@ -2,11 +2,11 @@
 
     python -m benchmarks.preemption --signals 200 --json results.json
 
-A training process gets the signal at a random moment after its start: between steps, while it saves or draws samples.
-It must end with 143 within 20 s, with a whole state of the step it stopped at; processes that stopped at one step must
-have the same bytes. What becomes of the run when it goes on is for benchmarks.resuming. The control leaves the signal
-to the system, as a training loop does by default, and must lose its last step in a quarter of the cases or more; in the
-others it comes while a picture of a saved step is drawn.
+A training process gets the signal a random while after a random step: between steps, while it saves or draws samples.
+It must end with 143 within 20 s (--longest), with a whole state of the step it stopped at; processes that stopped at
+one step must have the same bytes. What becomes of the run when it goes on is for benchmarks.resuming. The control
+leaves the signal to the system, as a training loop does by default, and must lose its last step in a quarter of the
+cases or more; in the others it comes while a step is saved or the picture of a saved step is drawn.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ __all__ = ["Deaf", "signals"]
 
 LONGEST = 20.0
 SECONDS_A_STEP = 0.05
+# How long after its step a signal comes at most: saves and pictures take longer than steps.
+AFTER = 10 * SECONDS_A_STEP
 
 
 class Deaf(Stopping):
@@ -43,7 +45,15 @@ class Deaf(Stopping):
         return self
 
 
-def signals(count: int, scratch: Path, seed: int, listener: type[Stopping] = Stopping) -> dict[str, float]:
+def signals(
+    count: int,
+    scratch: Path,
+    seed: int,
+    listener: type[Stopping] = Stopping,
+    *,
+    after: float = AFTER,
+    longest: float = LONGEST,
+) -> dict[str, float]:
     """Training processes that get SIGTERM at random moments.
 
     Args:
@@ -51,15 +61,14 @@ def signals(count: int, scratch: Path, seed: int, listener: type[Stopping] = Sto
         scratch: where their runs are.
         seed: of the moments.
         listener: what the training loop notices signals by.
+        after: seconds after its step that a signal comes at most.
+        longest: seconds after the signal by which a process must have ended.
 
     Returns:
         How many ended in which way, and the seconds from the signal to the end of the slowest.
     """
     chance = random.Random(seed)
-    for name in ("warm", "timing"):
-        started = time.monotonic()
-        go(scratch / name)
-    length = time.monotonic() - started + STEPS * SECONDS_A_STEP
+    go(scratch / "warm")
     states: dict[int, str] = {}
     found = dict.fromkeys(("signals", "came too late", "before the first step", "wrong exit", "unsaved", "late"), 0)
     slowest = 0.0
@@ -71,17 +80,14 @@ def signals(count: int, scratch: Path, seed: int, listener: type[Stopping] = Sto
             child = os.fork()
             if child == 0:
                 _child(folder, listener)
-            time.sleep(chance.uniform(0.0, 1.0) * length)
-            os.kill(child, signal.SIGTERM)
-            asked = time.monotonic()
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            waited = time.monotonic() - asked
+            step, pause = chance.randrange(STEPS), chance.uniform(0.0, after)
+            code, waited = _signalled(child, folder, step, pause)
             if code == 0:
                 found["came too late"] += 1
                 continue
             bar.update()
             found["signals"] += 1
-            found["late"] += waited > LONGEST
+            found["late"] += waited > longest
             slowest = max(slowest, waited)
             done = _steps_done(folder)
             found["before the first step"] += done == 0
@@ -89,6 +95,20 @@ def signals(count: int, scratch: Path, seed: int, listener: type[Stopping] = Sto
             found["wrong exit"] += code != 143 and (code != -signal.SIGTERM or done > 0)
             found["unsaved"] += done > 0 and not _saved(folder, done, states)
     return {**found, "slowest exit": slowest}
+
+
+def _signalled(child: int, folder: Path, step: int, pause: float) -> tuple[int, float]:
+    """Sends SIGTERM some seconds after a step of a process; its exit code, and the seconds until it had ended."""
+    while _steps_done(folder) < step:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status), 0.0
+        time.sleep(SECONDS_A_STEP / 50)
+    time.sleep(pause)
+    os.kill(child, signal.SIGTERM)
+    asked = time.monotonic()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, time.monotonic() - asked
 
 
 def _child(folder: Path, listener: type[Stopping]) -> NoReturn:
@@ -130,11 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__)
     options.add_argument("--signals", type=int, default=200)
     options.add_argument("--seed", type=int, default=0, help="of the random moments")
+    options.add_argument("--longest", type=float, default=LONGEST, help="seconds in which a process must have ended")
     given = options.parse_args(arguments)
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     with tempfile.TemporaryDirectory() as heard, tempfile.TemporaryDirectory() as ignored:
-        found = signals(given.signals, Path(heard), given.seed)
-        control = signals(max(4, given.signals // 10), Path(ignored), given.seed, Deaf)
+        found = signals(given.signals, Path(heard), given.seed, longest=given.longest)
+        # Soon after a step, which nearly always is one that has not been saved.
+        control = signals(max(8, given.signals // 10), Path(ignored), given.seed, Deaf, after=SECONDS_A_STEP)
     kept = not any(found[name] for name in ("wrong exit", "unsaved", "late")) and found["signals"] == given.signals
     return finish(
         given.json,

@@ -277,6 +277,33 @@ def test_torchvision_sets(torchvision, tmp_path):
     assert data.celeba(tmp_path, crop=142)[1].min() * 255 < 101
 
 
+def celeba_in(root):
+    """Two faces as torchvision keeps them, and what it knows of them."""
+    dataset = FakeVision.CelebA(root)
+    dataset.base_folder, dataset.filename = "celeba", ["000001.jpg", "000002.jpg"]
+    for index, name in enumerate(dataset.filename):
+        path = root / "celeba" / "img_align_celeba" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset[index][0].save(path, "PNG")
+    return dataset
+
+
+def test_faces_are_opened_as_the_images_of_a_folder_are(torchvision, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastlangevin.data.vision._dataset", lambda *_, **__: celeba_in(tmp_path))
+    source = data.celeba(tmp_path)
+    assert torch.equal(source[1] * 255, torch.full((3, 32, 32), 101.0))
+    assert source.fingerprint() == data.celeba(tmp_path).fingerprint() != data.celeba(tmp_path, crop=142).fingerprint()
+    assert source.label(1) == "sample 1 (000002.jpg)"
+    path = tmp_path / "celeba" / "img_align_celeba" / "000002.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 178 218\n%%EndComments\nshowpage\n")
+    with pytest.raises(data.SampleError, match=r"cannot read \S*000002\.jpg: Pillow finds no PNG"):
+        source[1]
+    damaged = FakeVision.CelebA(tmp_path)
+    monkeypatch.setattr(FakeVision.CelebA, "__getitem__", lambda *_: 1 / 0)
+    with pytest.raises(data.SampleError, match="torchvision cannot read sample 0 of celeba: division by zero"):
+        data.vision.CelebA(damaged, 140, 32)[0]
+
+
 def test_without_torchvision_the_mend_is_named(monkeypatch, torchvision, tmp_path):
     with pytest.raises(RuntimeError, match=r"cannot give MNIST from .*Dataset not found.*download=True \(--download\)"):
         data.open_source("mnist", root=tmp_path)
@@ -421,7 +448,7 @@ def test_workers_give_the_same_bits_and_outlive_signals(folder, order):
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
     assert torch.equal(torch.get_rng_state(), before), "the caller's generator is left alone"
     for worker in workers:
-        worker.join(20)
+        worker.join(600)
         assert worker.exitcode == 0
 
 
@@ -463,7 +490,7 @@ def test_a_program_that_leaves_workers_behind_ends(folder, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,  # it ends a hung test
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")

@@ -17,16 +17,30 @@ from PIL import Image
 
 import fastlangevin as fl
 from benchmarks import resuming, small_run
+from fastlangevin import checkpoint, container
 from fastlangevin.cli import main
 from fastlangevin.data import Augment
 from fastlangevin.generations import Generations
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.stopping import Stopped
-from fastlangevin.training import Places, TrainConfig, train
+from fastlangevin.training import Places, TrainConfig, report, train, trainer
 from fastlangevin.training.world import World
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"steps": 20, "batch": 8, "lr": 5e-3, "warmup": 2, "log_every": 5, "save_every": 10}
+
+
+@pytest.fixture(autouse=True)
+def curves_as_text():
+    """Most of a small run's time would be matplotlib's: the file holds the lines that it would draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "draw_curves", lambda path, lines: path.write_text(json.dumps(lines)))
+        yield
+
+
+@pytest.fixture
+def real_curves(curves_as_text, monkeypatch):
+    monkeypatch.setattr(trainer, "draw_curves", report.draw_curves)
 
 
 def go(folder, *, network=small_run.build, resume=False, fallback=False, callback=None, source=None, **changes):
@@ -52,6 +66,7 @@ def test_stopped_at_random_steps_and_resumed_it_ends_with_the_same_bytes(tmp_pat
     assert resuming.control(tmp_path), "a resume without the optimiser's moments must be found out"
 
 
+@pytest.mark.long
 def test_several_processes_stopped_and_resumed_end_with_the_same_bytes(tmp_path):
     # More than two, for whom it matters in which order their gradients are added.
     assert resuming.different_in(4, 1, tmp_path / "run", seed=0) == 0
@@ -90,8 +105,6 @@ def test_a_signal_saves_the_step_it_came_in(tmp_path, number, code):
 
 
 def test_a_signal_while_samples_are_drawn_ends_the_run_soon(tmp_path, monkeypatch):
-    from fastlangevin.training import trainer
-
     real = trainer.annealed_langevin
 
     @functools.wraps(real)
@@ -116,8 +129,6 @@ def test_a_signal_while_samples_are_drawn_ends_the_run_soon(tmp_path, monkeypatc
 
 
 def test_a_signal_in_the_last_picture_ends_the_run_and_a_resume_draws_it(tmp_path, monkeypatch):
-    from fastlangevin.training import trainer
-
     real = trainer.annealed_langevin
 
     @functools.wraps(real)
@@ -159,7 +170,7 @@ def test_the_log_has_a_line_for_each_interval_and_every_level(tmp_path):
         assert line["gradient_norm"] > 0
 
 
-def test_pictures_are_drawn(tmp_path):
+def test_pictures_are_drawn(tmp_path, real_curves):
     go(tmp_path, sample_every=10, samples=6)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [
         "curves.png",
@@ -170,9 +181,12 @@ def test_pictures_are_drawn(tmp_path):
         with Image.open(path) as picture:
             low, high = picture.convert("L").getextrema()
             assert high - low > 100, f"{path.name} is blank"
+    first = (tmp_path / "curves.png").read_bytes()
+    report.draw_curves(tmp_path / "curves.png", lines(tmp_path))
+    assert (tmp_path / "curves.png").read_bytes() == first, "the same lines are the same bytes"
 
 
-def test_without_matplotlib_there_is_a_note_and_no_curve(tmp_path, monkeypatch, caplog):
+def test_without_matplotlib_there_is_a_note_and_no_curve(tmp_path, monkeypatch, caplog, real_curves):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with caplog.at_level(logging.INFO, "fastlangevin"):
         go(tmp_path, steps=2)
@@ -288,8 +302,6 @@ def test_a_finished_run_can_be_made_anew_and_resumed_without_harm(tmp_path):
 
 
 def test_a_network_whose_states_have_no_room_is_refused_before_its_first_step(tmp_path, monkeypatch):
-    from fastlangevin import container
-
     go(tmp_path, steps=5)
     before, stepped = small_run.content(tmp_path), []
     entries = len(container.read(tmp_path / "state-0000000005.safetensors")[0])
@@ -353,6 +365,90 @@ def test_another_run_is_not_gone_on_with(tmp_path, changes, message):
         go(tmp_path, resume=True, **changes)
     assert small_run.content(tmp_path) == before
     go(tmp_path, resume=True, save_every=5)
+
+
+def as_before_rules_and_fingerprints(folder):
+    """Takes out of a run's states what an earlier fastlangevin, which averaged "from_zero", did not write."""
+    generations = Generations(folder, "state")
+    for step in generations.steps():
+        tensors, description = container.read(generations.path(step))
+        assert description["config"].pop("ema_rule") == "from_zero"
+        description["data"].pop("fingerprint")
+        container.write(generations.path(step), tensors, description)
+
+
+def test_a_run_of_before_rules_and_fingerprints_goes_on_as_it_was_begun(tmp_path, caplog):
+    whole = go(tmp_path / "whole", ema_rule="from_zero")
+    with pytest.raises(Stopped):
+        go(tmp_path / "part", ema_rule="from_zero", callback=stop_at(12))
+    as_before_rules_and_fingerprints(tmp_path / "part")
+    with pytest.raises(ValueError, match="its config has ema_rule = 'from_zero' where this one has 'score_sde'"):
+        go(tmp_path / "part", resume=True, ema_rule="score_sde")
+    with caplog.at_level(logging.WARNING, "fastlangevin"), pytest.raises(Stopped):
+        go(tmp_path / "part", resume=True, callback=stop_at(15))
+    assert "does not say what is in its data" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "fastlangevin"):
+        resumed = go(tmp_path / "part", resume=True)
+    assert not caplog.text, "the second part has told it"
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    newest = Generations(tmp_path / "part", "state").load().description
+    assert newest == Generations(tmp_path / "whole", "state").load().description
+    other = go(tmp_path / "other")
+    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+
+
+def images_in(folder, shade):
+    """Six images of 4x4 pixels."""
+    folder.mkdir(parents=True)
+    for index in range(6):
+        Image.new("L", (4, 4), 40 * index + shade).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: (folder / "5.png").rename(folder / "6.png"),
+            r"its data has another name or size, first in sample 5 \(6\.png\); give",
+        ),
+        (
+            lambda folder: Image.new("L", (4, 4), 161).save(folder / "4.png"),
+            r"its data has another content, first in sample 4 \(4\.png\); give",
+        ),
+        (
+            lambda folder: (folder / "5.png").unlink(),
+            r"its data has samples = 6 where this one has 5; more after sample 4 \(4\.png\); give",
+        ),
+    ],
+    ids=["renamed", "pixels", "fewer"],
+)
+def test_a_run_does_not_go_on_with_other_data(tmp_path, change, message):
+    folder = images_in(tmp_path / "images", 0)
+    with pytest.raises(Stopped):
+        go(tmp_path / "run", source=fl.data.Folder(folder), callback=stop_at(6))
+    before = small_run.content(tmp_path / "run")
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path / "run", source=fl.data.Folder(folder), resume=True)
+    assert small_run.content(tmp_path / "run") == before
+    elsewhere = images_in(tmp_path / "elsewhere" / "images", 0)
+    go(tmp_path / "run", source=fl.data.Folder(elsewhere), resume=True)
+    with pytest.raises(ValueError, match=r"is another run: its data has .* another folder, or delete it"):
+        go(tmp_path / "run", source=fl.data.Folder(folder))
+
+
+def test_the_commands_checkpoint_says_by_which_rule_it_was_averaged(tmp_path, capsys):
+    folder = images_in(tmp_path / "images", 0)
+    arguments = ["train", "--data", str(folder), "--widths", "8", "--patch", "1", "--batch", "4", "--quiet"]
+    arguments += ["--out", str(tmp_path / "net.safetensors"), "--steps", "2"]
+    assert main([*arguments, "--ema-rule", "from_zero"]) == 0
+    first = (tmp_path / "net.safetensors").read_bytes()
+    as_before_rules_and_fingerprints(tmp_path / "net.run")
+    assert main([*arguments, "--resume"]) == 0
+    assert checkpoint.load(tmp_path / "net.safetensors").metadata["training"]["ema_rule"] == "from_zero"
+    assert (tmp_path / "net.safetensors").read_bytes() == first
 
 
 def test_another_stream_version_is_refused(tmp_path, monkeypatch):
@@ -424,8 +520,6 @@ def test_the_command_goes_on_after_a_signal_with_the_same_file(tmp_path, monkeyp
     pytest.importorskip("sklearn")
     arguments = ["train", "--steps", "6", "--batch", "4", "--save-every", "2", "--log-every", "2", "--quiet"]
     assert main([*arguments, "--out", str(tmp_path / "whole.safetensors")]) == 0
-    from fastlangevin.training import trainer
-
     real = trainer._Run._step
     steps = []
 
@@ -448,15 +542,26 @@ def test_the_command_goes_on_after_a_signal_with_the_same_file(tmp_path, monkeyp
     assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_processes_that_get_a_signal_at_random_moments_have_saved_their_last_step(tmp_path):
     # A process of its own: the harness forks, and this one has threads.
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.preemption", "--signals", "5", "--json", tmp_path / "found"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.preemption",
+            "--signals",
+            "5",
+            "--longest",
+            "600",
+            "--json",
+            tmp_path / "found",
+        ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1800,  # it ends a hung test
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

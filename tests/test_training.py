@@ -211,19 +211,56 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_step_and_level():
         train(network, stripes(), TrainConfig(**{**TINY, "batch": 4}))
 
 
-def test_average_is_the_recurrence():
+# The decay of update t = 1, 2, ...: as score_sde and ncsnv2 have it, and as this package had it before.
+DECAYS = {
+    "score_sde": lambda t: min(0.5, (1 + t) / (10 + t)),
+    "ncsnv2": lambda t: 0.5,
+    "from_zero": lambda t: min(0.5, (1 + t - 1) / (10 + t - 1)),
+}
+
+
+def averaged(*rule):
+    """The average of twelve updates of a weight that is 2, 0, 1, 2, ... 11."""
     net = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(net.weight, 2.0)
-    average = Average(net, 0.5)
-    expected = 2.0
+    average = Average(net, 0.5, *rule)
     for count in range(12):
         with torch.no_grad():
             net.weight.fill_(float(count))
         average.update()
-        decay = min(0.5, (1 + count) / (10 + count))
-        expected = decay * expected + (1 - decay) * count
     average.copy_to(net)
-    assert math.isclose(net.weight.item(), expected, rel_tol=1e-5)
+    return net.weight.item()
+
+
+def recurrence(decay):
+    expected = 2.0
+    for count in range(12):
+        expected = decay(count + 1) * expected + (1 - decay(count + 1)) * count
+    return expected
+
+
+@pytest.mark.parametrize("rule", DECAYS)
+def test_average_is_the_recurrence(rule):
+    assert math.isclose(averaged(rule), recurrence(DECAYS[rule]), rel_tol=1e-5)
+    for other in DECAYS:
+        assert rule == other or not math.isclose(averaged(rule), recurrence(DECAYS[other]), rel_tol=1e-5)
+
+
+def test_the_rule_of_averages_is_score_sdes_unless_it_is_named():
+    assert averaged() == averaged("score_sde")
+    assert TrainConfig().fixed()["ema_rule"] == "score_sde"
+    plain, _ = run(steps=8)
+    assert torch.equal(weights(plain), weights(run(steps=8, ema_rule="score_sde")[0]))
+    for rule in ("ncsnv2", "from_zero"):
+        assert not torch.equal(weights(plain), weights(run(steps=8, ema_rule=rule)[0]))
+
+
+@pytest.mark.parametrize("rule", ["warmup", 1, True, ("ncsnv2",)])
+def test_an_unknown_rule_of_averages_is_refused(rule):
+    with pytest.raises(ValueError, match=r"ema_rule must be one of score_sde, ncsnv2, from_zero, got"):
+        TrainConfig(ema_rule=rule)
+    with pytest.raises(ValueError, match=r"^rule must be one of score_sde, ncsnv2, from_zero, got"):
+        Average(torch.nn.Linear(1, 1), 0.5, rule)
 
 
 def test_without_average_the_last_weights_are_returned():
@@ -282,6 +319,7 @@ def test_command_writes_a_checkpoint(tmp_path, capsys):
     loaded = checkpoint.load(out)
     assert loaded.metadata["data"]["shape"] == [1, 8, 8]
     assert loaded.metadata["training"]["steps"] == 2
+    assert loaded.metadata["training"]["ema_rule"] == "score_sde"
     assert {"epsilon", "steps_per_level", "init"} <= loaded.metadata["sampling"].keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.run", out.name]
 

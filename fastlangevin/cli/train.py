@@ -1,9 +1,10 @@
 """Train a score network on images by score matching and save it.
 
-With the defaults this makes the checkpoint that ships with the package, in a few minutes on two CPU cores. The saved
-weights are the averaged ones. Beside the network a folder of the same name with .run holds the state of the run, its
-log and its pictures. SIGTERM and Ctrl-C save the state; so does the run itself every few hundred steps, and --resume
-goes on from there with the same bits. Under torchrun each process takes its share of every batch.
+With --ema-rule from_zero and defaults elsewhere this makes the checkpoint that ships with the package, in a few minutes
+on two CPU cores. The saved weights are the averaged ones. Beside the network a folder of the same name with .run holds
+the state of the run, its log and its pictures. SIGTERM and Ctrl-C save the state; so does the run itself every few
+hundred steps, and --resume goes on from there with the same bits. It refuses to go on with other data. Under torchrun
+each process takes its share of every batch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--lr", type=float, default=defaults.lr, help="peak learning rate")
     how.add_argument("--warmup", type=int, default=defaults.warmup, help="steps of rising rate")
     how.add_argument("--ema", type=float, default=defaults.ema, help="decay of the averaged weights, 0 for none")
+    how.add_argument(
+        "--ema-rule",
+        choices=["score_sde", "ncsnv2", "from_zero"],
+        default=None,
+        help="how that decay comes to its limit: score_sde's rule, unless --resume goes on with a run of another",
+    )
     how.add_argument("--seed", type=int, default=defaults.seed, help=f"0 to {MAX_SEED}")
     how.add_argument("--objective", choices=["dsm", "ssm"], default=defaults.objective, help="denoising or sliced")
     how.add_argument("--anneal-power", type=float, default=defaults.anneal_power, help="p of a level's weight sigma^p")
@@ -127,7 +135,9 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - started
     if from_environment("RANK", 0):
         return 0
-    net.save_pretrained(out, metadata=_metadata(source, config))
+    # A run that is resumed keeps the rule of its averages.
+    rule = json.loads((folder / "config.json").read_bytes())["config"]["ema_rule"]
+    net.save_pretrained(out, metadata=_metadata(source, dataclasses.replace(config, ema_rule=rule)))
     weights = sum(parameter.numel() for parameter in net.parameters())
     with open_regular(out) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

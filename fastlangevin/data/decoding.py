@@ -7,23 +7,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-__all__ = ["GREY_MODES", "MODES", "pixels"]
-
-GREY_MODES = frozenset({"1", "L", "LA", "La"})
-# Of 8 bits a channel, and convertible; the others ("I;16", "I", "F") would be clipped or cut without a word.
-MODES = GREY_MODES | {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
+__all__ = ["pixels"]
 
 
 def pixels(image: Image.Image, channels: int, size: int | None) -> Tensor:
     """An image as fp32 ``(channels, H, W)`` in [0, 1], multiples of 1/255.
 
     Args:
-        image: of one of ``MODES``; transparency is dropped, an orientation tag is not followed.
+        image: of 8 bits a channel; transparency is dropped, colour profiles are not followed.
         channels: 1 (grey) or 3 (RGB).
         size: cut to a square about the centre and brought to this side, bilinear with antialiasing, as torchvision's
             ``Resize`` and ``CenterCrop`` do; None for as it is.
     """
-    if "transparency" in image.info:
+    if image.mode in ("La", "RGBa"):  # Pillow cannot convert them to grey
+        image = image.convert(image.mode.upper())
+    elif "transparency" in image.info:
         image = image.convert("RGBA")
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):

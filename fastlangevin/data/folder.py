@@ -3,40 +3,44 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
-from fastlangevin.data.decoding import GREY_MODES, MODES, pixels
+from fastlangevin.data.decoding import pixels
+from fastlangevin.data.file_fingerprint import fingerprint_of_files
+from fastlangevin.data.fingerprint import Fingerprint
+from fastlangevin.data.picture_file import GREY_MODES, read_header, read_picture
 from fastlangevin.data.source import BYTE_GREYS, SampleError, Source
+from fastlangevin.data.tree import SUFFIXES, image_files
 from fastlangevin.noise import integer
 
 __all__ = ["SUFFIXES", "Folder"]
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# What Pillow raises for a file that is damaged, depending on its format and on where the damage is.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
 
 class Folder(Source):
-    """The images in a folder and those below it, in the order of their paths; hidden files are left out.
+    """The images in a folder and those below it, all of them, in the order of their paths.
 
     All headers are read when the folder is opened, so that images of another size are found before training begins;
-    pixels are read when they are asked for.
+    pixels are read when they are asked for. Links to files and folders are followed, but for those back to a folder
+    that they lie in. Names that begin with a dot are left out, and so are files that are no pictures, by name and
+    content; what is a picture and cannot be read as it is, is an error.
 
     Args:
-        folder: holds PNG, JPEG, BMP, TIFF, WebP, PGM or PPM files of 8 bits a channel.
+        folder: holds PNG, JPEG, BMP, TIFF, WebP, GIF, PBM, PGM or PPM files of up to 8 bits a channel, one picture
+            each. They are turned as their EXIF orientation says. Colour profiles are not followed: RGB is taken as it
+            is, and CMYK is converted without one.
         channels: 1 (grey) or 3 (RGB), to which all are converted; None: as the first file. Transparency is dropped.
         size: cut each to a square about its centre and bring it to this side, antialiased; None: all have one size.
 
     Raises:
-        ValueError: there are no images, one cannot be read, or one has another size; the message names the file.
+        ValueError: there are no images, one cannot be read without loss, or one has another size; the message names
+            the file.
         SampleError: when an image is read whose pixels are damaged.
     """
 
     greys = BYTE_GREYS
+    repeatable = True
 
     def __init__(self, folder: str | os.PathLike[str], *, channels: int | None = None, size: int | None = None) -> None:
         root = Path(folder)
@@ -45,20 +49,20 @@ class Folder(Source):
         self.size = None if size is None else integer("size", size, 1, 2**15)
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder; give one that holds images")
-        self.name = root.resolve().name
-        self.paths = _image_files(root)
+        self.name, self.root = root.resolve().name, str(root)
+        self.paths = image_files(root)
         if not self.paths:
             raise ValueError(f"{root} holds no images; it needs files that end in {', '.join(sorted(SUFFIXES))}")
-        first_mode, first_size = _header(self.paths[0])
-        self.channels = channels or (1 if first_mode in GREY_MODES else 3)
+        first = read_header(self.paths[0])
+        self.channels = channels or (1 if first.mode in GREY_MODES else 3)
         for path in self.paths[1:]:
-            _, found = _header(path)
-            if self.size is None and found != first_size:
+            found = read_header(path).size
+            if self.size is None and found != first.size:
                 raise ValueError(
-                    f"{path} is {found[0]} x {found[1]} pixels, but {self.paths[0]} is {first_size[0]} x "
-                    f"{first_size[1]}; give size= (--size) to bring all images to one, or take it out of the folder"
+                    f"{path} is {found[0]} x {found[1]} pixels, but {self.paths[0]} is {first.size[0]} x "
+                    f"{first.size[1]}; give size= (--size) to bring all images to one, or take it out of the folder"
                 )
-        width, height = first_size if self.size is None else (self.size, self.size)
+        width, height = first.size if self.size is None else (self.size, self.size)
         self.shape = (self.channels, height, width)
 
     def __len__(self) -> int:
@@ -66,39 +70,18 @@ class Folder(Source):
 
     def __getitem__(self, index: int) -> Tensor:
         path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                x = pixels(image, self.channels, self.size)
-        except DAMAGE as error:
-            raise SampleError(_unreadable(path, error)) from error
+        x = read_picture(path, lambda image: pixels(image, self.channels, self.size))
         if tuple(x.shape) != self.shape:
             raise SampleError(f"{path} has changed: it is now {tuple(x.shape)}, and was {self.shape}; put it back")
         return x
 
+    def label(self, index: int) -> str:
+        """A sample's number and its path below the folder."""
+        return f"sample {index} ({self._names([self.paths[index]])[0]})"
 
-def _image_files(root: Path) -> list[str]:
-    """Sorted by their paths below the root, so that the order is the same on every machine."""
-    found = []
-    for where, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(where, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    return [str(path) for path in sorted(found, key=lambda path: path.relative_to(root).as_posix())]
+    def fingerprint(self) -> Fingerprint:
+        """Of the paths below the folder and of the bytes of every file."""
+        return fingerprint_of_files(self.paths, self._names(self.paths))
 
-
-def _header(path: str) -> tuple[str, tuple[int, int]]:
-    try:
-        with Image.open(path) as image:
-            mode, size = image.mode, image.size
-    except DAMAGE as error:
-        raise ValueError(_unreadable(path, error)) from error
-    if mode not in MODES:
-        raise ValueError(f"{path} has pixels of mode {mode}, not of 8 bits a channel; convert it to grey or RGB")
-    return mode, size
-
-
-def _unreadable(path: str, error: Exception) -> str:
-    return f"cannot read {path}: {error}; put a whole image in its place, or take it out of the folder"
+    def _names(self, paths: list[str]) -> list[str]:
+        return [Path(path).relative_to(self.root).as_posix() for path in paths]

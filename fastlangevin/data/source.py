@@ -7,18 +7,25 @@ processes that read the data, and it does not depend on how many of those there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from fastlangevin.data.fingerprint import Fingerprint, digests, spread
+from fastlangevin.data.repeats import changed, check_repeats, checksum, raw_bytes
 from fastlangevin.noise import integer
 
 __all__ = ["Images", "SampleError", "Source", "as_source"]
 
 BYTE_GREYS = 256
+# Samples that a fingerprint reads where reading is all that can be done with them, as with a dataset of one's own.
+FINGERPRINTED = 4096
+# Elements of samples in memory that a fingerprint takes at once.
+CHUNK = 2**22
 
 
 class SampleError(ValueError):
@@ -36,6 +43,7 @@ class Source(Dataset[Tensor]):
         greys: number of different values a pixel can have, multiples of 1 / (greys - 1); None: not quantised.
         classes: int64 ``(N,)``, or None. Training ignores them.
         in_memory: whether :meth:`take` is a single look-up, not worth a process of its own.
+        repeatable: whether samples are known to be the same each time they are read; training tries those of others.
         device: where samples come from.
     """
 
@@ -44,7 +52,14 @@ class Source(Dataset[Tensor]):
     greys: int | None
     classes: Tensor | None = None
     in_memory = False
+    repeatable = False
     device = torch.device("cpu")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """What reads samples in another way says for itself whether they stay the same."""
+        super().__init_subclass__(**options)
+        if "repeatable" not in cls.__dict__ and {"__getitem__", "take"} & cls.__dict__.keys():
+            cls.repeatable = False
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -55,6 +70,22 @@ class Source(Dataset[Tensor]):
     def take(self, indices: Sequence[int] | Tensor) -> Tensor:
         """The samples of these indices, fp32 ``(B, *shape)``, in memory of their own."""
         return torch.stack([self[int(index)] for index in indices])
+
+    def label(self, index: int) -> str:
+        """A sample's name in messages."""
+        return f"sample {index}"
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells these data from others, as JSON: a run that goes on must find that which it was begun with.
+
+        This one reads every sample, and of more than 4,096 a spread of 4,096.
+        """
+        chosen = spread(len(self), FINGERPRINTED)
+
+        def content(first: int, stop: int) -> Iterator[memoryview]:
+            return (raw_bytes(_fp32(self[chosen[place]])) for place in range(first, stop))
+
+        return {"samples": len(chosen), "content": digests(len(chosen), content)}
 
 
 class Images(Source):
@@ -73,6 +104,7 @@ class Images(Source):
     """
 
     in_memory = True
+    repeatable = True
 
     def __init__(
         self, images: Tensor, classes: Tensor | None = None, greys: int | None = None, name: str = "images"
@@ -106,21 +138,31 @@ class Images(Source):
             check_finite(int(indices[row]), x[row], self.name)
         return x
 
+    def fingerprint(self) -> Fingerprint:
+        """Of all values as fp32."""
+        rows = max(1, CHUNK // self.images[0].numel())
+
+        def content(first: int, stop: int) -> Iterator[memoryview]:
+            places = range(first, stop, rows)
+            return (raw_bytes(_fp32(self.images[place : min(place + rows, stop)])) for place in places)
+
+        return {"samples": len(self), "content": digests(len(self), content)}
+
 
 class _Wrapped(Source):
-    """Any map-style dataset of tensors, each item checked when it is read."""
+    """Any map-style dataset of tensors, each item checked when it is read, and compared with what it was before."""
+
+    repeatable = True
 
     def __init__(self, dataset: Any, name: str, greys: int | None) -> None:
         self.dataset, self.name = dataset, name
         first = self._item(0)
         self.shape, self.dtype = tuple(first.shape), first.dtype
         self.greys = _greys(greys, first)
+        check_repeats(self._item, len(dataset), name)
+        # Of the items that were read, by this process or by that which started it; 0 of the others.
+        self._checksums = np.zeros(len(dataset), np.uint32)
         self[0]
-        if not torch.equal(first, self._item(0)):
-            raise ValueError(
-                f"dataset gives another item 0 each time it is read; a sample's randomness must come from its address, "
-                f"or runs cannot be repeated or resumed: leave random transforms out of {name} and use Augment"
-            )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -146,6 +188,10 @@ class _Wrapped(Source):
         check_finite(index, item, self.name)
         if self.greys is not None and item.is_floating_point():
             _check_grid(item[None], self.greys, index)
+        found, before = checksum(item) or 1, int(self._checksums[index])
+        if before not in (0, found):
+            raise SampleError(changed(index, self.name))
+        self._checksums[index] = found
         return _fp32(item)
 
 
@@ -172,7 +218,8 @@ def as_source(dataset: Dataset[Any] | Tensor, *, name: str | None = None, greys:
         return dataset
     if isinstance(dataset, Tensor):
         return Images(dataset, None, greys, name or "tensor")
-    if isinstance(dataset, TensorDataset):
+    # One that reads in a way of its own is a dataset like any other.
+    if isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
         return Images(dataset.tensors[0], None, greys, name or "tensor")
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(

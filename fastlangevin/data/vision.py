@@ -6,10 +6,14 @@ import os
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fastlangevin.data.decoding import pixels
-from fastlangevin.data.source import BYTE_GREYS, Images, Source
+from fastlangevin.data.file_fingerprint import fingerprint_of_files
+from fastlangevin.data.fingerprint import Fingerprint
+from fastlangevin.data.picture_file import read_picture
+from fastlangevin.data.source import BYTE_GREYS, Images, SampleError, Source
 from fastlangevin.noise import integer
 
 __all__ = ["CelebA", "celeba", "cifar10", "mnist"]
@@ -57,16 +61,41 @@ class CelebA(Source):
 
     name = "celeba"
     greys = BYTE_GREYS
+    repeatable = True
 
     def __init__(self, dataset: Any, crop: int, size: int) -> None:
         self.dataset, self.crop, self.size = dataset, crop, size
         self.shape = (3, size, size)
+        # torchvision's own reading opens whatever Pillow knows.
+        self._files: list[str] | None = getattr(dataset, "filename", None)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tensor:
-        image = self.dataset[index][0]
+        if self._files is not None:
+            return read_picture(self._path(self._files[index]), self._face)
+        try:
+            return self._face(self.dataset[index][0])
+        except Exception as error:
+            raise SampleError(
+                f"torchvision cannot read sample {index} of celeba: {error}; fetch the data anew"
+            ) from error
+
+    def label(self, index: int) -> str:
+        """A sample's number, and its file if that is known."""
+        return f"sample {index}" + (f" ({self._files[index]})" if self._files is not None else "")
+
+    def fingerprint(self) -> Fingerprint:
+        """Of the names and bytes of the files, with how they are cut."""
+        if self._files is None:
+            return super().fingerprint()
+        return fingerprint_of_files([self._path(name) for name in self._files], self._files, {"crop": self.crop})
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.dataset.root, self.dataset.base_folder, "img_align_celeba", name)
+
+    def _face(self, image: Image.Image) -> Tensor:
         left, top = (image.width - self.crop) // 2, (image.height - self.crop) // 2
         return pixels(image.crop((left, top, left + self.crop, top + self.crop)), 3, self.size)
 

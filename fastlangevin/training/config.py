@@ -12,6 +12,7 @@ import torch
 from fastlangevin.data import Augment
 from fastlangevin.noise import MAX_DRAW, MAX_SEED, integer
 from fastlangevin.schedules import number
+from fastlangevin.training.average import DEFAULT_RULE, AverageRule, check_rule
 
 __all__ = ["TrainConfig"]
 
@@ -25,7 +26,8 @@ FREE = ("save_every", "sample_every", "samples")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The defaults are those of the checkpoint that ships with the package.
+    """How to train. The defaults are those of the checkpoint that ships with the package, but for its ``ema_rule``,
+    which was ``"from_zero"``.
 
     Args:
         steps: optimiser steps.
@@ -33,6 +35,9 @@ class TrainConfig:
         lr: peak learning rate.
         warmup: steps over which the rate rises from 0; it then falls to 0 along half a cosine.
         ema: limit of the decay of the averaged weights; 0 keeps no average.
+        ema_rule: how the decay comes to its limit, ``"score_sde"``, ``"ncsnv2"`` or ``"from_zero"``, as in
+            :class:`~fastlangevin.training.Average`. None: ``"score_sde"``, and in a run that is resumed the rule that
+            it was begun with.
         seed: 64-bit seed of the run.
         objective: ``"dsm"``, denoising, or ``"ssm"``, annealed sliced score matching, both over all levels.
         anneal_power: p of the weight sigma^p of a level in denoising score matching; 2 in sliced.
@@ -56,6 +61,7 @@ class TrainConfig:
     lr: float = 2e-3
     warmup: int = 100
     ema: float = 0.999
+    ema_rule: AverageRule | None = None
     seed: int = 0
     objective: Objective = "dsm"
     anneal_power: float = 2.0
@@ -97,6 +103,8 @@ class TrainConfig:
             raise ValueError(f"anneal_power must be 2 with objective='ssm', got {self.anneal_power}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}; 1e-3 is a usual rate")
+        if self.ema_rule is not None:
+            check_rule("ema_rule", self.ema_rule)
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}; 0.999 is usual, 0 turns averaging off")
         for name in ("weight_decay", "clip"):
@@ -124,5 +132,5 @@ class TrainConfig:
 
     def fixed(self) -> dict[str, Any]:
         """What a run that goes on must have in common with its beginning, as plain JSON values."""
-        described = dataclasses.asdict(self)
+        described = {**dataclasses.asdict(self), "ema_rule": self.ema_rule or DEFAULT_RULE}
         return {name: value for name, value in described.items() if name not in FREE}

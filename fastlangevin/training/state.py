@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,20 +13,30 @@ from torch.optim import Optimizer
 
 from fastlangevin.checkpoint import check_fit
 from fastlangevin.data import Source
+from fastlangevin.data.fingerprint import Fingerprint, difference
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.noise import STREAM_VERSION
-from fastlangevin.training.average import Average
+from fastlangevin.training.average import RULE_OF_OLD_RUNS, Average
 from fastlangevin.training.config import TrainConfig
 from fastlangevin.training.log import Window
 
-__all__ = ["check_same_run", "describe", "has_ended", "restore", "tensors"]
+__all__ = ["average_rule", "check_same_run", "describe", "has_ended", "has_fingerprint", "restore", "tensors"]
 
 FORMAT = 1
 
 
-def describe(net: ScoreNet, source: Source, config: TrainConfig) -> dict[str, Any]:
-    """What makes a run this run: two runs of one description have the same weights at the same step."""
-    described = {
+def describe(
+    net: ScoreNet, source: Source, config: TrainConfig, fingerprint: Fingerprint | None = None
+) -> dict[str, Any]:
+    """What makes a run this run: two runs of one description have the same weights at the same step.
+
+    Args:
+        net: the network.
+        source: the data.
+        config: how it is trained.
+        fingerprint: of the data. None leaves it out, for a run that keeps nothing.
+    """
+    described: dict[str, Any] = {
         "format": FORMAT,
         "stream_version": STREAM_VERSION,
         "network": {"class": type(net).__name__, **dataclasses.asdict(net.config)},
@@ -34,13 +44,39 @@ def describe(net: ScoreNet, source: Source, config: TrainConfig) -> dict[str, An
         "data": {"name": source.name, "samples": len(source), "shape": list(source.shape), "greys": source.greys},
         "config": config.fixed(),
     }
+    if fingerprint is not None:
+        described["data"]["fingerprint"] = fingerprint
     # As a file gives it back: tuples are lists there.
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
 
 
-def check_same_run(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: object) -> None:
-    """Raises ValueError unless a saved run's description is the present one's, naming what differs."""
+def average_rule(saved: Mapping[str, Any]) -> object:
+    """The rule of a saved run's averages; runs that were begun before there was a choice do not name it."""
+    config = saved.get("config")
+    return config.get("ema_rule", RULE_OF_OLD_RUNS) if isinstance(config, dict) else RULE_OF_OLD_RUNS
+
+
+def has_fingerprint(saved: Mapping[str, Any]) -> bool:
+    """Whether a saved run tells its data from others of the same name, number and shape; old ones do not."""
+    data = saved.get("data")
+    return isinstance(data, dict) and "fingerprint" in data
+
+
+def check_same_run(
+    saved: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    where: object,
+    label: Callable[[int], str] = "sample {}".format,
+) -> None:
+    """Raises ValueError unless a saved run's description is the present one's, naming what differs.
+
+    Args:
+        saved: of the saved run.
+        wanted: of the present one.
+        where: of the saved run, for the message.
+        label: names a sample of the present data by its index.
+    """
     if saved.get("format") != wanted["format"]:
         raise ValueError(
             f"{where} holds a state of format {saved.get('format')!r}, this fastlangevin goes on from format "
@@ -53,7 +89,12 @@ def check_same_run(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: o
             f"{wanted['stream_version']}; go on with the version that wrote it, or start anew in another folder"
         )
     for part in ("network", "sigmas", "data", "config"):
-        differences = _differences(saved.get(part), wanted[part])
+        before = saved.get(part)
+        if part == "config" and isinstance(before, dict):
+            before = {**before, "ema_rule": average_rule(saved)}
+        differences = (
+            _data_differences(before, wanted[part], label) if part == "data" else _differences(before, wanted[part])
+        )
         if differences:
             raise ValueError(
                 f"{where} is another run: its {part} has {'; '.join(differences)}; give the options it was started "
@@ -66,6 +107,17 @@ def has_ended(step: int, saved: Mapping[str, Any]) -> bool:
     config = saved.get("config")
     steps = config.get("steps") if isinstance(config, dict) else None
     return isinstance(steps, int) and step >= steps
+
+
+def _data_differences(saved: Any, wanted: dict[str, Any], label: Callable[[int], str]) -> list[str]:
+    if not isinstance(saved, dict) or not {"fingerprint"} <= saved.keys() & wanted.keys():
+        plain = {name: value for name, value in wanted.items() if name != "fingerprint"}
+        return _differences(saved, plain)
+    before, after = dict(saved), dict(wanted)
+    was, now = before.pop("fingerprint"), after.pop("fingerprint")
+    count = after["samples"]
+    found = difference(was, now, count, label, same_count=before.get("samples") == count)
+    return _differences(before, after) + ([] if found is None else [found])
 
 
 def _differences(saved: Any, wanted: Any) -> list[str]:

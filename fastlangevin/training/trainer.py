@@ -10,6 +10,7 @@ rounding.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastlangevin import container
 from fastlangevin.data import AddressedBatches, Source, loader
+from fastlangevin.data.repeats import check_repeats
 from fastlangevin.files import write_whole
 from fastlangevin.generations import Generations
 from fastlangevin.losses import DenoisingScoreMatching, annealed_ssm_loss
@@ -34,7 +36,7 @@ from fastlangevin.models.base import ScoreNet
 from fastlangevin.samplers import annealed_langevin
 from fastlangevin.stopping import Stopped, Stopping
 from fastlangevin.training import state
-from fastlangevin.training.average import Average
+from fastlangevin.training.average import DEFAULT_RULE, Average, AverageRule
 from fastlangevin.training.config import TrainConfig
 from fastlangevin.training.gradients import mean_of_each
 from fastlangevin.training.log import Log, Window
@@ -146,12 +148,11 @@ class _Run:
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
-        self.average = Average(self.net, config.ema)
+        self.average = Average(self.net, config.ema, config.ema_rule or DEFAULT_RULE)
         with torch.device("cpu"):
             self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
         self.window = Window(min(config.log_every, config.steps), levels, world.device)
-        self.description = state.describe(self.net, source, config)
         self.done = 0
         self.order = AddressedBatches(
             len(source),
@@ -162,6 +163,8 @@ class _Run:
             world=world.size,
             micro=config.accumulate,
         )
+        if not source.repeatable:
+            check_repeats(lambda index: source.take([index])[0], len(source), source.name)
         self.data = loader(source, self.order, workers=places.workers, pin=world.device.type == "cuda")
         # U(0, 1) is no start for logits, which spread over the whole line.
         usual = SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
@@ -170,6 +173,8 @@ class _Run:
         self.generations: Generations | None = None
         self.log: Log | None = None
         self.folder = None if places.folder is None else Path(places.folder)
+        fingerprint = None if self.folder is None else source.fingerprint()
+        self.description = state.describe(self.net, source, config, fingerprint)
         self._check_room()
         if self.folder is not None:
             self._open(self.folder)
@@ -215,7 +220,7 @@ class _Run:
                     "(--resume), give another folder, or delete it"
                 )
             try:
-                state.check_same_run(found.description, self.description, folder)
+                state.check_same_run(found.description, self.description, folder, self.source.label)
             except ValueError as error:
                 raise ValueError(f"{error}, or delete it") from error
         self.world.wait()
@@ -231,7 +236,14 @@ class _Run:
     def _restore(self, generations: Generations) -> None:
         step, tensors, description = generations.load(fallback=self.places.fallback)
         path = generations.path(step)
-        state.check_same_run(description, self.description, path)
+        self._follow_rule(state.average_rule(description))
+        state.check_same_run(description, self.description, path, self.source.label)
+        if not state.has_fingerprint(description):
+            logger.warning(
+                "%s was saved by an earlier fastlangevin and does not say what is in its data: that they are the same "
+                "is taken on trust, and the next state will say it",
+                path,
+            )
         try:
             self.scaler.load_state_dict(description["scaler"])
             state.restore(tensors, description["updates"], self.net, self.optimiser, self.average, self.window)
@@ -246,6 +258,13 @@ class _Run:
                 if later > step:  # damaged, and skipped: it stays for a look at it, but is the newest no more
                     path = generations.path(later)
                     path.rename(path.with_suffix(".damaged"))
+
+    def _follow_rule(self, rule: Any) -> None:
+        """Averages by the rule that the run was begun with, unless the configuration asks for one."""
+        if self.config.ema_rule is not None or rule not in get_args(AverageRule):
+            return
+        self.config = dataclasses.replace(self.config, ema_rule=rule)
+        self.average.rule = self.description["config"]["ema_rule"] = rule
 
     def _save(self) -> None:
         if self.generations is None or not self.world.leads:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from bad_call_row import INF, NAN, Row
 from data_calls import images_in, quarters
+from PIL import Image
 from torch.utils.data import ChainDataset
 
 from fastlangevin import data
@@ -22,6 +23,33 @@ def _with(value: float) -> torch.Tensor:
 def _text_in(folder: Path) -> Path:
     (folder / "b.png").write_text("no image")
     return folder
+
+
+def _named(folder: Path, name: str, content: bytes) -> Path:
+    (folder / name).write_bytes(content)
+    return folder
+
+
+def _two_pictures_in(folder: Path) -> Path:
+    first, other = (Image.new("L", (4, 2), shade) for shade in (0, 255))
+    first.save(folder / "b.gif", save_all=True, append_images=[other])
+    return folder
+
+
+def _deep_in(folder: Path) -> Path:
+    """A grey PNG file of 16 bits."""
+    Image.new("I;16", (4, 2)).save(folder / "b.png")
+    return folder
+
+
+class _Changing(list[torch.Tensor]):
+    """Items that count how often they were read."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(index) + self.reads
 
 
 def _empty(folder: Path) -> Path:
@@ -93,6 +121,48 @@ SOURCES = [
     Row("no folder", "Folder", lambda k: {"folder": k["folder"] / "none"}, ValueError, ("none is not a folder",)),
     Row("empty", "Folder", lambda k: {"folder": _empty(k["folder"])}, ValueError, ("holds no images", ".png")),
     Row("no image", "Folder", lambda k: {"folder": _text_in(k["folder"])}, ValueError, ("cannot read", "b.png", "out")),
+    Row(
+        "items that change",
+        "as_source",
+        lambda k: {"dataset": _Changing([torch.zeros(2), torch.ones(2)])},
+        ValueError,
+        ("another item 1 each time", "use Augment"),
+    ),
+    Row(
+        "sixteen bits",
+        "Folder",
+        lambda k: {"folder": _deep_in(k["folder"])},
+        ValueError,
+        ("b.png", "not of 8 bits", "convert it"),
+    ),
+    Row(
+        "two pictures",
+        "Folder",
+        lambda k: {"folder": _two_pictures_in(k["folder"])},
+        ValueError,
+        ("b.gif has 2 pictures", "a file of its own"),
+    ),
+    Row(
+        "postscript",
+        "Folder",
+        lambda k: {"folder": _named(k["folder"], "b.png", b"%!PS-Adobe-3.0 EPSF-3.0")},
+        ValueError,
+        ("cannot read", "b.png", "PNG, JPEG", "out"),
+    ),
+    Row(
+        "another format",
+        "Folder",
+        lambda k: {"folder": _named(k["folder"], "b.heic", b"")},
+        ValueError,
+        ("b.heic", "not read", "convert it"),
+    ),
+    Row(
+        "another name",
+        "Folder",
+        lambda k: {"folder": _named(k["folder"], "b.jpg.bak", b"\xff\xd8\xff\xe0")},
+        ValueError,
+        ("b.jpg.bak", "(JPEG) by its content", ".jpeg"),
+    ),
     Row(
         "two sizes",
         "Folder",

@@ -32,7 +32,7 @@ from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
 from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
 from fastlangevin.ops import group_norm
 from fastlangevin.published import load_published
-from fastlangevin.training import TrainConfig
+from fastlangevin.training import Average, TrainConfig
 
 Arguments = dict[str, Any]
 LADDER = [1.0, 0.5]
@@ -217,6 +217,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "perturb": (fl.perturb, _perturb),
     "objective": (fl.DenoisingScoreMatching, lambda folder: {"sigmas": LADDER}),
     "config": (TrainConfig, lambda folder: {"steps": 4, "batch": 8}),
+    "Average": (
+        lambda **k: Average(**k).update(),
+        lambda folder: {"net": MLP(LADDER, MLPConfig(features=3)), "decay": 0.5},
+    ),
     "dsm_loss": (fl.dsm_loss, _dsm),
     "esm_loss": (esm_loss, _at_data(true_score=lambda x: -2 * x)),
     "ism_loss": (ism_loss, _at_data()),
