@@ -57,12 +57,20 @@ class Purpose(IntEnum):
     USER = 128
 
 
+def has_index(value: object) -> bool:
+    """Whether ``value`` is an integer, of Python or not; a bool is not.
+
+    An IntEnum, such as :class:`Purpose`, is known by its class: PyTorch 2.10 and 2.11 cannot compile hasattr of one.
+    """
+    return not isinstance(value, bool) and (isinstance(value, int) or hasattr(value, "__index__"))
+
+
 def integer(name: str, value: object, low: int, high: int) -> int:
     """``value`` as a Python int in [low, high]; floats and bools are refused, NumPy integers are welcome."""
     if type(value) is int:
         number = value
     else:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        if not has_index(value):
             raise TypeError(f"{name} must be an integer from {low} to {high}, got {value!r} ({type(value).__name__})")
         number = int(value)
     if not low <= number <= high:
@@ -146,7 +154,8 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
 def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -> int | Tensor:
     """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
 
-    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait. So is one
+    in a program that is being compiled, which has no values yet.
     """
     if isinstance(draw, Tensor):
         if draw.dtype != torch.int64 or draw.ndim:
@@ -164,7 +173,8 @@ def resolve_sample_ids(
 ) -> tuple[Tensor | None, int]:
     """The global ids of a batch: ``(ids, offset)``, of which ids is None for ``offset .. offset + batch - 1``.
 
-    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait. So is one
+    in a program that is being compiled, which has no values yet.
     """
     offset = integer("sample_offset", offset, 0, MAX_SAMPLE_ID)
     if sample_ids is None:
@@ -186,7 +196,7 @@ def resolve_sample_ids(
             f"sample_ids must be int64 of shape ({batch},), one for each sample, got {sample_ids.dtype} of shape "
             f"{tuple(sample_ids.shape)}"
         )
-    if sample_ids.device.type == "cpu" and batch:
+    if sample_ids.device.type == "cpu" and batch and not torch.compiler.is_compiling():
         low, high = sample_ids.aminmax()
         if low < 0 or high > MAX_SAMPLE_ID:
             raise ValueError(f"sample_ids must be from 0 to {MAX_SAMPLE_ID}, got {int(low if low < 0 else high)}")

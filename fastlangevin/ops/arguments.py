@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import MAX_ELEMENTS
+from fastlangevin.noise import MAX_ELEMENTS, has_index
 from fastlangevin.ops.memory import in_memory, recorded
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -65,7 +65,7 @@ def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
         number = value
     elif isinstance(value, Tensor):
         return _tensor_coefficient(name, value, x)
-    elif isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+    elif not has_index(value) and (isinstance(value, bool) or not hasattr(value, "__float__")):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r} ({type(value).__name__})")
     else:
         number = _number(name, value)
@@ -112,7 +112,7 @@ def sizes(shape: Any) -> tuple[int, ...]:
     if isinstance(shape, str) or not isinstance(shape, Iterable):
         raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
     values = tuple(shape)
-    if any(isinstance(size, bool) or not hasattr(size, "__index__") for size in values):
+    if not all(has_index(size) for size in values):
         raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shape!r}")
     if any(size < 0 for size in values):
         raise ValueError(f"shape must have no negative size, got {values}")
