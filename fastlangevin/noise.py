@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import SupportsIndex, TypeGuard
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Purpose(IntEnum):
     USER = 128
 
 
-def has_index(value: object) -> bool:
+def has_index(value: object) -> TypeGuard[SupportsIndex]:
     """Whether ``value`` is an integer, of Python or not; a bool is not.
 
     An IntEnum, such as :class:`Purpose`, is known by its class: PyTorch 2.10 and 2.11 cannot compile hasattr of one.
