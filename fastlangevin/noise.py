@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import SupportsIndex, TypeGuard
 
 import torch
 from torch import Tensor
@@ -148,7 +149,8 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
 def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -> int | Tensor:
     """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
 
-    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait. So is one
+    in a program that is being compiled, which has no values yet.
     """
     if isinstance(draw, Tensor):
         if draw.dtype != torch.int64 or draw.ndim:
@@ -166,7 +168,8 @@ def resolve_sample_ids(
 ) -> tuple[Tensor | None, int]:
     """The global ids of a batch: ``(ids, offset)``, of which ids is None for ``offset .. offset + batch - 1``.
 
-    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait.
+    A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait. So is one
+    in a program that is being compiled, which has no values yet.
     """
     offset = integer("sample_offset", offset, 0, MAX_SAMPLE_ID)
     if sample_ids is None:
@@ -188,7 +191,7 @@ def resolve_sample_ids(
             f"sample_ids must be int64 of shape ({batch},), one for each sample, got {sample_ids.dtype} of shape "
             f"{tuple(sample_ids.shape)}"
         )
-    if sample_ids.device.type == "cpu" and batch:
+    if sample_ids.device.type == "cpu" and batch and not torch.compiler.is_compiling():
         low, high = sample_ids.aminmax()
         if low < 0 or high > MAX_SAMPLE_ID:
             raise ValueError(f"sample_ids must be from 0 to {MAX_SAMPLE_ID}, got {int(low if low < 0 else high)}")

@@ -29,14 +29,20 @@ def shown(value: object) -> str:
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is one integer: not a bool, of whatever library, nor an array that has dimensions."""
-    if type(value) is int:
-        return True
+    """Whether a value is one integer: not a bool, of whatever library, nor an array that has dimensions.
+
+    Integers of Python, such as members of an IntEnum, are known by their class: PyTorch 2.10 and 2.11 cannot compile
+    hasattr of a member.
+    """
+    if isinstance(value, int):
+        return not isinstance(value, bool)
     return not (_is_bool(value) or getattr(value, "ndim", False)) and index(value) is not None
 
 
 def index(value: object) -> int | None:
     """The Python int that an object is, None if it is none; of NumPy's and PyTorch's too."""
+    if isinstance(value, int):
+        return int(value)
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):  # the last of tensors without data
@@ -45,8 +51,8 @@ def index(value: object) -> int | None:
 
 def is_number(value: object) -> bool:
     """Whether a value can be taken for a real number: not a bool or a complex number, of whatever library."""
-    if type(value) is float or type(value) is int:
-        return True
+    if isinstance(value, (float, int)):
+        return not isinstance(value, bool)
     kind = _kind(value)
     return (
         not _is_bool(value)

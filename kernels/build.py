@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -59,6 +60,14 @@ X86 = {
     "sse2": ("-msse2",),
 }
 SECONDS = 600.0  # for one compiler or ninja run
+
+# Of what a failed compiler printed an error message shows so many characters, and of one line so many.
+EXCERPT, WIDEST = 6000, 1000
+PROGRESS = re.compile(r"\[\d+/\d+\] |ninja: (Entering directory|build stopped)")
+GAP = "[...]"
+# Of ninja (the command follows), GCC, Clang and linkers.
+ERRORS = r"^FAILED: |\berror\b|undefined (reference|symbol)|\bld(\.\w+)?: |cannot find|No such file|Killed"
+ERROR = re.compile(ERRORS, re.IGNORECASE)
 
 
 class BuildError(RuntimeError):
@@ -126,6 +135,33 @@ def is_current(library: Path) -> bool:
     return library.is_file() and source_hash().encode() in library.read_bytes()
 
 
+def _excerpt(output: str) -> str:
+    """What a failed program printed, or of much the errors, each with the lines around it."""
+    # Of ninja: what it has begun, and compilers that said nothing.
+    lines = [line for line in output.splitlines() if not PROGRESS.match(line)]
+    if sum(map(len, lines)) + len(lines) <= EXCERPT:
+        return "\n".join(lines)
+    errors = [at for at, line in enumerate(lines) if ERROR.search(line)] or [len(lines) - 1]
+    # The first ones, since one error leads to others, and more around the very first.
+    shown: set[int] = set()
+    room = EXCERPT
+    for error in errors:
+        before, after = (3, 6) if shown else (10, 20)
+        # The error itself before what is around it.
+        for at in sorted(
+            range(max(error - before, 0), min(error + after + 1, len(lines))), key=lambda at: abs(at - error)
+        ):
+            room -= 0 if at in shown else min(len(lines[at]), WIDEST) + len(GAP) + 2
+            if room < 0:
+                break
+            shown.add(at)
+    text: list[str] = []
+    for at in sorted(shown):
+        text += [GAP] if text and at - 1 not in shown else []
+        text.append(lines[at] if len(lines[at]) <= WIDEST else lines[at][:WIDEST] + GAP)
+    return "\n".join(text)
+
+
 def _run(command: list[str], folder: Path | None = None) -> str:
     """Runs a program and returns what it printed."""
     shown = shlex.join(command)
@@ -140,8 +176,8 @@ def _run(command: list[str], folder: Path | None = None) -> str:
     output = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         raise BuildError(
-            f"{shown} failed with status {done.returncode}; the C++ kernels need GCC 9, Clang 9 or newer (set CXX to "
-            f"choose one). Its output:\n{output[:4000]}"
+            f"{shown} failed with status {done.returncode}; the C++ kernels are known to build with GCC 11, Clang 13 "
+            f"and newer (set CXX to choose one). Its output:\n{_excerpt(output)}"
         )
     return output
 
@@ -190,8 +226,10 @@ def _ninja_file(compiler: list[str]) -> str:
         f"cxx = {quoted(compiler)}",
         "rule compile",
         f"  command = $cxx {quoted(FLAGS)} $extra -c $in -o $out",
+        "  description = $out",
         "rule link",
         f"  command = $cxx $in {quoted(LINK_FLAGS)} -o $out",
+        "  description = $out",
     ]
     parts = objects()
     for name, source, extra in parts:

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
+from .loops import bound
 from .mixture import load_elements, score_of, store_elements
 from .philox import pair, philox
 from .ptx import multiply, stay
@@ -84,14 +85,14 @@ def chain_kernel(
     frame_ptr = frames_ptr
     if frames_ptr is not None:
         frame_ptr += chain * D
-    for run in range(run_count):
+    for run in range(bound(run_count)):
         c = tl.load(rules_ptr + 3 * run)
         a = tl.load(rules_ptr + 3 * run + 1)
         b = tl.load(rules_ptr + 3 * run + 2)
         has_b = tl.load(runs_ptr + 3 * run) != 0
         row = table_ptr + tl.load(runs_ptr + 3 * run + 1) * components * WIDTH
-        for _ in range(tl.load(runs_ptr + 3 * run + 2)):
-            score = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
+        for _ in range(bound(tl.load(runs_ptr + 3 * run + 2))):
+            score = score_of(row, x, bound(components), D, IS_DIAGONAL, UNROLL)
             if D > 4:
                 # Or what each block's first rounds have for all updates is kept, and twenty keys of each sample's own:
                 # with 16 elements that was 70 registers for 64, and with 32 it spilled.

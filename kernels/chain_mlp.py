@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .activations import activate
 from .layout import Call, Launch, address, on_device, random_arguments
+from .loops import bound
 from .philox import interleave4, normals, philox, round_to
 from .ptx import IS_INTERPRETED, IS_PTX, multiply
 
@@ -122,7 +123,7 @@ def chain_kernel(
         third = _matrix(hidden_ptr, 1, WIDTH, WIDTH)
     if DEPTH > 3:
         fourth = _matrix(hidden_ptr, 2, WIDTH, WIDTH)
-    for index in range(steps):
+    for index in range(bound(steps)):
         level = tl.load(levels_ptr + index)
         bias_ptrs = biases_ptr + level * (DEPTH * WIDTH) + hidden
         centred = x - mean

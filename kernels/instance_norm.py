@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .launching import launch
 from .layout import Call, on_device
+from .loops import bound
 from .philox import load_as, round_to, widened
 from .planes import EPSILON, SIZES, across, along, partials, planes_of, reduce_pixels, split_sums, tile_of
 
@@ -75,7 +76,7 @@ def statistics_kernel(
     mean = tl.zeros((ROWS, COLUMNS), dtype)
     squares = tl.zeros((ROWS, COLUMNS), dtype)
     turn = tl.full((), 0, dtype)
-    for step in range(0, steps):
+    for step in range(bound(steps)):
         turn += 1
         offset, valid = tile_of(
             sample, first_channel, first_pixel + step * PIXELS, channels, pixels, IS_LAST, ROWS, COLUMNS, WIDTH

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, on_device
+from .loops import bound
 from .ptx import load_apart, multiply, store_apart
 
 BLOCK = 128
@@ -68,7 +69,10 @@ def component(row, x, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
 
 @triton.jit
 def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
-    """The score of a tuple of elements; ``row`` points to the level's first component, for all lanes or for each."""
+    """The score of a tuple of elements; ``row`` points to the level's first component, for all lanes or for each.
+
+    ``components`` is a :func:`bound`.
+    """
     WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
     most = tl.full(x[0].shape, -float("inf"), tl.float32)
     for k in tl.range(0, components, loop_unroll_factor=UNROLL):
@@ -140,7 +144,7 @@ def score_kernel(
     # As elsewhere, a label of no level gives NaN: it could be refused only by waiting for the device.
     known = label.to(tl.uint64) < levels.to(tl.uint64)
     row = table_ptr + tl.where(known, label, 0) * components * WIDTH
-    score = score_of(row, load_elements(x_ptr + sample * D, valid, D), components, D, IS_DIAGONAL, 1)
+    score = score_of(row, load_elements(x_ptr + sample * D, valid, D), bound(components), D, IS_DIAGONAL, 1)
     told = ()
     for j in tl.static_range(D):
         told += (tl.where(known, score[j], float("nan")),)

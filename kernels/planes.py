@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Launch
+from .loops import bound
 from .philox import load_as
 
 EPSILON = tl.constexpr(1e-5)
@@ -188,7 +189,7 @@ def sum_derivatives(
     first_channel = tl.program_id(1).to(tl.int64) * CHANNELS
     first = tl.zeros((ROWS, COLUMNS), dtype)
     second = tl.zeros((ROWS, COLUMNS), dtype)
-    for step in range(0, steps):
+    for step in range(bound(steps)):
         offset, valid = tile_of(
             program // splits,
             first_channel,

@@ -19,6 +19,7 @@ from torch import Tensor
 from .launching import launch
 from .layout import Call, Launch, on_device
 from .levels import at_level
+from .loops import bound
 
 LANES = 256
 
@@ -52,7 +53,7 @@ def across(ptr, row, row_valid, segments, LANES: tl.constexpr):
     ptrs = ptr + row[:, None] * segments
     lane = tl.arange(0, LANES)[None, :]
     sums = tl.load(ptrs + lane, mask=row_valid[:, None] & (lane < segments), other=0)
-    for start in range(LANES, segments, LANES):
+    for start in range(LANES, bound(segments), LANES):
         turn = start + lane
         sums += tl.load(ptrs + turn, mask=row_valid[:, None] & (turn < segments), other=0)
     return fold(sums)
@@ -93,7 +94,7 @@ def levels_kernel(
     lane = tl.arange(0, LANES)
     sums = tl.zeros((LANES,), values_ptr.dtype.element_ty)
     counts = tl.zeros((LANES,), tl.int64)
-    for start in range(0, rows, LANES):
+    for start in range(0, bound(rows), LANES):
         row = start + lane
         own = row < rows
         value = tl.load(values_ptr + row, mask=own, other=0)

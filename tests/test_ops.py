@@ -1,5 +1,6 @@
 """The update and the random tensors through the public functions: layouts, dtypes, outputs, gradients, compilation."""
 
+import enum
 import math
 
 import numpy as np
@@ -384,3 +385,32 @@ def test_a_compiled_seed_above_int64_says_what_to_do():
         compiled(state((3, 7)), 2**63)
     word = torch.tensor(2**63 - 2**64)
     assert torch.equal(compiled(state((3, 7)), word), fl.step(state((3, 7)), state((3, 7)), a=0.1, b=0.2, seed=2**63))
+
+
+class Four(enum.IntEnum):
+    """An integer whose class Dynamo does not take for a Python int."""
+
+    FOUR = 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, ids: fl.step(x, -x, a=0.1, b=0.2, seed=3, draw=2),
+        lambda x, ids: fl.step(x, -x, a=1, b=2, c=1, seed=Four.FOUR, draw=Four.FOUR),
+        lambda x, ids: fl.step(x, -x, a=0.1, b=0.2, seed=3, sample_offset=Four.FOUR, purpose=Four.FOUR),
+        lambda x, ids: fl.step(x, -x, a=0.1, b=0.2, seed=3, sample_ids=ids),
+        lambda x, ids: fl.step_(x.clone(), -x, a=0.1, b=0.2, seed=3),
+        lambda x, ids: fl.randn((4, 5), seed=3, draw=1, sample_ids=ids) + 0,
+        lambda x, ids: fl.rand(x.shape, seed=3, purpose=fl.Purpose.DATA_ORDER) + 0,
+        lambda x, ids: fl.perturb(x, torch.tensor([2.0, 1.0]), seed=3)[0],
+        lambda x, ids: fl.dsm_loss(lambda x, labels: -x, x, torch.tensor([2.0, 1.0]), seed=3),
+    ],
+)
+def test_every_kind_of_integer_compiles_into_one_graph(function):
+    """Whatever PyTorch is installed; which integers its compiler follows differs between versions."""
+    torch._dynamo.reset()
+    x, ids = state((4, 5)), torch.tensor([3, 1, 2**40, 0])
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, ids), function(x, ids))

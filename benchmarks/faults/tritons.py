@@ -143,8 +143,8 @@ TRITON = (
         "Triton: the last turn of the lanes left out",
         "tails",
         "kernels/sums.py",
-        "for start in range(LANES, segments, LANES):",
-        "for start in range(LANES, segments - LANES, LANES):",
+        "for start in range(LANES, bound(segments), LANES):",
+        "for start in range(LANES, bound(segments - LANES), LANES):",
         (
             "tests/test_triton_denoising.py::test_more_segments_than_lanes",
             "tests/test_triton_denoising.py::test_sums_of_segments_samples_and_levels",

@@ -5,6 +5,7 @@
 #include "pages.h"
 #include "plan.h"
 #include "pool.h"
+#include "processor.h"
 #include "sums.h"
 
 #if defined(__x86_64__)
@@ -35,12 +36,8 @@ constexpr int kCount = sizeof kSets / sizeof *kSets;
 
 bool runs_here(const Kernels* set) {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (set == &fl_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (set == &fl_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
+    if (set == &fl_avx512) return level_here() >= kAvx512;
+    if (set == &fl_avx2) return level_here() >= kAvx2;
 #endif
     return set != nullptr;
 }
