@@ -159,6 +159,9 @@ def scheduler_calls():
         scheduler.set_sigmas(20)
         return scheduler
 
+    def tables(scheduler):
+        return scheduler.timesteps, scheduler.sigmas, scheduler.discrete_sigmas
+
     def walked(scheduler, tell=lambda t: t):
         x = X
         for t in scheduler.timesteps:
@@ -166,16 +169,8 @@ def scheduler_calls():
             x, mean = scheduler.step_pred(net(x, t), tell(t), x, seed=0, return_dict=False)
         return x, mean
 
-    yield (
-        "scheduler, new",
-        lambda: (
-            FusedScoreSdeVeScheduler().timesteps,
-            FusedScoreSdeVeScheduler().sigmas,
-            FusedScoreSdeVeScheduler().discrete_sigmas,
-        ),
-    )
-    for what in ("timesteps", "sigmas", "discrete_sigmas"):
-        yield f"scheduler, {what}", lambda what=what: getattr(stand_in(), what)
+    yield "scheduler, new", lambda: tables(FusedScoreSdeVeScheduler())
+    yield "scheduler, set", lambda: tables(stand_in())
     for norm in ("batch", "sample", "sqrt_d"):
         yield f"scheduler, {norm}", lambda norm=norm: walked(stand_in(norm=norm))
     yield "scheduler, numbers", lambda: walked(stand_in(), float)

@@ -1,5 +1,6 @@
 """Requests that share a scheduler object: each has the noise that it would have alone, or is refused."""
 
+import contextlib
 import copy
 import pickle
 
@@ -114,6 +115,20 @@ def test_each_has_the_noise_that_it_has_alone(kind, address, order):
     found = interleaved(*KINDS[kind], ADDRESSES[address], ORDERS[order])
     for got, want in zip(found, alone(*KINDS[kind], ADDRESSES[address]), strict=True):
         assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_count_for_all_would_be_seen(kind, monkeypatch):
+    """The twin: places that are neither told nor counted by chain."""
+    from fastlangevin.compat.diffusers.chains import Chains
+
+    want = alone(*KINDS[kind], ADDRESSES["generators"])
+    monkeypatch.setattr(Chains, "element", lambda self, timestep: None)
+    monkeypatch.setattr(Chains, "key", lambda self, *address: 0)
+    monkeypatch.setattr(FusedScoreSdeVeScheduler, "_place", lambda self, time: self.draw // self._stride)
+    with contextlib.suppress(RuntimeError):
+        found = interleaved(*KINDS[kind], ADDRESSES["generators"], ORDERS["in turns"])
+        assert not any(torch.equal(got, right) for got, right in zip(found, want, strict=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
