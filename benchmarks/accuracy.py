@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 from fastlangevin.kernels import cpp
 
 # Small enough for memory to be used again: with 2^22 most of the time goes to page faults.
@@ -220,7 +221,7 @@ def main() -> int:
     if options.json:
         record = {"benchmark": "accuracy", "machine": machine(torch.device("cpu")), **figures}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(options.json, record)
     normal = figures["normal"]
     good = (
         all(figures[part]["finite"] for part in ("radius", "cosine", "sine"))

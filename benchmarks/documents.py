@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.writing import write_text
+
 __all__ = ["ROOT", "documents", "rewrite"]
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +36,7 @@ def rewrite(paths: Sequence[Path], renewed: Callable[[str], str], command: str, 
         if new != text:
             stale.append(path.name)
             if not check:
-                path.write_text(new, encoding="utf-8")
+                write_text(path, new)
     if check:
         print(f"{', '.join(stale)}: run {command}" if stale else "the documents have the tables of the results")
     return int(check and bool(stale))

@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks import budgets
 from benchmarks.budgets import FILE, File, record_of
 from benchmarks.gate_variants import ARCHITECTURES, CONTROLS, VARIANTS, calls, controls, rules
+from benchmarks.writing import write_text
 
 __all__ = ["complaints", "main", "renew", "survey"]
 
@@ -190,14 +191,14 @@ def main(arguments: Sequence[str] | None = None, look: Callable[..., Survey] = s
     found = look(file, options.variants, options.all, options.survey is not None)
     print(f"{len(found['digests'])} variants, {len(found['measured'])} compilations to machine code")
     if options.survey:
-        options.survey.write_text(json.dumps(found))
+        write_text(options.survey, json.dumps(found))
     wrong: list[str] = []
     if options.write:
         if file["variants"] and not is_exact(file, found) and len(found["about"]) < len(VARIANTS):
             parser.error("other compilers make other code of all variants: leave out --variants")
         new, wrong = renew(file, found, options.why.strip())
         if not wrong:
-            options.file.write_text(budgets.written(new), encoding="utf-8")
+            write_text(options.file, budgets.written(new))
             print(options.file)
         else:
             wrong.append("nothing was written: make the code smaller, or give --why REASON")

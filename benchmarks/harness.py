@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from benchmarks.memory import extra_bytes
 from benchmarks.timing import interleaved, machine
+from benchmarks.writing import write_record
 
 __all__ = ["DTYPES", "Benchmark", "Call", "Case", "Trial", "kept", "measure", "save", "table"]
 
@@ -184,4 +184,4 @@ def save(path: Path, name: str, device: torch.device, cases: list[Case], **more:
     """Writes results with the machine, the versions, the commit and the date."""
     record = {"benchmark": name, "machine": machine(device), **more, "cases": cases}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(path, record)

@@ -15,7 +15,6 @@ What the driver itself takes, a launch in C, is on top of both: a stub takes its
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import interleaved, machine
+from benchmarks.writing import write_record
 
 SHAPE = (128, 3, 32, 32)
 
@@ -87,7 +87,7 @@ def main() -> int:
     if options.json:
         record = {"benchmark": "launching", "machine": machine(torch.device("cpu")), "cases": rows}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(options.json, record)
     return 0
 
 

@@ -40,6 +40,7 @@ import torch
 from benchmarks.faults import EQUIVALENT, FAULTS
 from benchmarks.faults.fault import Fault, apply
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 
 __all__ = ["Result", "Tree", "main", "run_fault"]
 
@@ -265,7 +266,7 @@ def _save(path: Path, rows: dict[str, dict[str, Any]]) -> None:
         "equivalent": [rows[fault.name] for fault in EQUIVALENT if fault.name in rows],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(path, record)
 
 
 def wrong(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Case
+from benchmarks.writing import write_figure
 
 __all__ = ["draw"]
 
@@ -43,12 +44,12 @@ def draw(folder: Path, found: dict[str, Sequence[Case]], conditions: str) -> Non
         # The update has all providers.
         panels[0].legend(fontsize=7)
         figure.suptitle(conditions.split(": `")[0], fontsize=8)
-        figure.savefig(folder / f"{file}.png", dpi=110)
+        write_figure(folder / f"{file}.png", figure, 110)
     figure = Figure(figsize=(6.2, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     _roofline(figure.subplots(), chosen)
     figure.suptitle(conditions.split(": `")[0], fontsize=8)
-    figure.savefig(folder / "roofline.png", dpi=110)
+    write_figure(folder / "roofline.png", figure, 110)
 
 
 def _most_threads(cases: Sequence[Case]) -> list[Case]:

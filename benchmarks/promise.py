@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 
 __all__ = ["finish", "parser", "write"]
 
@@ -47,4 +48,4 @@ def write(path: Path, record: dict[str, Any]) -> None:
     """Writes a record, with the machine that it was made on."""
     record["machine"] = machine(torch.device("cpu"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(path, record)

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.documents import documents, rewrite
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 
 __all__ = ["COMPILED_UPDATES", "FULL_SIZES", "PARTS", "ROWS", "STOPS", "Row", "table", "with_promises"]
 
@@ -372,7 +373,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tests", type=Path, metavar="XML", help="keep what a run of the tests counted")
     options = parser.parse_args(arguments)
     if options.tests:
-        (RESULTS / "tests.json").write_text(json.dumps(count_cases(options.tests), indent=1) + "\n")
+        write_record(RESULTS / "tests.json", count_cases(options.tests))
     if not options.check:
         print(table())
     if options.check or options.readme:

@@ -33,6 +33,7 @@ from benchmarks.documents import documents, rewrite
 from benchmarks.harness import Case, duration
 from benchmarks.pictures import draw
 from benchmarks.suite import BENCHMARKS, RESULTS
+from benchmarks.writing import write_text
 
 __all__ = ["markdown", "report", "with_results"]
 
@@ -205,7 +206,7 @@ def report(folder: Path) -> None:
     """Writes a machine's report and pictures."""
     found = records(folder)
     draw(folder, {name: record["cases"] for name, record in found.items()}, conditions(next(iter(found.values()))))
-    (folder / "report.md").write_text(markdown(folder))
+    write_text(folder / "report.md", markdown(folder))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import time
@@ -38,6 +37,7 @@ from benchmarks import uniforms
 from benchmarks.pvalues import Statistic, poisson
 from benchmarks.tallies import GROUPS, NEAR_ZERO, SHAPE, near_zero_of_the_angles
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 from fastlangevin.kernels import cpp
 from fastlangevin.noise import Purpose
 
@@ -342,7 +342,7 @@ def main() -> int:
     if options.json:
         written = {"benchmark": "statistics", "machine": machine(torch.device("cpu")), **figures}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(written, indent=1) + "\n")
+        write_record(options.json, written)
     return 1 if wrong else 0
 
 

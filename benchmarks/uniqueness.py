@@ -15,7 +15,6 @@ Controls make the mistakes that such code makes, where it makes them, and each m
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -38,6 +37,7 @@ import fastlangevin as fl
 from benchmarks.blocks import Draw, Recorder, words_of_reference
 from benchmarks.repeats import find
 from benchmarks.timing import machine
+from benchmarks.writing import write_record
 from fastlangevin import losses, shards
 from fastlangevin.compat import score_sde
 from fastlangevin.data import AddressedBatches, Augment, Images
@@ -522,7 +522,7 @@ def main() -> int:
     if options.json:
         record_of_run = {"benchmark": "uniqueness", "machine": machine(torch.device("cpu")), **figures}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record_of_run, indent=1) + "\n")
+        write_record(options.json, record_of_run)
     return 1 if wrong else 0
 
 

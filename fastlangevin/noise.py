@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import SupportsIndex, TypeGuard
 
 import torch
 from torch import Tensor

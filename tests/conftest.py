@@ -90,3 +90,29 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+# Top modules of the checkouts that tests of patching write.
+CHECKED_OUT = (
+    *("models", "losses", "runners", "later", "mine"),
+    *("sde_lib", "sampling", "controllable_generation"),
+)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """Writes files into a folder that is on the path; what they are imported as is forgotten at the end."""
+    before = set(sys.modules)
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.invalidate_caches()
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in CHECKED_OUT:
+            del sys.modules[name]

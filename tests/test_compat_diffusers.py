@@ -30,16 +30,26 @@ def one_thread():
 
 @pytest.fixture
 def addressed(monkeypatch):
-    """Has diffusers draw what this package draws: normals of one seed, numbered by its calls."""
-    calls = []
+    """Has diffusers draw what this package draws: normals of one seed, numbered by its calls or by ``draws``."""
+    calls = Calls()
 
     def randn_tensor(shape, generator=None, device=None, dtype=None, layout=None):
+        draws = calls.draws or [len(calls)] * shape[0]
         calls.append(tuple(shape))
-        z = fl.randn(shape, seed=7, draw=len(calls) - 1, purpose=Purpose.LANGEVIN)
-        return z.double()
+        rows = [
+            fl.randn((1, *shape[1:]), seed=7, draw=draw, sample_offset=row, purpose=Purpose.LANGEVIN)
+            for row, draw in enumerate(draws)
+        ]
+        return torch.cat(rows).double()
 
     monkeypatch.setattr(scheduling_sde_ve, "randn_tensor", randn_tensor)
     return calls
+
+
+class Calls(list):
+    """Shapes that were drawn; ``draws`` are the numbers of each sample's next draw, if they are not those of calls."""
+
+    draws = None
 
 
 class InDouble(ScoreSdeVeScheduler):
@@ -134,6 +144,7 @@ def test_times_and_noise_levels_are_the_originals(steps, config):
 def test_the_predictor_is_the_originals(step, addressed):
     theirs, ours = ready(InDouble), ready(FusedScoreSdeVeScheduler)
     x, g, t = normals(), normals(seed=2), theirs.timesteps[step]
+    addressed.draws = [2 * step + 1] * 3
     expected = theirs.step_pred(g, t, x)
     found = ours.step_pred(g, t, x, seed=7)
     # Some ten roundings of numbers up to |x| + a |g| + b |z|, where a < 4, b < 2 and all three are below 5.
@@ -143,7 +154,8 @@ def test_the_predictor_is_the_originals(step, addressed):
     assert torch.equal(ready(FusedScoreSdeVeScheduler).step_pred(g, t, x, None, False, seed=7)[1], found[1])
     each = ready(FusedScoreSdeVeScheduler).step_pred(g, t.expand(3), x, seed=7)
     assert torch.equal(each.prev_sample, found.prev_sample)
-    assert ours.draw == len(addressed) == 1
+    assert ours.draw == 2 * step + 2
+    assert len(addressed) == 1
 
     wrong = ready(FusedScoreSdeVeScheduler)  # a wrong level below: 0.999 of this one
     ladder = theirs.discrete_sigmas
@@ -156,6 +168,7 @@ def test_the_predictor_is_the_originals(step, addressed):
 def test_samples_at_times_of_their_own(addressed):
     theirs, ours = ready(InDouble), ready(FusedScoreSdeVeScheduler)
     x, g, t = normals(), normals(seed=2), theirs.timesteps[[0, 4, 2]]
+    addressed.draws = [1, 9, 5]
     found, expected = ours.step_pred(g, t, x, seed=7), theirs.step_pred(g, t, x)
     torch.testing.assert_close(found.prev_sample, expected.prev_sample, rtol=0, atol=10 * 35 * 2.0**-53)
 
@@ -190,22 +203,25 @@ def test_a_whole_loop_with_a_network_is_the_originals(dtype, addressed, monkeypa
         monkeypatch.setattr(
             scheduling_sde_ve, "randn_tensor", lambda *args, **options: double(*args, **options).float()
         )
-    theirs = (InDouble if dtype == torch.float64 else ScoreSdeVeScheduler)(**SDE)
+    config = {**SDE, "correct_steps": 2}
+    theirs = (InDouble if dtype == torch.float64 else ScoreSdeVeScheduler)(**config)
     x = normals((2, 3, 8, 8), dtype=dtype) * SDE["sigma_max"]
     expected = correct_and_predict(theirs, net, x, 4)
     assert len(addressed) == 12
-    ours = FusedScoreSdeVeScheduler(**SDE)
+    ours = FusedScoreSdeVeScheduler(**config)
     found = correct_and_predict(ours, net, x, 4, seed=7)
     # A rounding grows as a change of the initial state does; there are 12 updates of some ten roundings each, of the
     # state's size, with coefficients known to a few more.
     change = 2.0**-12 * float(x.abs().max())
-    near = correct_and_predict(FusedScoreSdeVeScheduler(**SDE), net, x + change * normals(x.shape, 9, dtype), 4, seed=7)
+    near = correct_and_predict(
+        FusedScoreSdeVeScheduler(**config), net, x + change * normals(x.shape, 9, dtype), 4, seed=7
+    )
     growth = max(1.0, float((near - found).abs().max()) / change)
     tolerance = growth * 12 * 20 * float(x.abs().max()) * torch.finfo(dtype).eps
     assert tolerance < 1e-2
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
     for wrong in ({"norm": "sample"}, {"snr": SDE["snr"] * 1.05}):
-        other = correct_and_predict(FusedScoreSdeVeScheduler(**{**SDE, **wrong}), net, x, 4, seed=7)
+        other = correct_and_predict(FusedScoreSdeVeScheduler(**{**config, **wrong}), net, x, 4, seed=7)
         assert float((other - expected).abs().max()) > 3 * tolerance
 
 

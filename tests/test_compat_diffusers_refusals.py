@@ -117,7 +117,8 @@ def test_a_bad_call_is_refused_and_draws_nothing(bad, error, says):
         with pytest.raises(error, match=says):
             call(**{**STEPS, **options, **bad})
         call(**{**STEPS, **options})
-    assert (annealed.draw, stand_in.draw) == (1, 2)
+    # The prediction of step 0 has draw 1, the correction of step 1 draw 2.
+    assert (annealed.draw, stand_in.draw) == (1, 3)
     assert torch.equal(torch.get_rng_state(), state)
 
 

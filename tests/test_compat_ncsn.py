@@ -438,16 +438,16 @@ SIGNATURES = {
         (ncsn.single_sliced_score_matching, ncsn.partial_sliced_score_matching),
         (
             {"energy_net": NONE, "samples": NONE, "noise": None, "detach": False, "noise_type": "radermacher"},
-            LOSS,
+            (*LOSS, "strict"),
         ),
     ),
     **dict.fromkeys(
         (ncsn.sliced_score_matching, ncsn.sliced_score_matching_vr),
-        ({"energy_net": NONE, "samples": NONE, "n_particles": 1}, LOSS),
+        ({"energy_net": NONE, "samples": NONE, "n_particles": 1}, (*LOSS, "strict")),
     ),
     **dict.fromkeys(
         (ncsn.sliced_score_estimation, ncsn.sliced_score_estimation_vr),
-        ({"score_net": NONE, "samples": NONE, "n_particles": 1}, LOSS),
+        ({"score_net": NONE, "samples": NONE, "n_particles": 1}, (*LOSS, "strict")),
     ),
     ncsn.anneal_sliced_score_estimation_vr: (
         {"scorenet": NONE, "samples": NONE, "labels": NONE, "sigmas": NONE, "n_particles": 1},

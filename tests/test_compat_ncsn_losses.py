@@ -147,6 +147,54 @@ def test_many_projections(count):
     assert gaussian != pytest.approx(sliced(vectors("rademacher", count), True), rel=1e-3)
 
 
+def terms(v, reduced):
+    """The two terms of :func:`sliced`."""
+    s = score(X)
+    norm = s.square().sum(1)[:, None] if reduced else (v * s[:, None]).sum(2).square()
+    return (0.5 * norm).mean().item(), torch.einsum("bki,bij,bkj->bk", v, jacobians(X), v).mean().item()
+
+
+SLICED = {
+    "single_sliced_score_matching": (energy, "rademacher", False, 1.0),
+    "partial_sliced_score_matching": (energy, "rademacher", True, 1.0),
+    "sliced_score_matching": (energy, "sphere", False, 0.5),
+    "sliced_score_estimation": (score, "sphere", False, 0.5),
+    "sliced_score_matching_vr": (energy, "gaussian", True, 1.0),
+    "sliced_score_estimation_vr": (score, "gaussian", True, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SLICED)
+def test_a_sliced_loss_comes_with_its_terms_as_published(name):
+    function = getattr(ncsn, name)
+    net, kind, reduced, scale = SLICED[name]
+    loss, loss1, loss2 = function(net, X, strict=True, **AT)
+    assert torch.equal(loss, function(net, X, **AT))
+    square, form = terms(vectors(kind) * scale, reduced)
+    assert loss1.item() == pytest.approx(square, **CLOSE)
+    assert loss2.item() == pytest.approx(form, **CLOSE)
+    assert loss.item() == pytest.approx(square + form, **CLOSE)
+    assert square != pytest.approx(terms(vectors(kind) * scale, not reduced)[0], rel=1e-3)
+
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    slopes = [
+        torch.autograd.grad(each, weight, retain_graph=True)[0]
+        for each in function(lambda x: weight * net(x), X, strict=True, **AT)
+    ]
+    # The square grows as the second power of the weight, the form as the first.
+    torch.testing.assert_close(slopes[1].item(), 2 * 0.5 * square, rtol=1e-12, atol=0)
+    torch.testing.assert_close(slopes[2].item(), form, rtol=1e-12, atol=0)
+    torch.testing.assert_close(slopes[0], slopes[1] + slopes[2], rtol=1e-12, atol=0)
+
+
+def test_terms_are_detached_on_demand():
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    for function in (ncsn.single_sliced_score_matching, ncsn.partial_sliced_score_matching):
+        for detach in (False, True):
+            found = function(lambda x: weight * energy(x), X, detach=detach, strict=True, **AT)
+            assert [each.requires_grad for each in found] == [not detach] * 3
+
+
 def test_sliced_over_a_ladder():
     sigma = torch.tensor(LADDER, dtype=torch.float64)[LABELS][:, None]
     v = vectors("gaussian", 2)

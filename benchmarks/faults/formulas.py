@@ -253,7 +253,7 @@ FORMULAS = (
     Fault(
         "diffusers: a predicted mean by sigma",
         "power of sigma",
-        "fastlangevin/compat/diffusers.py",
+        "fastlangevin/compat/diffusers/annealed.py",
         "return Coefficients(c - a / sigma**2, a / sigma**2, b)",
         "return Coefficients(c - a / sigma, a / sigma, b)",
         ("tests/test_compat_diffusers.py::test_other_outputs_are_other_names_of_one_score",),

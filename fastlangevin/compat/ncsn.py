@@ -8,6 +8,7 @@ from the published code, on purpose:
 - They stay on the device of ``x_mod``, and ``keep_every=`` thins them; the published ones are copied to the host.
 - The noise has an address, see :mod:`fastlangevin.noise`: a sample does not depend on its batch. Without ``seed=`` and
   ``generator=`` its seed comes from PyTorch's default CPU generator.
+- The sliced objectives return the loss alone; ``strict=True`` gives ``(loss, loss1, loss2)``, as published.
 - Step sizes are those of the ladder in fp64, as published; the ladder may be a list, an array or a tensor anywhere.
 
 ``step_lr`` is the published code's step size, x + step score + sqrt(2 step) z with step = step_lr sigma_i^2/sigma_L^2:

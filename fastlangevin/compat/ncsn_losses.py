@@ -1,25 +1,34 @@
 """The objectives of ermongroup/ncsn, of its ``losses/dsm.py`` and ``losses/sliced_sm.py``.
 
-:mod:`fastlangevin.compat.ncsn` has them too.
-Each returns the mean over the batch alone, where some of the sliced ones are published with their parts.
+:mod:`fastlangevin.compat.ncsn` has them too. Each returns the mean over the batch. Those of ``sliced_sm`` at the data's
+own level are published with their two terms: ``strict=True`` returns ``(loss, loss1, loss2)``, which a published
+training loop unpacks. ``fastlangevin.patch("ncsn")`` puts them in with ``strict=True``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
-import torch
 from torch import Tensor
 
-from fastlangevin.losses import annealed_ssm_loss, dsm_loss, single_dsm_loss, ssm_loss
-from fastlangevin.losses.projections import Kind
-from fastlangevin.noise import MAX_ELEMENTS, Generators, Seed, integer
-from fastlangevin.ops.arguments import floating
-from fastlangevin.samplers.options import SampleIds, check_callable
+from fastlangevin.compat.ncsn_energy import Energy, Score, energy_score
+from fastlangevin.compat.ncsn_sliced import (
+    SlicedLoss,
+    anneal_sliced_score_estimation_vr,
+    partial_sliced_score_matching,
+    single_sliced_score_matching,
+    sliced_score_estimation,
+    sliced_score_estimation_vr,
+    sliced_score_matching,
+    sliced_score_matching_vr,
+)
+from fastlangevin.losses import dsm_loss, single_dsm_loss
+from fastlangevin.noise import Generators, Seed
+from fastlangevin.samplers.options import SampleIds
 from fastlangevin.schedules import Sigmas
 
 __all__ = [
+    "SlicedLoss",
     "anneal_dsm_score_estimation",
     "anneal_sliced_score_estimation_vr",
     "dsm",
@@ -34,30 +43,6 @@ __all__ = [
 ]
 
 Net = Callable[[Tensor, Tensor], Tensor]
-Energy = Callable[[Tensor], Tensor]
-Score = Callable[[Tensor], Tensor]
-NoiseType = Literal["radermacher", "sphere", "gaussian"]
-KINDS: dict[str, Kind] = {"radermacher": "rademacher", "sphere": "sphere", "gaussian": "gaussian"}
-
-
-def energy_score(energy_net: Energy) -> Score:
-    """The score of exp(-E): minus the gradient of an energy, which can be differentiated again.
-
-    Args:
-        energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``, each of its sample alone.
-
-    Returns:
-        A callable ``x -> score``, ``(B, ...)`` both.
-    """
-    check_callable("energy_net", energy_net, "energy_net(x)")
-
-    def score(x: Tensor) -> Tensor:
-        with torch.enable_grad():
-            point = x if x.requires_grad else x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(energy_net(point).sum(), point, create_graph=True)
-        return -slope
-
-    return score
 
 
 def dsm(
@@ -152,254 +137,6 @@ def anneal_dsm_score_estimation(
         sigmas,
         labels=labels,
         anneal_power=anneal_power,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-
-
-def _one_projection(
-    energy_net: Energy,
-    samples: Tensor,
-    noise: Tensor | None,
-    detach: bool,
-    noise_type: str,
-    variance_reduced: bool,
-    seed: Seed | None,
-    generator: Generators | None,
-    step: int | Tensor,
-    sample_ids: SampleIds | None,
-) -> Tensor:
-    if noise_type not in KINDS:
-        raise ValueError(f"noise_type must be one of {', '.join(KINDS)} (as published), got {noise_type!r}")
-    floating("samples", samples)
-    if noise is not None and floating("noise", noise).shape != samples.shape:
-        raise ValueError(
-            f"noise is the projection of each sample: it must have the shape of samples, {tuple(samples.shape)}, got "
-            f"{tuple(noise.shape)}"
-        )
-    loss = ssm_loss(
-        energy_score(energy_net),
-        samples,
-        kind=KINDS[noise_type],
-        variance_reduced=variance_reduced,
-        vectors=None if noise is None else noise[:, None],
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-    return loss.detach() if detach else loss
-
-
-def single_sliced_score_matching(
-    energy_net: Energy,
-    samples: Tensor,
-    noise: Tensor | None = None,
-    detach: bool = False,
-    noise_type: NoiseType = "radermacher",
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """Sliced score matching of an energy with one projection: 1/2 (v . score)^2 + v . grad (v . score).
-
-    Args:
-        energy_net, samples, seed, generator, step, sample_ids: as for :func:`dsm`; no noise is added to the samples.
-        noise: the projections v, shape of ``samples``; by default drawn.
-        detach: return the value without its graph.
-        noise_type: ``"radermacher"`` (the published spelling), signs; ``"sphere"`` of radius sqrt(D); ``"gaussian"``.
-
-    Returns:
-        ``()``: the mean over the batch.
-    """
-    return _one_projection(energy_net, samples, noise, detach, noise_type, False, seed, generator, step, sample_ids)
-
-
-def partial_sliced_score_matching(
-    energy_net: Energy,
-    samples: Tensor,
-    noise: Tensor | None = None,
-    detach: bool = False,
-    noise_type: NoiseType = "radermacher",
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """The same with less variance: 1/2 ||score||^2 + v . grad (v . score).
-
-    Args:
-        energy_net, samples, noise, detach, noise_type, seed, generator, step, sample_ids: as for
-            :func:`single_sliced_score_matching`.
-
-    Returns:
-        As for :func:`single_sliced_score_matching`.
-    """
-    return _one_projection(energy_net, samples, noise, detach, noise_type, True, seed, generator, step, sample_ids)
-
-
-def sliced_score_estimation(
-    score_net: Score,
-    samples: Tensor,
-    n_particles: int = 1,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """Sliced score matching, 1/2 (v . score)^2 + v . grad (v . score), v on the *unit* sphere as published.
-
-    So it is a D-th of what an isotropic v with E[v v^T] = 1 gives, D being the elements of a sample.
-
-    Args:
-        score_net: ``score_net(x)`` returns the score.
-        samples: samples ``(B, *)``, any float dtype.
-        n_particles: projections for each sample; their mean is taken.
-        seed, generator, step, sample_ids: as for :func:`dsm`.
-
-    Returns:
-        ``()``: the mean over the batch.
-    """
-    floating("samples", samples)
-    loss = ssm_loss(
-        score_net,
-        samples,
-        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
-        kind="sphere",
-        variance_reduced=False,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-    return loss / samples[0].numel()
-
-
-def sliced_score_estimation_vr(
-    score_net: Score,
-    samples: Tensor,
-    n_particles: int = 1,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """Sliced score matching with less variance, 1/2 ||score||^2 + v . grad (v . score), v Gaussian as published.
-
-    Args:
-        score_net, samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation`.
-
-    Returns:
-        As for :func:`sliced_score_estimation`.
-    """
-    return ssm_loss(
-        score_net,
-        samples,
-        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
-        kind="gaussian",
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-
-
-def sliced_score_matching(
-    energy_net: Energy,
-    samples: Tensor,
-    n_particles: int = 1,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """:func:`sliced_score_estimation` of the score of an energy, ``energy_net(x)`` of shape ``(B,)`` or ``(B, 1)``.
-
-    Args:
-        energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``.
-        samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation`.
-
-    Returns:
-        As for :func:`sliced_score_estimation`.
-    """
-    return sliced_score_estimation(
-        energy_score(energy_net),
-        samples,
-        n_particles,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-
-
-def sliced_score_matching_vr(
-    energy_net: Energy,
-    samples: Tensor,
-    n_particles: int = 1,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """:func:`sliced_score_estimation_vr` of the score of an energy, ``energy_net(x)`` ``(B,)`` or ``(B, 1)``.
-
-    Args:
-        energy_net: ``energy_net(x)`` returns the energies ``(B,)`` or ``(B, 1)``.
-        samples, n_particles, seed, generator, step, sample_ids: as for :func:`sliced_score_estimation_vr`.
-
-    Returns:
-        As for :func:`sliced_score_estimation_vr`.
-    """
-    return sliced_score_estimation_vr(
-        energy_score(energy_net),
-        samples,
-        n_particles,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-
-
-def anneal_sliced_score_estimation_vr(
-    scorenet: Net,
-    samples: Tensor,
-    labels: Tensor,
-    sigmas: Sigmas,
-    n_particles: int = 1,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
-) -> Tensor:
-    """Sliced score matching over a ladder: sigma^2 times that of ``_vr`` at samples + sigma z.
-
-    Args:
-        scorenet, samples, labels, sigmas: as for :func:`anneal_dsm_score_estimation`.
-        n_particles: projections for each sample, all at the same samples + sigma z; their mean is taken.
-        seed, generator, step, sample_ids: as for :func:`dsm`.
-
-    Returns:
-        ``()``: the mean over the batch.
-    """
-    return annealed_ssm_loss(
-        scorenet,
-        samples,
-        sigmas,
-        labels=labels,
-        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
-        kind="gaussian",
         seed=seed,
         generator=generator,
         step=step,

@@ -7,10 +7,13 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, TracebackType
 from typing import Any, Self
+
+from fastlangevin.compat import signatures
 
 __all__ = ["CODE_BASES", "CodeBase", "Patch", "Replacement", "patch"]
 
@@ -28,11 +31,13 @@ class CodeBase:
         functions: by the name of the module that defines them, ours for each name; classes too.
         methods: by the name of a class, ours for each name; they take no ``self``.
         classes_in: modules and packages in which the classes are looked for.
+        options: by the name of a module, keyword arguments that its callers need, unless others are given.
     """
 
     functions: Mapping[str, Mapping[str, Function]]
     methods: Mapping[str, Mapping[str, Function]] = field(default_factory=dict)
     classes_in: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def ours(self) -> list[Function]:
         tables = [*self.functions.values(), *self.methods.values()]
@@ -42,10 +47,21 @@ class CodeBase:
 def _ncsn() -> CodeBase:
     from fastlangevin.compat import ncsn
 
-    names = ("dsm", "dsm_score_estimation", "anneal_dsm_score_estimation")
+    defined = {
+        "losses.dsm": ("dsm", "dsm_score_estimation", "anneal_dsm_score_estimation"),
+        "losses.sliced_sm": (
+            "single_sliced_score_matching",
+            "partial_sliced_score_matching",
+            "sliced_score_matching",
+            "sliced_score_matching_vr",
+            "sliced_score_estimation",
+            "sliced_score_estimation_vr",
+            "anneal_sliced_score_estimation_vr",
+        ),
+    }
     annealed = ("anneal_Langevin_dynamics", "Langevin_dynamics", "anneal_Langevin_dynamics_inpainting")
     return CodeBase(
-        {"losses.dsm": {name: getattr(ncsn, name) for name in names}},
+        {module: {name: getattr(ncsn, name) for name in names} for module, names in defined.items()},
         {
             "AnnealRunner": {name: getattr(ncsn, name) for name in annealed},
             "BaselineRunner": {"Langevin_dynamics": ncsn.baseline_Langevin_dynamics},
@@ -55,6 +71,8 @@ def _ncsn() -> CodeBase:
             },
         },
         ("runners",),
+        # The published trainers unpack what these return.
+        {"losses.sliced_sm": {"strict": True}},
     )
 
 
@@ -136,12 +154,16 @@ class Patch:
         replaced: every name that was given another value.
         missing: what was looked for and is not there, such as ``models.get_sigmas``.
         failed: modules that could not be imported, with the reason.
+        different: what was left as it is, since its signature is not the published one, with the difference.
+        wanted: how many functions, methods and classes were looked for.
     """
 
     name: str
     replaced: list[Replacement] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    different: dict[str, str] = field(default_factory=dict)
+    wanted: int = 0
 
     def undo(self) -> None:
         """Gives every name back what it was, also in modules that were imported since. Calling it again does nothing.
@@ -167,7 +189,22 @@ class Patch:
         lines += [f"  {each.where} -> {each.ours.__module__}.{each.ours.__name__}" for each in self.replaced]
         if self.missing:
             lines += [f"not found: {', '.join(self.missing)}"]
-        return "\n".join(lines + [f"could not import {module}: {why}" for module, why in self.failed.items()])
+        return "\n".join(lines + self._left())
+
+    def _left(self) -> list[str]:
+        """What a user should know of without asking."""
+        lines = [f"left as it is: {where}, {why}" for where, why in self.different.items()]
+        return lines + [f"could not import {module}: {why}" for module, why in self.failed.items()]
+
+    def warn(self) -> None:
+        """Says by a warning what stays the checkout's own although it was wanted."""
+        if self.different or self.failed:
+            warnings.warn(
+                f"patch({self.name!r}): {len({each.ours for each in self.replaced})} of {self.wanted} replaced; the "
+                f"others stay the checkout's own. "
+                f"{'; '.join(self._left())}. Install what is missing, or print() the result to see all of it",
+                stacklevel=3,
+            )
 
 
 def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
@@ -178,13 +215,17 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
 
     - ``"ncsnv2"``: the functions of ``models`` and ``losses.dsm``.
     - ``"ncsn"``: the methods of ``AnnealRunner``, ``BaselineRunner`` and ``ToyRunner``, found in ``runners``, all of
-      whose modules are imported, and the functions of ``losses.dsm``. Those of ``losses.sliced_sm`` stay: ours return
-      the loss without its parts.
+      whose modules are imported, and the functions of ``losses.dsm`` and ``losses.sliced_sm``. The latter return the
+      loss with its two terms, as published trainers unpack it, unless ``strict=False`` is given.
     - ``"score_sde"``, the PyTorch one: the diffusions of ``sde_lib``; predictors, correctors, their registries and the
       sampler of ``sampling``; ``controllable_generation``; the losses of ``losses``; the scores of ``models.utils``.
       Diffusions that were made before are refused: make them anew. Predictors and correctors of your own are to be
       registered afterwards. The ODE sampler and likelihoods stay, and need the checkout's own diffusions: ``undo()``
       for them.
+
+    A function, method or class is replaced only if every call that it takes is one of ours with the same meaning: its
+    arguments must have the published names, order and defaults, of which the last ones may lack. One that differs, as
+    in a fork, is left as it is. A warning tells of those, and of modules that could not be imported.
 
     Lists of states stay on the device. A full list may not fit in its memory: use ``keep_every=``, as in
     ``patch("ncsnv2", keep_every=100)``.
@@ -207,26 +248,28 @@ def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
         raise ValueError(f"name must be one of {', '.join(sorted(CODE_BASES))}, got {name!r}")
     base = CODE_BASES[name]()
     _check_options(name, base, options)
-    report = Patch(name)
+    report = Patch(name, wanted=len(base.ours()))
     homes = [_home(each) for each in modules]
     found: list[Replacement] = []
     for module, functions in base.functions.items():
         places: Sequence[ModuleType | None] = homes or [_imported(module, report)]
-        found += _functions(places, module, functions, options, report)
+        mine = {**base.options.get(module, {}), **options}
+        found += _functions(places, module, functions, mine, report)
     if base.methods:
         held_in = homes or [each for package in base.classes_in for each in _below(package, report)]
         for owner, methods in base.methods.items():
             found += _methods(held_in, owner, methods, options, report)
     if not found:
         looked = ", ".join(each.__name__ for each in homes) or ", ".join([*base.functions, *base.classes_in])
-        reasons = "".join(f"; {module}: {why}" for module, why in report.failed.items())
+        reasons = "".join(f"; {where}: {why}" for where, why in {**report.failed, **report.different}.items())
         raise ImportError(
             f"no checkout of {name} to patch: none of its functions is in {looked}{reasons}. Put the checkout's folder "
             "on sys.path first (sys.path.insert(0, ...)), or name the modules that define them"
         )
+    report.replaced = found
+    report.warn()  # before anything is changed, since a warning may be an error
     for each in found:
         setattr(each.owner, each.name, each.after)
-    report.replaced = found
     return report
 
 
@@ -301,6 +344,10 @@ def _functions(
             report.missing.append(f"{module}.{name}")
         for before in {id(each): each for each in befores}.values():
             _refuse_ours(before)
+            difference = signatures.difference(before, ours)
+            if difference:
+                report.different[f"{module}.{name}"] = difference
+                continue
             after = _replacement(ours, options, bound=False)
             found += [Replacement(owner, held, before, after, ours) for owner, held in _holders(before)]
     return found
@@ -323,6 +370,10 @@ def _methods(
             before = vars(each)[name]
             _refuse_ours(before)
             static = isinstance(before, staticmethod)
+            difference = signatures.difference(before.__func__ if static else before, ours, bound=not static)
+            if difference:
+                report.different[f"{each.__module__}.{owner}.{name}"] = difference
+                continue
             after: Any = _replacement(ours, options, bound=not static)
             found.append(Replacement(each, name, before, staticmethod(after) if static else after, ours))
     return found

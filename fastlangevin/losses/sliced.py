@@ -11,6 +11,7 @@ Both have the expectation 1/2 ||s||^2 + tr J over v, which is implicit score mat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -24,7 +25,23 @@ from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
 from fastlangevin.schedules import Sigmas
 
-__all__ = ["annealed_ssm_loss", "ssm_loss"]
+__all__ = ["SlicedTerms", "annealed_ssm_loss", "ssm_loss", "ssm_terms"]
+
+
+class SlicedTerms(NamedTuple):
+    """The two terms of each sample's loss, ``(B,)``, means over its projections.
+
+    Attributes:
+        square: 1/2 (v . s)^2, or 1/2 ||s||^2.
+        form: v^T J v.
+    """
+
+    square: Tensor
+    form: Tensor
+
+    def loss(self, reduction: Reduction) -> Tensor:
+        """Their sum, reduced over the batch."""
+        return reduced(self.form + self.square, reduction)
 
 
 def ssm_loss(
@@ -73,6 +90,39 @@ def ssm_loss(
         negative: with the true score its expectation is -1/2 E||s||^2. Under ``no_grad`` it has no graph.
     """
     check_batch(("score", score), x, reduction)
+    return ssm_terms(
+        score,
+        x,
+        projections=projections,
+        kind=kind,
+        variance_reduced=variance_reduced,
+        chunk_size=chunk_size,
+        seed=seed,
+        generator=generator,
+        step=step,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+        vectors=vectors,
+    ).loss(reduction)
+
+
+def ssm_terms(
+    score: Score,
+    x: Tensor,
+    *,
+    projections: int = 1,
+    kind: Kind = "rademacher",
+    variance_reduced: bool = True,
+    chunk_size: int = 1,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    step: int | Tensor = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    vectors: Tensor | None = None,
+) -> SlicedTerms:
+    """The two terms of :func:`ssm_loss` for each sample, with its arguments."""
+    check_batch(("score", score), x, "mean")
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
     step = noise.resolve_draw(step, x.device, name="step")
@@ -93,7 +143,7 @@ def ssm_loss(
             dtype=compute_dtype(x),
             device=x.device,
         )
-    return reduced(_values(value, point, vectors, None, variance_reduced, chunk_size), reduction)
+    return _terms(value, point, vectors, None, variance_reduced, chunk_size)
 
 
 def annealed_ssm_loss(
@@ -164,13 +214,13 @@ def annealed_ssm_loss(
         dtype=compute_dtype(x),
         device=x.device,
     )
-    return reduced(_values(value, point, vectors, level.sigma, variance_reduced, chunk_size), reduction)
+    return _terms(value, point, vectors, level.sigma, variance_reduced, chunk_size).loss(reduction)
 
 
-def _values(
+def _terms(
     score: Tensor, point: Tensor, vectors: Tensor, sigma: Tensor | None, variance_reduced: bool, chunk_size: int
-) -> Tensor:
-    """One value for each sample, ``(B,)``, with the weight sigma^2 if there is a sigma ``(B, 1, ...)``.
+) -> SlicedTerms:
+    """The terms of each sample, with the weight sigma^2 if there is a sigma ``(B, 1, ...)``.
 
     Sigma scales the projections and the score: J grows as sigma^-2, which half precision does not hold at small sigma.
     """
@@ -183,4 +233,4 @@ def _values(
         norm = per_sample(scaled.square())
     else:
         norm = (vectors * value[:, None]).flatten(2).sum(2).square().mean(1)
-    return quadratic_forms(score, point, vectors, chunk_size) + norm * 0.5
+    return SlicedTerms(norm * 0.5, quadratic_forms(score, point, vectors, chunk_size))

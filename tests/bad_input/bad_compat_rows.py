@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from bad_call_row import NAN, Row
-from compat_calls import image
+from compat_calls import checkout, image
 
 from fastlangevin.compat import score_sde
 
@@ -28,6 +28,16 @@ def _every(name: str, bad: Any, error: type[Exception], *says: str, good: Any = 
 COMPAT = [
     _row("unknown", "patch", {"name": "edm"}, ValueError, "name", "ncsn, ncsnv2, score_sde", "'edm'"),
     _row("nothing there", "patch", {"module": "math"}, ImportError, "none of its functions is in math", "sys.path"),
+    _row(
+        "a fork's signature",
+        "patch",
+        {"module": checkout(lambda sde, shape, guidance=1.0: None)},
+        ImportError,
+        "no checkout of score_sde",
+        "sampling.get_pc_sampler",
+        "guidance",
+        good={"module": checkout()},
+    ),
     _row("other's option", "patch", {"keep_every": 2}, TypeError, "keep_every=", "norm", good={"norm": "sample"}),
     _row("one seed", "patch", {"seed": 0}, TypeError, "seed=", "repeat", good={"generator": torch.Generator()}),
     _row(

@@ -144,7 +144,10 @@ class SDE(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """States at T: N(0, sigma_max^2) for variance exploding, N(0, 1) for the others; arguments as for ``randn``."""
+        """States at T: N(0, sigma_max^2) for variance exploding, N(0, 1) for the others.
+
+        Arguments as for :func:`fastlangevin.randn`, but that the device is the CPU if none is given.
+        """
         z = randn(
             shape,
             seed=seed,
@@ -153,7 +156,7 @@ class SDE(ABC):
             sample_ids=sample_ids,
             sample_offset=sample_offset,
             dtype=dtype,
-            device=device,
+            device="cpu" if device is None else device,
         )
         return z.mul_(self.scale_of_prior)
 
@@ -205,7 +208,7 @@ class _BetaSDE(SDE):
         betas = self.schedule.betas()
         self.alpha_bars = rules.alpha_bars(betas)
         self.beta_0, self.beta_1 = self.schedule.beta_min, self.schedule.beta_max
-        self.discrete_betas = torch.tensor(betas, device="cpu")
+        self.discrete_betas = torch.tensor(betas, dtype=torch.float32, device="cpu")
         self.alphas = 1 - self.discrete_betas
         self.alphas_by_place = Places([[1 - beta] for beta in betas])
 
