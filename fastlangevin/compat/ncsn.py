@@ -223,8 +223,9 @@ def anneal_Langevin_dynamics_inpainting(
 ) -> list[Tensor]:
     """``AnnealRunner.anneal_Langevin_dynamics_inpainting``: the left half of every sample is known.
 
-    For each level one y = refer_image + sigma_i z is drawn, which is put in place after each of its updates (Algorithm
-    2 of the paper). Any size is welcome, where the published code has that of its data written in.
+    For each level one y = refer_image + sigma_i z is drawn, which is put in place before its first score, as in the
+    published code, and after each of its updates; Algorithm 2 of the paper, which ``fl.Inpainting(noise="level")``
+    follows, has the latter alone. Any size is welcome, where the published code has that of its data written in.
 
     Args:
         x_mod: initial states ``(B, ...)``; or ``(R, K, C, H, W)``, K for each of R images, which become R K samples.
@@ -238,7 +239,7 @@ def anneal_Langevin_dynamics_inpainting(
         The states ``(B, ...)``, on the device of ``x_mod``.
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
-    init, region = known_region(x_mod, refer_image, mask, None, "level")
+    init, region = known_region(x_mod, refer_image, mask, None, "level_start")
     before, after = Before(scorenet, keep_every, PUBLISHED_CLAMP), After(keep_every)
     annealed_langevin(
         before if strict else scorenet,
