@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import Guarded
 from fastlangevin.compat.lists import After, Before
 from fastlangevin.compat.ncsn_losses import (
     anneal_dsm_score_estimation,
@@ -150,9 +151,10 @@ def Langevin_dynamics(
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     labels = torch.full(x_mod.shape[:1], integer("label", label, 0, 2**31), dtype=torch.int64, device=x_mod.device)
+    score = Guarded("scorenet", scorenet)
     return baseline_Langevin_dynamics(
         x_mod,
-        lambda x: scorenet(x, labels),
+        lambda x: score(x, labels),
         n_steps,
         step_lr,
         keep_every=keep_every,
@@ -322,9 +324,10 @@ def toy_anneal_langevin_dynamics(
     check_callable("score", score, "score(x, sigma)")
     steps = integer("n_steps_each", n_steps_each, 1, 2**31)
     entries = list(sigmas)
+    called = Guarded("score", score)
     # The labels are of one level, and none at all in an empty batch; a replay would not read them.
     return annealed_langevin(
-        lambda x, labels: score(x, entries[int(labels[:1].sum())]),
+        lambda x, labels: called(x, entries[int(labels[:1].sum())]),
         sigmas if isinstance(sigmas, Tensor) else entries,
         init=init,
         epsilon=positive("lr", lr),

@@ -47,7 +47,9 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
     elements_per_sample(size)
     ids, offset = resolve_sample_ids(options.sample_ids, options.sample_offset, size[0], where)
     word = resolve_seed(options.seed, options.generator, size[0], where)
-    x = _initial_state(init, size, spread, word, ids, offset, options.dtype, where, impl)
+    # Autograd takes no inference tensor, and does not count the writes to one.
+    with torch.inference_mode(False), torch.no_grad():
+        x = _initial_state(init, size, spread, word, ids, offset, options.dtype, where, impl)
     return ChainState(x, 0, word, ids, offset, None, plan.record)
 
 
@@ -112,7 +114,8 @@ def _resumed(
         ids, offset = resolve_sample_ids(sample_ids, sample_offset, resume.x.shape[0], resume.x.device)
         if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
             raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
-    return replace(resume, x=resume.x.clone())
+    with torch.inference_mode(False), torch.no_grad():
+        return replace(resume, x=resume.x.detach().clone())
 
 
 def _same(one: Seed | Sequence[int] | None, other: Seed | Sequence[int] | None) -> bool:
