@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from fastlangevin.ops.memory import observed
 
-__all__ = ["Guarded", "check_kept", "same_bits", "version", "wrong_shape"]
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+
+__all__ = ["Guarded", "check_kept", "counted", "same_bits", "version", "wrong_shape"]
 
 # What autograd says where gradients are off: of a result without a graph, of hooks and of retain_grad on such a tensor.
 NEEDS_GRADIENTS = re.compile(r"require[sd]?[ _]grad")
@@ -35,7 +39,7 @@ class Guarded:
 
     Args:
         name: of the function, for errors.
-        function: called with the state ``(B, ...)`` and whatever else the call has.
+        function: called as ``function(x)`` or ``function(x, level)``.
         like_state: whether it must return a tensor of the shape of the state.
     """
 
@@ -47,28 +51,64 @@ class Guarded:
         self.copies = False
         self.marks = False
         self.differentiates = False
+        # Whether the tensors themselves are handed over without more ado.
+        self.plain = False
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, x: Tensor, level: Any = None) -> Tensor:
         """The function's result, without a graph unless gradients are enabled.
+
+        Args:
+            x: the state ``(B, ...)``.
+            level: whatever tells the noise level; None calls the function with the state alone.
 
         Raises:
             RuntimeError: it wrote to what it was given at a later call than its first.
             TypeError, ValueError: its first result is not a tensor, or not of the shape of the state.
         """
-        if torch.compiler.is_compiling():
-            return self.function(x.clone(), *(each.clone() if isinstance(each, Tensor) else each for each in rest))
-        if not self.tried:
-            return self._first(x, rest)
+        if _is_compiling():
+            copies = [each.clone() if isinstance(each, Tensor) else each for each in (x, level) if each is not None]
+            return self.function(*copies)
+        if not self.plain or _is_grad_enabled():
+            return self._carefully(x, level)
+        # Every update of a chain comes by here. Version counters never fall, so one sum tells of a write to either.
+        try:
+            count = x._version if level is None else x._version + level._version
+        except (AttributeError, RuntimeError):  # a number; an inference tensor
+            return self._carefully(x, level)
         required = x.requires_grad
-        value, _ = self._run((x, *rest), _copied if self.copies else self._lent)
+        try:
+            value = self.function(x) if level is None else self.function(x, level)
+        except RuntimeError as error:
+            if not _asks_for_gradients(error):
+                raise
+            value = None
+        if count != (x._version if level is None else x._version + level._version):
+            raise self._overwritten("the state or the level")
+        if x.requires_grad is not required:
+            self._unmark(x)
+        return self._carefully(x, level) if value is None else _detached(value)
+
+    def _carefully(self, x: Tensor, level: Any) -> Tensor:
+        given = (x,) if level is None else (x, level)
+        if not self.tried:
+            return self._first(x, given)
+        required = x.requires_grad
+        value, _ = self._run(given, _copied if self.copies else self._lent)
         if x.requires_grad and not required:
-            x.requires_grad_(False)
-            x.grad = None
-            self.marks = True
+            self._unmark(x)
+        self._decide()
         return value
 
-    def _first(self, x: Tensor, rest: tuple[Any, ...]) -> Tensor:
-        given = (x, *rest)
+    def _unmark(self, x: Tensor) -> None:
+        x.requires_grad_(False)
+        x.grad = None
+        self.marks = True
+        self._decide()
+
+    def _decide(self) -> None:
+        self.plain = self.tried and not (self.copies or self.marks or self.differentiates)
+
+    def _first(self, x: Tensor, given: tuple[Any, ...]) -> Tensor:
         value, handed = self._run(given, _copied)
         if self.like_state and not isinstance(value, Tensor):
             raise TypeError(f"{self.name} must return a tensor of the shape of x, got {type(value).__name__}")
@@ -77,7 +117,8 @@ class Guarded:
         if not observed():
             self.tried = True
             self.marks = handed[0].requires_grad and not x.requires_grad
-            self.copies = _share(value, handed) or any(map(_written, given, handed))
+            self.copies = _share(value, handed[0]) or any(map(_written, given, handed))
+            self._decide()
         return value
 
     def _lent(self, each: Any) -> Any:
@@ -97,7 +138,7 @@ class Guarded:
             try:
                 value = self.function(*handed)
             except RuntimeError as error:
-                if follows or NEEDS_GRADIENTS.search(str(error)) is None:
+                if follows or not _asks_for_gradients(error):
                     raise
                 self._check_untouched(given, before)
             else:
@@ -113,11 +154,18 @@ class Guarded:
     def _check_untouched(self, given: tuple[Any, ...], before: list[int]) -> None:
         for index, (each, count) in enumerate(zip(given, before, strict=True)):
             if version(each) != count:
-                what = f"argument {index + 1}" if index else "the state"
-                raise RuntimeError(
-                    f"{self.name} wrote to {what} that it was given, which its first call did not do, so the values "
-                    "are lost; let it work on a copy, x.clone(), or out of place, such as with inplace=False"
-                )
+                raise self._overwritten("the level" if index else "the state")
+
+    def _overwritten(self, what: str) -> RuntimeError:
+        return RuntimeError(
+            f"{self.name} wrote to {what} that it was given, which its first call did not do, so the values are lost; "
+            "let it work on a copy, x.clone(), or out of place, such as with inplace=False"
+        )
+
+
+def counted() -> AbstractContextManager[object]:
+    """In here new tensors are no inference tensors, so that writes to them are counted and autograd takes them."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def version(value: Any) -> int:
@@ -159,10 +207,12 @@ def _copied(each: Any) -> Any:
     """A tensor of its own, whose writes are counted."""
     if not isinstance(each, Tensor):
         return each
-    if not torch.is_inference_mode_enabled():
+    with counted():
         return each.clone()
-    with torch.inference_mode(False), torch.no_grad():
-        return each.clone()
+
+
+def _asks_for_gradients(error: RuntimeError) -> bool:
+    return NEEDS_GRADIENTS.search(str(error)) is not None
 
 
 def _leaf(each: Any) -> Any:
@@ -170,7 +220,7 @@ def _leaf(each: Any) -> Any:
 
 
 def _detached(value: Tensor) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) and value.requires_grad else value
+    return value.detach() if getattr(value, "requires_grad", False) else value
 
 
 def _written(given: Any, handed: Any) -> bool:
@@ -184,8 +234,8 @@ def _written(given: Any, handed: Any) -> bool:
     return not same_bits(given, handed)
 
 
-def _share(value: Any, handed: list[Any]) -> bool:
-    """Whether a result stands in the memory of what was handed over."""
-    tensors = [each for each in handed if isinstance(each, Tensor)]
-    where = {each.untyped_storage().data_ptr() for each in tensors}
-    return isinstance(value, Tensor) and value.layout is torch.strided and value.untyped_storage().data_ptr() in where
+def _share(value: Any, handed: Tensor) -> bool:
+    """Whether a result stands in the memory of the state that was handed over."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        return False
+    return value is handed or value.untyped_storage().data_ptr() == handed.untyped_storage().data_ptr()

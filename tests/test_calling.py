@@ -259,7 +259,7 @@ def test_a_write_that_the_first_call_did_not_make_is_refused(write):
             write(x, labels)
         return -x
 
-    with pytest.raises(RuntimeError, match=r"score wrote to (the state|argument 2) that it was given.*x\.clone\(\)"):
+    with pytest.raises(RuntimeError, match=r"score wrote to the state or the level that it was given.*x\.clone\(\)"):
         fl.annealed_langevin(score, LADDER, **CHAIN)
     assert len(calls) == 3
 
@@ -502,3 +502,24 @@ def test_the_true_score_is_not_overwritten_by_the_score():
 
     with pytest.raises(RuntimeError, match=r"score wrote to the tensor that true_score returned"):
         fl.losses.esm_loss(score, START, score)
+
+
+@pytest.mark.parametrize("score", [marking, enabling_backward])
+def test_autograd_may_be_used_at_some_levels_alone(score):
+    def late(x, labels):
+        return plain(x) if int(labels[0]) == 0 else score(x)
+
+    got = fl.annealed_langevin(late, LADDER, **CHAIN)
+    assert torch.equal(got, fl.annealed_langevin(plain, LADDER, **CHAIN))
+    assert not got.requires_grad
+
+
+def test_the_gradient_of_the_callers_own_state_is_left_alone():
+    score = Guarded("score", lambda x: torch.sin(x) * 1.0)
+    x = START.clone().requires_grad_()
+    with torch.no_grad():
+        for _ in range(3):
+            assert not score(x).requires_grad
+    assert x.requires_grad
+    (gradient,) = torch.autograd.grad(score(x).sum(), x)
+    torch.testing.assert_close(gradient, torch.cos(START))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastlangevin.calling import Guarded, check_kept, version
+from fastlangevin.calling import Guarded, check_kept, counted, version
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Level, Plan, run
@@ -39,7 +39,7 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
             return level
         if last != (level or 0):
             last = level or 0
-            with torch.inference_mode(False):  # writes to inference tensors are not counted
+            with counted():
                 labels = torch.full((batch,), last, dtype=torch.int64, device=device)
         return labels
 
