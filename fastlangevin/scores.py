@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import Guarded, wrong_shape
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.schedules import Sigmas, check_sigmas
 
@@ -51,6 +52,8 @@ def adapt(
         raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
     if not callable(net):
         raise TypeError(f"net must be callable as net(x, {takes}), got {type(net).__name__}")
+    # State and labels are needed once more after the call, in which the network may write to them.
+    call = net if output == "score" else Guarded("net", net, like_state=False)
     ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
 
     tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -61,11 +64,11 @@ def adapt(
             # Waits for the device: once, not at every call.
             tables[where] = ladder.to(x.device, x.dtype), ladder.to(x.device, compute_dtype(x))
         told, wide = tables[where]
-        value = net(x, labels if takes == "labels" else told[labels])
+        value = call(x, labels if takes == "labels" else told[labels])
         if not isinstance(value, Tensor):
             raise TypeError(f"net must return a tensor of the shape of x, got {type(value).__name__}")
         if value.shape != x.shape:
-            raise ValueError(f"net must return the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
+            raise ValueError(wrong_shape("net", value, x))
         if output == "score":
             return value
         # In 16 bits sigma^2 would be rounded to a few bits, or to zero.

@@ -57,6 +57,8 @@ def published(
         step = LR * (sigma / LADDER[-1]) ** power
         labels = torch.full((len(x),), level)
         y = REFERENCE + sigma * recorded(level, Purpose.INPAINTING) if level_noise else None
+        if level_noise == "from the first score":
+            x = torch.where(HALF, y, x)
         for repeat in range(each):
             draw = level * each + repeat
             if step_noise:
@@ -154,13 +156,44 @@ def test_inpainting_of_ncsn_draws_once_a_level():
     def run(**options):
         return ncsn.anneal_Langevin_dynamics_inpainting(START, REFERENCE, net, LADDER, **ARGUMENTS, **options)
 
-    expected = published(level_noise=True)
+    expected = published(level_noise="from the first score")
     assert same(run(), expected)
     assert same(run(mask=HALF), expected)
     assert not same(run(mask=~HALF), expected)
     assert not same(run(), published(step_noise=True))
-    assert same(run(strict=True), published(level_noise=True, before=True, clamp=True))
-    assert same(run(strict=True)[1:], [state.clamp(0, 1) for state in expected[:-1]])
+    before = published(level_noise="from the first score", before=True, clamp=True)
+    assert same(run(strict=True), before)
+    assert not same(run(strict=True), published(level_noise="after the updates", before=True, clamp=True))
+    # But for the region, which a level's first score sees anew, they are the states after the updates.
+    assert same([state[..., 3:] for state in before[1:]], [state[..., 3:].clamp(0, 1) for state in expected[:-1]])
+
+
+def test_the_published_region_is_in_place_before_the_first_score_of_each_level():
+    seen = []
+
+    def score(x, labels):
+        seen.append(x[..., :1].clone())
+        return x.flip(-1) - x
+
+    start, image = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    ncsn.anneal_Langevin_dynamics_inpainting(start, image, score, [1.0, 0.1], 2, seed=0)
+    y = [
+        fl.step(image, image, a=0.0, b=sigma, seed=0, draw=level, purpose=Purpose.INPAINTING)[..., :1]
+        for level, sigma in enumerate([1.0, 0.1])
+    ]
+    assert not torch.equal(*y)
+    assert len(seen) == 4
+    assert all(torch.equal(state, known) for state, known in zip(seen, [y[0], y[0], y[1], y[1]], strict=True))
+
+
+@pytest.mark.parametrize("module", [ncsn, ncsnv2])
+def test_one_image_stands_for_all_where_each_is_filled_once(module):
+    size = () if module is ncsn else (6,)
+    many, image = START[:, None], REFERENCE[:1]
+    found = module.anneal_Langevin_dynamics_inpainting(many, image, net, LADDER, *size, **ARGUMENTS)[-1]
+    flat = module.anneal_Langevin_dynamics_inpainting(START, image, net, LADDER, *size, **ARGUMENTS)[-1]
+    assert found.shape == SHAPE
+    assert torch.equal(found, flat)
 
 
 def test_inpainting_of_ncsnv2_draws_before_every_score():
@@ -171,7 +204,7 @@ def test_inpainting_of_ncsnv2_draws_before_every_score():
     assert same(run(strict=True), before)
     assert same(run()[:-1], before[1:])
     assert torch.allclose(run()[-1], published(step_noise=True)[-1], **CLOSE)
-    assert not same(run(strict=True), published(level_noise=True, before=True))
+    assert not same(run(strict=True), published(level_noise="from the first score", before=True))
     assert not torch.allclose(run()[-1], before[-1])
 
 

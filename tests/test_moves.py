@@ -52,6 +52,8 @@ def by_hand(order="score", temperature=1.0, drift=None, clamp=None, known=None):
 
     for level, sigma in enumerate(LADDER.tolist()):
         alpha = 2e-3 * (sigma / last) ** 2
+        if kind == "level_start":
+            x = torch.where(mask, data_at(level, sigma), x)
         for _ in range(4):
             if kind == "step":
                 x = torch.where(mask, data_at(draw, sigma), x)
@@ -60,7 +62,7 @@ def by_hand(order="score", temperature=1.0, drift=None, clamp=None, known=None):
                 x = x + z
             s = at(x, level) + (0 if drift is None else drift(x, level))
             x = x + alpha / 2 * s + (z if order == "score" else 0)
-            if kind == "level":
+            if kind in ("level", "level_start"):
                 x = torch.where(mask, data_at(level, sigma), x)
             if clamp:
                 x = x.clamp(*clamp)
@@ -123,12 +125,35 @@ def test_a_clamp_is_any_pair_of_numbers(pair):
             fl.annealed_langevin(score, LADDER, **OPTIONS, clamp=wrong)
 
 
-@pytest.mark.parametrize("kind", ["level", "step"])
-def test_inpainting_is_what_was_published(kind, impl):
-    got = fl.annealed_langevin(score, LADDER, **OPTIONS, inpainting=fl.Inpainting(MASK, DATA, noise=kind), impl=impl)
-    other = "step" if kind == "level" else "level"
-    assert close(got, by_hand(known=(MASK, DATA.double(), kind)))
-    assert not close(got, by_hand(known=(MASK, DATA.double(), other)))
+KINDS = ["level", "level_start", "step"]
+
+
+def mixing(x, labels):
+    """A score that looks at its neighbours, so that what stands in the region decides the rest."""
+    return score(x, labels) + x.roll(1, -1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inpainting_is_what_was_published(kind, impl, monkeypatch):
+    monkeypatch.setitem(globals(), "at", lambda x, level: mixing(x, torch.full((len(x),), level)))
+    got = fl.annealed_langevin(mixing, LADDER, **OPTIONS, inpainting=fl.Inpainting(MASK, DATA, noise=kind), impl=impl)
+    assert [close(got, by_hand(known=(MASK, DATA.double(), other))) for other in KINDS] == [
+        kind == other for other in KINDS
+    ]
+
+
+def test_a_frozen_sample_keeps_its_region():
+    """One that is not finite stays as it was, also where a level begins with another region."""
+    start = torch.linspace(0, 1, 90).view(SHAPE).clone()
+    start[1, 0, 0, 1] = torch.nan
+    region = fl.Inpainting(MASK, DATA, noise="level_start")
+    options = {"epsilon": 2e-3, "steps_per_level": 4, "seed": 11, "init": start, "inpainting": region}
+    got = fl.annealed_langevin(score, LADDER, **options, non_finite="freeze")
+    first = DATA[0] + float(LADDER[0]) * noise(11, 0, Purpose.INPAINTING).float()[1]
+    # y is one fp32 product and one sum, as here.
+    assert torch.equal(got[1][MASK], first[MASK])
+    others = torch.arange(5) != 1
+    assert torch.equal(got[others], fl.annealed_langevin(score, LADDER, **options, non_finite=None)[others])
 
 
 def test_the_paper_s_region_ends_as_the_data_with_the_last_noise():
@@ -142,12 +167,12 @@ def test_the_paper_s_region_ends_as_the_data_with_the_last_noise():
 def test_a_region_of_nothing_changes_no_bit():
     nothing = torch.zeros(1, dtype=torch.bool)
     plain = fl.annealed_langevin(score, LADDER, **OPTIONS)
-    for kind in ("level", "step"):
+    for kind in KINDS:
         region = fl.Inpainting(nothing, torch.zeros(1), noise=kind)
         assert torch.equal(fl.annealed_langevin(score, LADDER, **OPTIONS, inpainting=region), plain)
 
 
-@pytest.mark.parametrize("kind", ["level", "step"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_inpainting_goes_on_with_the_same_bits_and_in_any_batch(kind):
     options = {**OPTIONS, "inpainting": fl.Inpainting(MASK, DATA, noise=kind)}
     whole = fl.annealed_langevin(score, LADDER, **options)
@@ -298,7 +323,7 @@ def test_interpolation_goes_from_one_sample_s_noise_to_another_s():
     assert torch.equal(later.view(3, 2, 3, 3), rows[1])
 
 
-@pytest.mark.parametrize("kind", ["level", "step"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_an_interpolation_are_inpainted_alike_in_any_run(kind):
     region = fl.Inpainting(MASK, DATA, noise=kind)
     options = {**OPTIONS, "points": 3, "inpainting": region, "full_output": True}
@@ -310,7 +335,7 @@ def test_rows_of_an_interpolation_are_inpainted_alike_in_any_run(kind):
     assert torch.equal(part.samples, whole.samples[3:9])
     assert part.state.sample_offset == 3
     assert not torch.equal(part.samples, whole.samples[:6])
-    if kind == "level":
+    if kind != "step":
         # In the mask a sample is the data and the noise of its place in the whole run, which no two share.
         z = fl.randn((12, *SHAPE[1:]), seed=11, draw=2, purpose=Purpose.INPAINTING)
         torch.testing.assert_close(whole.samples, torch.where(MASK, DATA + 0.1 * z, whole.samples))

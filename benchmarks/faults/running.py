@@ -114,6 +114,14 @@ RUNNING = (
         ("tests/test_compat_ncsn.py::test_inpainting_of_ncsnv2_draws_before_every_score",),
     ),
     Fault(
+        "inpainting: the region of the level before at a level's first score",
+        "levels",
+        "fastlangevin/samplers/inpainting.py",
+        "if self.at(index - 1)[0] != level:",
+        "if self.at(index - 1)[0] > level:",
+        ("tests/test_compat_ncsn.py::test_inpainting_of_ncsn_draws_once_a_level",),
+    ),
+    Fault(
         "interpolation from the second noise to the first",
         "address",
         "fastlangevin/samplers/interpolation.py",

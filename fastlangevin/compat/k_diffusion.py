@@ -14,6 +14,7 @@ Deviations, by name:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from fastlangevin import rules
+from fastlangevin.calling import Guarded
 from fastlangevin.losses.arguments import check_returned
 from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import randn, step
@@ -180,14 +182,14 @@ def sample_euler_ancestral(
     if noise_sampler is not None and (seed is not None or generator is not None or sample_ids is not None):
         raise ValueError("noise_sampler= is the noise itself: give it, or seed=, generator= or sample_ids=, not both")
     noise = _made(x, levels, seed, generator, sample_ids, sample_offset) if noise_sampler is None else noise_sampler
-    extra_args = {} if extra_args is None else extra_args
+    denoise = Guarded("model", functools.partial(model, **(extra_args or {})), like_state=False)
     handed = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
     # A callback may keep the state it is shown.
     own = x.clone() if callback is None else x
     for index in trange(len(levels) - 1, disable=disable):
         high, low = levels[index : index + 2]
         sigma = handed[index].to(x.dtype).expand(x.shape[0])
-        denoised = check_returned("model", model(own, sigma, **extra_args), own)
+        denoised = check_returned("model", denoise(own, sigma), own)
         if callback is not None:
             callback({"x": own, "i": index, "sigma": handed[index], "sigma_hat": handed[index], "denoised": denoised})
         _, a, b = listed[index]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fastlangevin.calling import Guarded
 from fastlangevin.noise import integer
 from fastlangevin.samplers import StepInfo
 
@@ -29,11 +30,12 @@ class Before:
     """The states before the updates 0, ``every``, 2 ``every``, ...: a score that looks at what it is given.
 
     So the last state is never among them, as published. A replay of a CUDA graph would not call it: samplers that are
-    given one need ``cuda_graph=False``.
+    given one need ``cuda_graph=False``. A score that fails for want of gradients is called again in here, so that its
+    state is kept once.
     """
 
     def __init__(self, score: Callable[..., Tensor], every: int, clamp: tuple[float, float] | None = None) -> None:
-        self.score = score
+        self.score = Guarded("scorenet", score)
         self.every = integer("keep_every", every, 1, 2**32)
         self.clamp = clamp
         self.calls = 0

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import Guarded
 from fastlangevin.compat.lists import After, Before
 from fastlangevin.compat.ncsn_losses import (
     anneal_dsm_score_estimation,
@@ -151,9 +152,10 @@ def Langevin_dynamics(
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     labels = torch.full(x_mod.shape[:1], integer("label", label, 0, 2**31), dtype=torch.int64, device=x_mod.device)
+    score = Guarded("scorenet", scorenet)
     return baseline_Langevin_dynamics(
         x_mod,
-        lambda x: scorenet(x, labels),
+        lambda x: score(x, labels),
         n_steps,
         step_lr,
         keep_every=keep_every,
@@ -224,8 +226,9 @@ def anneal_Langevin_dynamics_inpainting(
 ) -> list[Tensor]:
     """``AnnealRunner.anneal_Langevin_dynamics_inpainting``: the left half of every sample is known.
 
-    For each level one y = refer_image + sigma_i z is drawn, which is put in place after each of its updates (Algorithm
-    2 of the paper). Any size is welcome, where the published code has that of its data written in.
+    For each level one y = refer_image + sigma_i z is drawn, which is put in place before its first score, as in the
+    published code, and after each of its updates; Algorithm 2 of the paper, which ``fl.Inpainting(noise="level")``
+    follows, has the latter alone. Any size is welcome, where the published code has that of its data written in.
 
     Args:
         x_mod: initial states ``(B, ...)``; or ``(R, K, C, H, W)``, K for each of R images, which become R K samples.
@@ -239,7 +242,7 @@ def anneal_Langevin_dynamics_inpainting(
         The states ``(B, ...)``, on the device of ``x_mod``.
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
-    init, region = known_region(x_mod, refer_image, mask, None, "level")
+    init, region = known_region(x_mod, refer_image, mask, None, "level_start")
     before, after = Before(scorenet, keep_every, PUBLISHED_CLAMP), After(keep_every)
     annealed_langevin(
         before if strict else scorenet,
@@ -322,9 +325,10 @@ def toy_anneal_langevin_dynamics(
     check_callable("score", score, "score(x, sigma)")
     steps = integer("n_steps_each", n_steps_each, 1, 2**31)
     entries = list(sigmas)
+    called = Guarded("score", score)
     # The labels are of one level, and none at all in an empty batch; a replay would not read them.
     return annealed_langevin(
-        lambda x, labels: score(x, entries[int(labels[:1].sum())]),
+        lambda x, labels: called(x, entries[int(labels[:1].sum())]),
         sigmas if isinstance(sigmas, Tensor) else entries,
         init=init,
         epsilon=positive("lr", lr),

@@ -29,7 +29,7 @@ def energy_score(energy_net: Energy) -> Score:
     def score(x: Tensor) -> Tensor:
         with torch.enable_grad():
             point = x if x.requires_grad else x.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(energy_net(point).sum(), point, create_graph=True)
+            (slope,) = torch.autograd.grad(energy_net(point.clone()).sum(), point, create_graph=True)
         return -slope
 
     return score

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from fastlangevin.calling import Guarded
 from fastlangevin.ops.norms import noise_norms, sample_norms
 from fastlangevin.samplers import StepInfo
 from fastlangevin.schedules import Sigmas, check_sigmas, positive
@@ -35,7 +36,7 @@ class Verbose:
         step_lr: float,
         noise: Callable[[StepInfo], Tensor] | None = None,
     ) -> None:
-        self.score = score
+        self.score = Guarded("scorenet", score)  # what it returns is read after the update
         self.ladder = check_sigmas(sigmas)
         self.step_lr = positive("step_lr", step_lr)
         self.noise = noise

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import wrong_shape
 from fastlangevin.ops.arguments import floating
 from fastlangevin.ops.dsm import Reduction
 from fastlangevin.ops.memory import in_memory
@@ -35,8 +36,7 @@ def check_reduction(reduction: Any) -> None:
 def check_returned(name: str, value: Any, x: Tensor) -> Tensor:
     """A score as its function returned it, with its values in memory, or an error that says what is wrong with it."""
     if not isinstance(value, Tensor) or value.shape != x.shape:
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must return a score of the shape of x, {tuple(x.shape)}, got {found}")
+        raise ValueError(wrong_shape(name, value, x))
     if not value.dtype.is_floating_point:
         raise TypeError(f"{name} must return a score of floating-point numbers, got {value.dtype}")
     if value.device != x.device:

@@ -265,7 +265,7 @@ def _evaluate(
     perturbed, labels = ops.perturb(
         x, ladder, labels=labels, seed=seed, draw=step, sample_ids=ids, sample_offset=offset, impl=impl
     )
-    h = check_returned("net", net(perturbed, labels), x)
+    h = check_returned("net", net(perturbed, labels.clone()), x)  # which are read once more below
     address = Address(seed, step, ids, offset)
     loss, sums, counts = ops.dsm(
         h,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fastlangevin.calling import check_kept, version
 from fastlangevin.losses.arguments import Score, check_batch, check_returned, per_sample, reduced
 from fastlangevin.ops.arguments import compute_dtype, like_state
 from fastlangevin.ops.dsm import Reduction
@@ -36,8 +37,10 @@ def esm_loss(score: Score, x: Tensor, true_score: Score | Tensor, *, reduction: 
     if isinstance(true_score, Tensor):
         target = like_state("true_score", true_score, x)
     elif callable(true_score):
-        target = check_returned("true_score", true_score(x), x)
+        target = check_returned("true_score", true_score(x.clone()), x)
     else:
         raise TypeError(f"true_score must be callable as true_score(x) or a tensor, got {type(true_score).__name__}")
-    value = check_returned("score", score(x), x)
+    count = version(target)
+    value = check_returned("score", score(x.clone()), x)  # the caller's samples are not written to
+    check_kept("true_score", target, count, "score")
     return reduced(per_sample((value.to(dtype) - target.to(dtype)).square()) * 0.5, reduction)

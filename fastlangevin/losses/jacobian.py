@@ -21,12 +21,12 @@ def score_at(name: str, score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     """The score with its graph, whatever the caller's gradient mode, and the point that the graph begins at.
 
     The point is another tensor than ``x``, whose ``requires_grad`` stays as it is. Where ``x`` requires a gradient the
-    point passes it on.
+    point passes it on. The score gets a copy of it, which it may write to, as autograd lets nobody write to a leaf.
     """
     follows = x.requires_grad and torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         point = x.view_as(x) if follows else (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-        return check_returned(name, score(point), x), point
+        return check_returned(name, score(point.clone()), x), point
 
 
 def quadratic_forms(score: Tensor, point: Tensor, vectors: Tensor, chunk_size: int) -> Tensor:

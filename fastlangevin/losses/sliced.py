@@ -202,7 +202,7 @@ def annealed_ssm_loss(
         sample_ids=sample_ids,
         sample_offset=sample_offset,
     )
-    value, point = score_at("net", lambda state: net(state, level.labels), perturbed)
+    value, point = score_at("net", lambda state: net(state, level.labels.clone()), perturbed)
     vectors = projection_vectors(
         x.shape,
         projections,

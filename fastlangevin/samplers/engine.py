@@ -102,6 +102,7 @@ class Chain:
             random = {"noise": self.noise(index), "draw": index, "impl": self.address["impl"]}
         masked: dict[str, Any] = {}
         if self.region is not None:
+            self.region.before(index, self.x if x is None else x, self.watch.frozen)
             known = self.region.after(index)
             if known is not None:
                 masked = {"mask": self.region.mask, "known": known}

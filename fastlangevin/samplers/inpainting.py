@@ -15,7 +15,7 @@ from fastlangevin.ops.step import step
 
 __all__ = ["Inpainting", "Region"]
 
-Noise = Literal["level", "step"]
+Noise = Literal["level", "level_start", "step"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Inpainting:
     Args:
         mask: bool, of the samples' shape or one that broadcasts to it: True where a sample is known.
         known: the data, likewise; what stands outside of the mask is not looked at but must be finite.
-        noise: ``"level"``, the paper's: one perturbation y for each level, in place after every update, so that
-            samples end with it. ``"step"``, NCSNv2's: a new one before every score, none after the last update.
+        noise: ``"level"``, Algorithm 2 of the paper: one perturbation y for each level, in place after every update, so
+            that samples end with it; the first score of a level sees the y of the level before, and the first of all
+            the initial state. ``"level_start"``, NCSN's code: the same y, in place before the first score of its level
+            too. ``"step"``, NCSNv2's: a new one before every score, none after the last update.
     """
 
     mask: Tensor
@@ -40,16 +42,16 @@ class Inpainting:
         floating("known", self.known)
         if self.noise not in get_args(Noise):
             raise ValueError(
-                f"noise must be 'level' (once for each level, the paper's) or 'step' (before every score, NCSNv2's), "
-                f"got {self.noise!r}"
+                "noise must be 'level' (once for each level, after its updates, the paper's), 'level_start' (before "
+                f"its first score too, NCSN's code) or 'step' (before every score, NCSNv2's), got {self.noise!r}"
             )
 
 
 class Region:
     """An :class:`Inpainting` of one chain.
 
-    The noise of the paper's has the level for its draw number, that of NCSNv2's the draw number of the update which
-    follows it; the purpose is its own.
+    The noise of a level has the level for its draw number, that of NCSNv2's the draw number of the update which follows
+    it; the purpose is its own.
     """
 
     def __init__(
@@ -90,12 +92,31 @@ class Region:
 
     def begin(self, x: Tensor, done: int) -> None:
         """Put the region into the state that a chain begins with, where it belongs there before the first score."""
-        if self.noise == "step" and done == 0 and self.total:
-            x.copy_(torch.where(self.mask, self._perturb(0, self.at(0)[1]), x))
+        if self.noise != "level" and done == 0 and self.total:
+            self._put(x, self._perturb(0, self.at(0)[1]), self.mask)
+
+    def before(self, index: int, x: Tensor, frozen: Callable[[], Tensor | None]) -> None:
+        """Put the region into the state before an update's score, where its level begins with that.
+
+        Args:
+            index: number of the update.
+            x: the state ``(B, ...)``, written to.
+            frozen: tells the samples that stay as they are, bool ``(B,)``, or None.
+        """
+        if self.noise != "level_start" or index == 0:
+            return
+        level, sigma = self.at(index)
+        if self.at(index - 1)[0] != level:
+            still = frozen()
+            where = self.mask if still is None else self.mask & ~still.view(-1, *[1] * (x.ndim - 1))
+            self._put(x, self._perturb(level, sigma), where)
+
+    def _put(self, x: Tensor, y: Tensor, where: Tensor) -> None:
+        x.copy_(torch.where(where, y, x))
 
     def after(self, index: int) -> Tensor | None:
         """What the update of a number leaves in the region; None for whatever it computes there."""
-        if self.noise == "level":
+        if self.noise != "step":
             level, sigma = self.at(index)
             return self._perturb(level, sigma)
         if index + 1 == self.total:

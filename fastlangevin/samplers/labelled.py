@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import Guarded, check_kept, counted, version
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Level, Plan, run
@@ -26,6 +27,7 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
     """Runs a chain whose score takes the level of each sample, int64 ``(B,)``, or is a mixture's on the ladder."""
     if isinstance(score, GaussianMixture):
         score = PerturbedMixture(score, plan.ladder, options.impl)
+    called: ScoreFunction = score if isinstance(score, PerturbedMixture) else Guarded("score", score)
     start = begin(plan, plan.ladder[0], options)
     batch, device = start.x.shape[0], start.x.device
     # Those of one level alone: of all they are more than the state, where samples are small and levels many.
@@ -37,15 +39,22 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
             return level
         if last != (level or 0):
             last = level or 0
-            labels = torch.full((batch,), last, dtype=torch.int64, device=device)
+            with counted():
+                labels = torch.full((batch,), last, dtype=torch.int64, device=device)
         return labels
 
     def plain(x: Tensor, level: Level) -> Tensor:
-        return score(x, at(level))
+        return called(x, at(level))
+
+    drift = None if options.drift is None else Guarded("drift", options.drift, like_state=False)
 
     def drifting(x: Tensor, level: Level) -> Tensor:
-        assert options.drift is not None
-        return score(x, at(level)) + options.drift(x, at(level))
+        assert drift is not None
+        value = plain(x, level)
+        count = version(value)
+        moved = drift(x, at(level))
+        check_kept("score", value, count, "drift")
+        return value + moved
 
-    result = run(plain if options.drift is None else drifting, plain, plan, start, options, score)
+    result = run(plain if drift is None else drifting, plain, plan, start, options, score)
     return result if options.full_output else result.samples

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.calling import Guarded
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
 from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
@@ -74,7 +75,8 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     if isinstance(score, GaussianMixture):
         source = PerturbedMixture(score, [0.0], impl)
         score = source.at_one_level
-    check_callable("score", score, "score(x)")
+    else:
+        score = Guarded("score", check_callable("score", score, "score(x)"))
     if not isinstance(init, Tensor):
         raise TypeError(
             f"init must be a tensor of initial states (B, ...), got {type(init).__name__}; use torch.as_tensor"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import same_bits
 from fastlangevin.samplers.cuda_graph import CudaGraphs
 from fastlangevin.samplers.device_steps import DeviceSteps, Kind
 
@@ -169,7 +170,7 @@ class Replays:
                 x.copy_(kept)
                 steps.seek(last)
                 replay()
-            if not torch.equal(_bits(x), _bits(alone)):
+            if not same_bits(x, alone):
                 raise RuntimeError(
                     "a replay has other bits than the loop's update: the score is not deterministic, or what it does "
                     "in Python differs from call to call"
@@ -182,10 +183,6 @@ class Replays:
             if self.chain.watch.fault is not None and fault is not None:
                 self.chain.watch.fault.copy_(fault)
         return replay
-
-
-def _bits(x: Tensor) -> Tensor:
-    return x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
 
 
 def _generators_kept(x: Tensor) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.calling import counted
 from fastlangevin.noise import Generators, Purpose, Seed, integer, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import rand, randn
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, floating, sizes
@@ -47,7 +48,8 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
     elements_per_sample(size)
     ids, offset = resolve_sample_ids(options.sample_ids, options.sample_offset, size[0], where)
     word = resolve_seed(options.seed, options.generator, size[0], where)
-    x = _initial_state(init, size, spread, word, ids, offset, options.dtype, where, impl)
+    with counted():
+        x = _initial_state(init, size, spread, word, ids, offset, options.dtype, where, impl)
     return ChainState(x, 0, word, ids, offset, None, plan.record)
 
 
@@ -112,7 +114,8 @@ def _resumed(
         ids, offset = resolve_sample_ids(sample_ids, sample_offset, resume.x.shape[0], resume.x.device)
         if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
             raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
-    return replace(resume, x=resume.x.clone())
+    with counted():
+        return replace(resume, x=resume.x.detach().clone())
 
 
 def _same(one: Seed | Sequence[int] | None, other: Seed | Sequence[int] | None) -> bool:

@@ -177,6 +177,10 @@ class Watch:
             x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
         self.fault.masked_fill_(~x.isfinite().flatten(1).all(1) & good, step)
 
+    def frozen(self) -> Tensor | None:
+        """The samples that are left as they are, bool ``(B,)``, or None where none ever is."""
+        return self.fault != NO_FAULT if self.fault is not None and self.arguments["freeze"] else None
+
     def record(self) -> Tensor | None:
         """The record so far, for a :class:`ChainState`."""
         return self.start.fault if self.fault is None else self.fault.clone()

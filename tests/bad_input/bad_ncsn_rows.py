@@ -78,6 +78,22 @@ NCSN = [
                 ("refer_image", "(R, K, C, H, W)", "(2, 2, 3, 4, 4)", "(3, 3, 4, 4)"),
                 lambda k: {"x_mod": numbers(2, 2, 3, 4, 4), "refer_image": numbers(2, 3, 4, 4)},
             ),
+            *(
+                Row(
+                    f"fills of {name}",
+                    call,
+                    lambda k, image=image: {"x_mod": numbers(2, 3, 1, 4, 4), "refer_image": image},
+                    ValueError,
+                    ("refer_image", "(R, C, H, W)", str(tuple(image.shape)), "(2, 3, 1, 4, 4)", "expand(2, 1, 4, 4)"),
+                    lambda k: {"x_mod": numbers(2, 3, 1, 4, 4), "refer_image": numbers(2, 1, 4, 4)},
+                )
+                for name, image in {
+                    "as many images as fills": numbers(3, 1, 4, 4),
+                    "one image": numbers(1, 1, 4, 4),
+                    "an image without a batch": numbers(1, 4, 4),
+                    "one number": numbers(1)[0],
+                }.items()
+            ),
         )
     ),
     _one(INPAINTING[1], "width of others", "image_size", 32, ValueError, "4", "32", image_size=4),

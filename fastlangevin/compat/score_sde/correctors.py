@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from fastlangevin import ops, rules
+from fastlangevin.calling import Guarded
 from fastlangevin.compat.score_sde.draws import AddressedNoise, update
 from fastlangevin.compat.score_sde.predictors import ScoreAtTime
 from fastlangevin.compat.score_sde.registry import register_corrector
@@ -43,7 +44,8 @@ class Corrector(ABC):
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, snr: float, n_steps: int, *, noise: AddressedNoise | None = None
     ) -> None:
-        self.sde, self.score_fn = sde, score_fn
+        self.sde = sde
+        self.score_fn: ScoreAtTime = Guarded("score_fn", score_fn)
         self.snr, self.n_steps = positive("snr", snr), integer("n_steps", n_steps, 1, 2**31)
         self.noise = AddressedNoise() if noise is None else noise
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from fastlangevin.calling import Guarded
 from fastlangevin.compat.score_sde.draws import AddressedNoise, update
 from fastlangevin.compat.score_sde.registry import register_predictor
 from fastlangevin.compat.score_sde.sde import SDE
@@ -41,7 +42,8 @@ class Predictor(ABC):
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, probability_flow: bool = False, *, noise: AddressedNoise | None = None
     ) -> None:
-        self.sde, self.score_fn, self.probability_flow = sde, score_fn, probability_flow
+        self.sde, self.probability_flow = sde, probability_flow
+        self.score_fn: ScoreAtTime = Guarded("score_fn", score_fn)
         self.noise = AddressedNoise() if noise is None else noise
 
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fastlangevin import rules
+from fastlangevin.calling import Guarded
 from fastlangevin.compat.score_sde.correctors import (
     AnnealedLangevinDynamics,
     Corrector,
@@ -88,7 +89,7 @@ class Sampler:
     def run(self, model: Network, x: Tensor, noise: AddressedNoise, impose: Impose | None = None) -> tuple[Tensor, int]:
         """The chain from the prior's state ``x``: samples, and the calls of the network."""
         calls = 0
-        network = get_score_fn(self.sde, model, train=False, continuous=self.continuous)
+        network = Guarded("model", get_score_fn(self.sde, model, train=False, continuous=self.continuous))
 
         def score(x: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
