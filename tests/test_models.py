@@ -244,7 +244,8 @@ def test_the_gradients_of_an_empty_batch_are_those_of_no_samples(build, shape):
     out.sum().backward()
     assert x.grad.shape == shape
     for name, parameter in net.named_parameters():
-        assert parameter.grad is not None and not parameter.grad.any(), name
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
     alone = net.requires_grad_(False)(x, labels)
     assert torch.autograd.grad(alone.sum(), x)[0].shape == shape
     assert for_sampling(net)(x, labels).shape == shape
