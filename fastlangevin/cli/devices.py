@@ -6,11 +6,13 @@ import os
 
 import torch
 
+from fastlangevin.processes import local_rank
+
 
 def usable_device(name: str) -> torch.device:
     """The device of a name; plain "cuda" is each torchrun process's own."""
     if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
 from fastlangevin.cli import sharded
+from fastlangevin.cli.described import augment_of, sampling_of, shape_of
 from fastlangevin.cli.devices import usable_device
-from fastlangevin.data import Augment
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
@@ -74,29 +74,6 @@ def _load(path: Path | None) -> checkpoint.Checkpoint:
         return checkpoint.load(shipped)
 
 
-def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str, Any]:
-    advice = metadata.get("sampling", {})
-    steps = options.steps_per_level
-    settings = {
-        "epsilon": options.epsilon if options.epsilon is not None else advice.get("epsilon"),
-        "steps_per_level": steps if steps is not None else advice.get("steps_per_level"),
-        "init": advice.get("init", "uniform"),
-    }
-    for name in ("epsilon", "steps_per_level"):
-        if settings[name] is None:
-            raise ValueError(f"the checkpoint names no {name}; give --{name.replace('_', '-')}")
-    return settings
-
-
-def _augment(metadata: dict[str, Any]) -> Augment:
-    """What was done to the network's data, as far as it is undone to samples: the logit transform."""
-    data, training = metadata.get("data", {}), metadata.get("training")
-    alpha = data.get("logit")
-    if alpha is None and isinstance(training, dict) and isinstance(training.get("augment"), dict):
-        alpha = training["augment"].get("logit")  # where checkpoints had it before data.logit
-    return Augment(logit=alpha)
-
-
 def run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(name)s: %(message)s")
     if options.n < 1:
@@ -107,18 +84,9 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             check_writable(path, "samples.png")
     loaded = _load(options.checkpoint)
-    shape = loaded.metadata.get("data", {}).get("shape")
-    if shape is None:
-        raise ValueError(
-            "the checkpoint does not say the shape of a sample; write it again with metadata['data']['shape']"
-        )
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ValueError(
-            f"samples of shape {tuple(shape)} are not pictures, (1, H, W) or (3, H, W); draw them in Python with "
-            "fastlangevin.annealed_langevin"
-        )
-    settings = _settings(options, loaded.metadata)
-    augment = _augment(loaded.metadata)
+    shape = shape_of(loaded.metadata)
+    settings = sampling_of(loaded.metadata, options.epsilon, options.steps_per_level)
+    augment = augment_of(loaded.metadata)
     sharded.check(options)
     if sharded.wanted(options):
         return sharded.run(options, loaded, shape, settings, augment.logit)
@@ -193,6 +161,11 @@ def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], d
     """The state that a stopped run left, if it is a run of the same samples."""
     state = chains.load(left, device)
     run = state.record.get("run", {})
+    if not isinstance(run, dict):
+        raise ValueError(
+            f"{left} is not the state of a run of this command: record['run'] must be a dictionary, got {run!r:.80}; "
+            "delete it and start again without --resume"
+        )
     for option, was, now in (
         ("--n", state.x.shape[0], options.n),
         ("--seed", state.seed, options.seed),

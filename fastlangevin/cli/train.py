@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fastlangevin.data import Augment, Source
 from fastlangevin.files import check_writable
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
+from fastlangevin.processes import rank_and_size
 from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.training import Places, TrainConfig, train
 
@@ -98,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     if options.fallback and not options.resume:
         raise ValueError("--fallback is for going on with a run; add --resume, or leave it out")
     config = _config(options)
+    rank, _ = rank_and_size()
     if options.threads is not None:
         if options.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {options.threads}")
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     net = train(lambda: ConvScore(sigmas, network), source, config, places)
     seconds = time.monotonic() - started
-    if int(os.environ.get("RANK", 0)):
+    if rank:
         return 0
     net.save_pretrained(out, metadata=_metadata(source, config))
     weights = sum(parameter.numel() for parameter in net.parameters())

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from fastlangevin.container import DamagedError
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
+from fastlangevin.processes import MAX_PROCESSES, rank_and_size, variable
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas
@@ -174,8 +175,11 @@ def sample(
 
 def place(rank: int | None = None, world: int | None = None) -> tuple[int, int]:
     """This process's number and how many there are, as given or as torchrun says."""
-    size = integer("world", int(os.environ.get("WORLD_SIZE", 1)) if world is None else world, 1, 2**31)
-    return integer("rank", int(os.environ.get("RANK", 0)) if rank is None else rank, 0, size - 1), size
+    size = None if world is None else integer("world", world, 1, MAX_PROCESSES)
+    if rank is None:
+        return rank_and_size(size)
+    size = variable("WORLD_SIZE", 1, 1, MAX_PROCESSES) if size is None else size
+    return integer("rank", rank, 0, size - 1), size
 
 
 def _work(
