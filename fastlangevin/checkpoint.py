@@ -214,8 +214,8 @@ def _check_finite(source: Path, tensors: Mapping[str, Tensor]) -> None:
             bad = tensor[~finite]
             raise ValueError(
                 f"{source} holds weights that are not finite: {name} has {bad.numel()} of {tensor.numel()} such values,"
-                f" first {bad[0].item()}; its training diverged: take a checkpoint from before that, or see the tensors "
-                "as they are with fastlangevin.container.read"
+                f" first {bad[0].item()}; its training diverged: take a checkpoint from before that, or see the "
+                "tensors as they are with fastlangevin.container.read"
             )
 
 
