@@ -129,7 +129,9 @@ def load(path: str | os.PathLike[str], fallback: bool = False) -> Checkpoint:
         The network, its ladder and its description.
 
     Raises:
-        ValueError: the file is not a checkpoint of this package, is damaged, or belongs to a newer version.
+        ValueError: the file is not a checkpoint of this package, is damaged, belongs to a newer version, has another
+            ladder in its description than among its tensors, or holds weights that are not finite:
+            ``fastlangevin.container.read`` gives the tensors of such a file.
         RuntimeError: the file cannot be read.
     """
     try:
@@ -170,6 +172,7 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
     network, config = NETWORKS[name]
     try:
         sizes = config(**description["config"])
+        _check_ladder(description["sigmas"], tensors)
         dtype = _dtype_of(tensors)
         _check_count(sizes, len(tensors))
         # The ladder of NCSN is no part of its weights.
@@ -182,7 +185,38 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
         net.load_state_dict(tensors)
     except _SENSELESS as error:
         raise ValueError(f"{source} does not describe its own weights: {error}; write it again") from error
+    _check_finite(source, tensors)
     return net.eval()
+
+
+def _check_ladder(described: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Raises where the description has another ladder than the weights, of which it is a part in most networks."""
+    if "sigmas" not in tensors:
+        return
+    kept = tensors["sigmas"].tolist()
+    if described == kept:
+        return
+    where = f"{described!r:.80}"
+    if isinstance(described, list) and isinstance(kept, list):
+        pairs = zip(described, kept, strict=False)
+        unlike = next((index for index, (one, other) in enumerate(pairs) if one != other), None)
+        where = f"{len(described)} levels for {len(kept)}"
+        if unlike is not None:
+            where = f"sigmas[{unlike}] = {described[unlike]!r:.80} for {kept[unlike]}"
+    raise ValueError(f"the ladder of its description must be that of its tensor sigmas, but has {where}")
+
+
+def _check_finite(source: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises where a weight is NaN or infinite: every sample would be."""
+    for name, tensor in tensors.items():
+        finite = tensor.isfinite()
+        if not finite.all():
+            bad = tensor[~finite]
+            raise ValueError(
+                f"{source} holds weights that are not finite: {name} has {bad.numel()} of {tensor.numel()} such values,"
+                f" first {bad[0].item()}; its training diverged: take a checkpoint from before that, or see the "
+                "tensors as they are with fastlangevin.container.read"
+            )
 
 
 def _dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype:

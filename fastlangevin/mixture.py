@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
 from fastlangevin.ops.arguments import check_labels, floating
-from fastlangevin.ops.memory import observed, transforms
+from fastlangevin.ops.memory import lasting, observed, transforms
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas, check_sigmas
 from fastlangevin.values import is_number, real, shown
@@ -42,7 +43,8 @@ def _numbers(name: str, value: Any) -> Tensor:
     try:
         # Python's numbers are fp64 already, which as_tensor would round to the default dtype.
         kept = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
-        numbers = kept.detach().to("cpu", torch.float64)
+        # A copy, or a later change of the caller's memory would be one of this.
+        numbers = kept.detach().to("cpu", torch.float64, copy=True)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {shown(value)}") from error
     if not numbers.isfinite().all():
@@ -130,7 +132,7 @@ class GaussianMixture:
         return self.variances.ndim == 2
 
     def perturbed(self, sigmas: Sigmas, *, impl: str = "auto") -> PerturbedMixture:
-        """The score function ``(x, labels) -> score`` on a ladder.
+        """The score function ``(x, labels) -> score`` on a ladder, of the mixture as it is now.
 
         Args:
             sigmas: noise levels in units of the data, largest first.
@@ -263,6 +265,8 @@ class GaussianMixture:
 class PerturbedMixture:
     """The score function of a mixture on a ladder: called as ``score(x, labels)``.
 
+    Its tables are made once, so that it keeps a copy of the mixture: later changes of that are not its own.
+
     Args:
         mixture: the mixture.
         sigmas: noise levels, one for each label.
@@ -270,18 +274,29 @@ class PerturbedMixture:
     """
 
     def __init__(self, mixture: GaussianMixture, sigmas: list[float], impl: str = "auto") -> None:
-        self.mixture = mixture
-        self.sigmas = sigmas
+        self._mixture = copy(mixture)
+        for name in ("weights", "means", "variances"):
+            setattr(self._mixture, name, getattr(mixture, name).clone())
+        self._sigmas = list(sigmas)
         self.impl = impl
         self._tables: dict[torch.device, Tensor] = {}
 
+    @property
+    def mixture(self) -> GaussianMixture:
+        """The copy of the mixture."""
+        return self._mixture
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The noise levels, a copy."""
+        return list(self._sigmas)
+
     def table(self, device: torch.device) -> Tensor:
         """The rows of all levels, kept on a device."""
-        # None is kept that a mode sees: its tensors may have no numbers.
-        if observed() and not torch.compiler.is_compiling():
-            return self.mixture.table(self.sigmas).to(device)
+        if not lasting():
+            return self._mixture.table(self._sigmas).to(device)
         if device not in self._tables:
-            self._tables[device] = self.mixture.table(self.sigmas).to(device)
+            self._tables[device] = self._mixture.table(self._sigmas).to(device)
         return self._tables[device]
 
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
@@ -289,16 +304,16 @@ class PerturbedMixture:
         launchers = choose(impl, x.device)[1]
         if launchers is None or launchers.mixture_chain is None or x.numel() == 0 or observed():
             return None
-        if launchers.mixture_chain_features < self.mixture.features:
+        if launchers.mixture_chain_features < self._mixture.features:
             return None
-        chain, flat = launchers.mixture_chain, self.mixture.flattened(x)
+        chain, flat = launchers.mixture_chain, self._mixture.flattened(x)
         table = self.table(x.device)
 
         def run(x: Tensor, segment: Segment) -> None:
             chain(
                 x.view(flat.shape),
                 table,
-                diagonal=self.mixture.diagonal,
+                diagonal=self._mixture.diagonal,
                 runs=segment.runs,
                 seed=segment.seed,
                 draw=segment.first,
@@ -317,13 +332,13 @@ class PerturbedMixture:
 
     def __call__(self, x: Tensor, labels: Tensor) -> Tensor:
         """The score at ``x``, ``(B, ...)``, for labels int64 ``(B,)``; see :meth:`GaussianMixture.score`."""
-        flat = self.mixture.flattened(x)
-        labels = check_labels(labels, x.shape[0], len(self.sigmas))
+        flat = self._mixture.flattened(x)
+        labels = check_labels(labels, x.shape[0], len(self._sigmas))
         if x.dtype == torch.float64 or (torch.is_grad_enabled() and x.requires_grad) or transforms():
-            sigma = torch.tensor(self.sigmas, dtype=torch.float64, device=x.device)[labels]
-            return self.mixture.closed_form(flat.double(), sigma).to(_result_dtype(x)).view(x.shape)
+            sigma = torch.tensor(self._sigmas, dtype=torch.float64, device=x.device)[labels]
+            return self._mixture.closed_form(flat.double(), sigma).to(_result_dtype(x)).view(x.shape)
         table, narrow = self.table(x.device), flat.float().contiguous()
-        score = mixture_score(narrow, table, labels.contiguous(), diagonal=self.mixture.diagonal, impl=self.impl)
+        score = mixture_score(narrow, table, labels.contiguous(), diagonal=self._mixture.diagonal, impl=self.impl)
         return score.view(x.shape)
 
 

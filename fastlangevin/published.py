@@ -19,7 +19,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -87,8 +87,9 @@ def load_published(
         network: class of the network; told from the keys by default.
         config: its sizes; read off the shapes by default. A network for images in logit space or in [-1, 1] needs one
             with ``rescale=False``, which no shape shows.
-        sigmas: its ladder, largest first. Only NCSN's files have none of their own: for 10 levels the published one,
-            from 1 to 0.01, is the default, for others it must be given.
+        sigmas: its ladder, largest first. NCSN's files have none of their own: for 10 levels the published one, from 1
+            to 0.01, is the default, for others it must be given. So it must for parameters that were saved alone, as
+            averages of them (EMA) are.
         ema: whether averaged weights are taken where the file has them.
 
     Returns:
@@ -119,7 +120,9 @@ def load_published(
         empty = shell(lambda: kind(ladder, sizes))
     except ValueError as error:
         raise ValueError(f"{source} cannot be made a network of class {kind.__name__}: {error}") from error
-    _check_fit(source, parts.state_entry, state, empty, empty.state_dict())
+    arguments = {"network": network, "config": config, "sigmas": sigmas}
+    asked = [name for name, value in arguments.items() if value is not None]
+    _check_fit(source, parts.state_entry, state, empty, empty.state_dict(), asked)
     # The generator's state is the caller's: building a network draws weights that are overwritten.
     with torch.random.fork_rng(devices=[]):
         net = kind(ladder, sizes)
@@ -180,6 +183,8 @@ def _unpack(source: Path, content: Any) -> _Parts:
                 content[3],
             )
         found = f"a list of {count}"
+        if count and all(isinstance(value, Tensor) for value in content):
+            found += " tensors without names, as averages of weights (EMA) are kept"
     elif isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         average = content.get("ema")
         shadow = average.get("shadow_params") if isinstance(average, Mapping) else None
@@ -193,6 +198,12 @@ def _unpack(source: Path, content: Any) -> _Parts:
         )
     elif isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
         return _Parts("state dictionary", content, "model state, the file itself")
+    elif isinstance(content, Mapping) and "shadow_params" in content:
+        raise ValueError(
+            f"{source} holds averaged weights alone, the state of an exponential moving average (EMA) with the keys "
+            f"{', '.join(map(repr, list(content)[:8]))}: its tensors have no names, and the ladder is not among them; "
+            "give the checkpoint whose entry 'ema' it was"
+        )
     elif isinstance(content, Mapping):
         found = f"a dictionary with the keys {', '.join(map(repr, list(content)[:8]))}"
     else:
@@ -245,7 +256,9 @@ def _ladder(kind: type[StandardNet], state: dict[str, Tensor], sigmas: Sigmas | 
         # In score_sde's dictionaries this network has one too.
         state.pop("sigmas", None)
     if sigmas is not None:
-        wanted = torch.tensor(check_sigmas(sigmas), device="cpu")
+        wanted = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
+        if own is None and kind is not NCSN:
+            state["sigmas"] = wanted
         # Ladders of the same definition can differ in a rounding of fp32. Of another length, the keys will tell.
         if own is not None and own.shape == wanted.shape and not torch.allclose(own.double(), wanted.double(), 1e-5, 0):
             raise ValueError("sigmas differ from the ladder in the file; leave them out to take that")
@@ -274,14 +287,19 @@ def _load_average(source: Path, parts: _Parts, net: StandardNet) -> None:
         average = _tensors(source, parts.average_entry, dict(zip(names, parts.average, strict=True)))
     else:
         average = _tensors(source, parts.average_entry, parts.average)
-    _check_fit(source, parts.average_entry, average, net, parameters)
+    _check_fit(source, parts.average_entry, average, net, parameters, ["ema"])
     net.load_state_dict(average, strict=False)
 
 
 def _check_fit(
-    source: Path, entry: str, given: Mapping[str, Tensor], net: StandardNet, wanted: Mapping[str, Tensor]
+    source: Path,
+    entry: str,
+    given: Mapping[str, Tensor],
+    net: StandardNet,
+    wanted: Mapping[str, Tensor],
+    asked: Sequence[str],
 ) -> None:
-    """Raises if keys or shapes differ, naming all that do."""
+    """Raises if keys or shapes differ, naming all that do; ``asked`` are the caller's arguments that may be why."""
     differences = [
         f"{key} is {tuple(given[key].shape)} where {tuple(value.shape)} is wanted"
         for key, value in wanted.items()
@@ -289,9 +307,21 @@ def _check_fit(
     ]
     differences += [f"{key} is missing" for key in wanted if key not in given]
     differences += [f"{key} is unknown" for key in given if key not in wanted]
-    if differences:
-        raise ValueError(
-            f"{source} does not fit {type(net).__name__} with {net.config} and {net.sigmas.numel()} levels: of its "
-            f"{entry}, {len(differences)} keys differ: {'; '.join(differences)}. Leave network, config and sigmas out "
-            "to have them read off the file"
+    if not differences:
+        return
+    mend = "It is of another network, or parts of it are lost; fetch the file again"
+    if differences == ["sigmas is missing"]:
+        mend = (
+            "These are parameters without a ladder, as averages of weights (EMA) are saved alone; give sigmas=, or the "
+            "checkpoint that they are from"
         )
+    elif "ema" in asked:
+        mend = "Leave the averages by ema=False, which takes the weights of the last step"
+    elif list(asked) == ["sigmas"]:
+        mend = "Leave sigmas out to have it read off the file"
+    elif asked:
+        mend = "Leave network, config and sigmas out to have them read off the file"
+    raise ValueError(
+        f"{source} does not fit {type(net).__name__} with {net.config} and {net.sigmas.numel()} levels: of its "
+        f"{entry}, {len(differences)} keys differ: {'; '.join(differences)}. {mend}"
+    )

@@ -63,7 +63,12 @@ def check_sigmas(sigmas: Sigmas, name: str = "sigmas") -> list[float]:
         raise ValueError(f"{name} must be one-dimensional, got nested values; use {name}.flatten()")
     ladder = [positive(f"{name}[{index}]", value) for index, value in enumerate(values)]
     for index, (high, low) in enumerate(pairwise(ladder)):
-        if high <= low:
+        if high == low:
+            raise ValueError(
+                f"{name} must decrease strictly, but {name}[{index}] = {high} and {name}[{index + 1}] = {low} are "
+                "equal; leave one of them out"
+            )
+        if high < low:
             hint = f"; this ladder ascends: give it largest first, {name}.flip(0)" if ladder == sorted(ladder) else ""
             raise ValueError(f"{name} must decrease strictly, but {name}[{index}] = {high} is followed by {low}{hint}")
     return ladder

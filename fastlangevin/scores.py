@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastlangevin.calling import Guarded, wrong_shape
 from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.memory import lasting
 from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = ["ScoreFunction", "adapt"]
@@ -60,10 +61,13 @@ def adapt(
 
     def score(x: Tensor, labels: Tensor) -> Tensor:
         where = x.device, x.dtype
-        if where not in tables:
-            # Waits for the device: once, not at every call.
-            tables[where] = ladder.to(x.device, x.dtype), ladder.to(x.device, compute_dtype(x))
-        told, wide = tables[where]
+        found = tables.get(where) if lasting() else None
+        if found is None:
+            found = ladder.to(x.device, x.dtype), ladder.to(x.device, compute_dtype(x))
+            if lasting():
+                # Waits for the device: once, not at every call.
+                tables[where] = found
+        told, wide = found
         value = call(x, labels if takes == "labels" else told[labels])
         if not isinstance(value, Tensor):
             raise TypeError(f"net must return a tensor of the shape of x, got {type(value).__name__}")

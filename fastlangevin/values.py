@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import os
 
-__all__ = ["from_environment", "index", "is_integer", "is_number", "real", "shown"]
+__all__ = ["index", "is_integer", "is_number", "real", "shown"]
 
 BITS = 256
 LETTERS = 80
@@ -91,21 +90,3 @@ def _kind(value: object) -> str:
 
 def _is_bool(value: object) -> bool:
     return isinstance(value, bool) or _kind(value).startswith("bool")
-
-
-def from_environment(name: str, default: int) -> int:
-    """The integer of an environment variable, such as those by which torchrun tells a process its place.
-
-    Args:
-        name: of the variable.
-        default: if it is unset or empty.
-
-    Raises:
-        ValueError: it is something else than an integer, zero or above.
-    """
-    text = os.environ.get(name, "").strip()
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{name} must be an integer, zero or above, got {shown(text)}; unset it outside torchrun")
-    return int(text)

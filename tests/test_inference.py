@@ -1,7 +1,9 @@
 """Networks made ready for sampling, and how many operations the fused ones are."""
 
 import copy
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -158,21 +160,223 @@ def test_convolutions_are_packed_and_where_they_cannot_be_they_stay():
         assert not packing.can_pack(other)
 
 
-def test_weights_written_by_data_are_read_after_repack():
+def test_weights_written_by_data_are_noticed():
     ready = for_sampling(small())
     before = ready(X, LABELS)
     weights = {name: 0.9 * value for name, value in ready.state_dict().items()}
     for name, parameter in ready.named_parameters():
         parameter.data.copy_(weights[name])
-    stale = ready(X, LABELS)
-    ready.repack()
+    del parameter
     got = ready(X, LABELS)
-    # The same weights by the ways that are noticed.
+    ready.repack()
+    assert torch.equal(ready(X, LABELS), got)
+    # The same weights by another way.
     loaded = for_sampling(small())
     assert torch.equal(loaded(X, LABELS), before)
     loaded.load_state_dict(weights)
     assert torch.equal(loaded(X, LABELS), got)
-    assert not torch.equal(stale, got)
+    assert not torch.equal(before, got)
+
+
+def load_in_inference_mode(ready):
+    with torch.inference_mode():
+        ready.load_state_dict({name: value.clone() for name, value in ready.state_dict().items()}, assign=True)
+        ready(X)
+        ready.load_state_dict({name: 0.5 * value for name, value in ready.state_dict().items()})
+
+
+# Memory that comes back at its address with another tensor, as the allocator does it now and then.
+def load_by_assignment(ready):
+    array = np.ones((8, 3, 3, 3), np.float32)
+    for factor in (1, 0.5):
+        array *= factor
+        ready.load_state_dict({**ready.state_dict(), "net.0.weight": torch.from_numpy(array)}, assign=True)
+        ready(X)
+
+
+def delete_and_set(ready):
+    array, conv = np.ones((8, 3, 3, 3), np.float32), ready.net[0]
+    for factor in (1, 0.5):
+        array *= factor
+        del conv.weight
+        conv.weight = nn.Parameter(torch.from_numpy(array), requires_grad=False)
+        ready(X)
+
+
+def round_to_bfloat16(ready):
+    ready.bfloat16().float()
+
+
+def step_of_fused_adam(ready):
+    for parameter in ready.parameters():
+        parameter.requires_grad_().grad = torch.ones_like(parameter)
+    torch.optim.Adam(ready.parameters(), lr=0.1, fused=True).step()
+
+
+def write_by_data(ready):
+    for parameter in ready.parameters():
+        parameter.data.mul_(0.5)
+
+
+def kept(share):
+    """Writes by what was kept from before the call that makes blocks, and goes on being kept."""
+
+    def change(ready):
+        held = share(ready.net[0].weight)
+        ready(X)
+        yield
+        with torch.inference_mode():
+            held[...] = 0.25
+        ready(X)
+        held[...] = 0.5
+
+    return change
+
+
+def keep_a_storage(ready):
+    storage = ready.net[0].weight.untyped_storage()
+    ready(X)
+    yield
+    storage.fill_(0)
+
+
+def keep_a_weak_reference(ready):
+    reference = weakref.ref(ready.net[0].weight)
+    ready(X)
+    yield
+    reference().data.mul_(0.5)
+
+
+def memory_of_numpy(ready):
+    array = np.ones((8, 3, 3, 3), np.float32)
+    ready.net[0].weight = nn.Parameter(torch.from_numpy(array), requires_grad=False)
+    ready(X)
+    yield
+    array *= 0.5
+
+
+def write_to_a_shallow_copy(ready):
+    conv = copy.copy(ready.net[0])
+    ready(X)
+    yield
+    conv.weight.data.mul_(0.5)
+
+
+CHANGES = {
+    "load_state_dict in inference mode": load_in_inference_mode,
+    "load_state_dict by assignment": load_by_assignment,
+    "delete and set": delete_and_set,
+    "to bfloat16 and back": round_to_bfloat16,
+    "fused Adam": step_of_fused_adam,
+    "data": write_by_data,
+    "a kept parameter": kept(lambda weight: weight),
+    "kept data": kept(lambda weight: weight.data),
+    "a kept NumPy array": kept(lambda weight: weight.numpy()),
+    "a kept array of DLPack": kept(lambda weight: torch.from_dlpack(weight.detach())),
+    "a kept storage": keep_a_storage,
+    "a weak reference": keep_a_weak_reference,
+    "memory of NumPy": memory_of_numpy,
+    "a shallow copy": write_to_a_shallow_copy,
+}
+
+
+def two_convolutions():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ELU(), nn.Conv2d(8, 4, 3, padding=1))
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_it_computes_with_the_weights_that_it_has(change):
+    ready = for_sampling(two_convolutions())
+    before = ready(X)
+    changing = change(ready)
+    if changing is not None:
+        next(changing)
+        ready(X)
+        list(changing)
+    got = ready(X)
+    plain = two_convolutions()
+    plain.load_state_dict({name.removeprefix("net."): value for name, value in ready.state_dict().items()})
+    with torch.no_grad():
+        # Two orders of fp32 sums of 27 and 72 terms.
+        assert error(got, plain(X)) < 1e-5
+    assert error(before, got) > 1e-3
+
+
+def test_it_computes_with_the_weights_of_functional_call():
+    ready = for_sampling(two_convolutions())
+    before = ready(X)
+    for factor in (0.9, 0.8, 0.7):
+        weights = {name: factor * value for name, value in ready.state_dict().items()}
+        with torch.no_grad():
+            plain = {name.removeprefix("net."): value for name, value in weights.items()}
+            want = torch.func.functional_call(two_convolutions(), plain, X)
+        assert error(torch.func.functional_call(ready, weights, X), want) < 1e-5
+        assert torch.equal(ready(X), before)
+    stacked = {name: torch.stack([value, 0.5 * value]) for name, value in ready.state_dict().items()}
+    both = torch.func.vmap(lambda given: torch.func.functional_call(ready, given, X))(stacked)
+    assert error(both[0], before) < 1e-5
+    assert torch.equal(ready(X), before)
+
+
+def test_blocks_are_used_again_once_nobody_else_has_the_weights():
+    ready = for_sampling(two_convolutions())
+    conv = ready.net[0]
+    for share in (lambda: conv.weight, lambda: ready.state_dict(), lambda: list(ready.parameters())):
+        held = share()
+        ready(X)
+        assert conv.packed is None
+        del held
+        ready(X)
+        assert conv.packed is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
+def test_it_follows_autocast(dtype):
+    net = two_convolutions()
+    ready = for_sampling(net, channels_last=False)
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        want, got = net(X), ready(X)
+    assert got.dtype == want.dtype == (dtype or torch.float32)
+    # Two orders of sums of products of 8 bits, in fp32, and a rounding to 8 bits of each layer's result.
+    assert error(got.float(), want.float()) < (2 * 2.0**-8 if dtype else 1e-5)
+    assert for_sampling(net, dtype=torch.bfloat16)(X).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_neither_default_device_nor_default_dtype_is_read(dtype, default):
+    net = two_convolutions()
+    want = for_sampling(net, dtype=dtype)(X)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(default)
+        packing._alone.cache_clear()
+        with torch.device("meta"):
+            ready = for_sampling(net, dtype=dtype)
+            got = ready(X)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(got, want)
+    assert {type(module) for module in ready.net} == {type(module) for module in for_sampling(net, dtype=dtype).net}
+
+
+def test_a_conversion_that_cannot_be_packed_is_computed_plainly(monkeypatch):
+    """As bfloat16 on a processor that has no blocks for it."""
+    right = packing._pack
+
+    def pack(weight, conv, shape):
+        if weight.dtype == torch.bfloat16:
+            raise RuntimeError("bf16 path needs the cpu support")
+        return right(weight, conv, shape)
+
+    monkeypatch.setattr(packing, "_pack", pack)
+    ready = for_sampling(two_convolutions())
+    before = ready(X)
+    assert ready.bfloat16()(X.bfloat16()).dtype == torch.bfloat16
+    # Weights of 8 bits in two layers.
+    assert 1e-4 < error(ready.float()(X), before) < 2 * 2.0**-7
+    assert ready.net[0].packed is not None
 
 
 def test_what_packing_does_not_do_is_done_by_the_plain_convolution():

@@ -264,3 +264,12 @@ def test_errors_name_the_argument(changes, error, message):
     arguments = {"net": zero, "x": X, "sigmas": SIGMAS, "seed": 0, **changes}
     with pytest.raises(error, match=message):
         dsm_loss(arguments.pop("net"), arguments.pop("x"), arguments.pop("sigmas"), **arguments)
+
+
+def test_an_objective_follows_a_change_of_its_output():
+    x = fl.randn((4, 3), seed=1)
+    objective = fl.DenoisingScoreMatching(SIGMAS)
+    for output in ("score", "noise", "scaled", "denoised", "score"):
+        objective.output = output
+        fresh = fl.DenoisingScoreMatching(SIGMAS, output=output)
+        assert torch.equal(*(each(lambda x, labels: 0.5 * x, x, seed=2) for each in (objective, fresh)))

@@ -188,3 +188,33 @@ def test_samplers_take_the_mixture_itself():
     init = torch.zeros(20, 2)
     ours = fl.langevin(mixture, init, steps=5, epsilon=0.1, seed=0)
     assert torch.equal(ours, fl.langevin(mixture.score, init, steps=5, epsilon=0.1, seed=0))
+
+
+@pytest.mark.parametrize("made_of", ["tensors", "arrays"])
+def test_later_changes_of_what_it_was_made_of_are_not_its_own(made_of):
+    kept = [torch.tensor(values, dtype=torch.float64) for values in ([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [1.0, 2.0])]
+    mixture = fl.GaussianMixture(*(kept if made_of == "tensors" else [each.numpy() for each in kept]))
+    x = fl.randn((4, 2), seed=0)
+    before = mixture.score(x, 0.5)
+    for each in kept:
+        each.mul_(2)
+    assert torch.equal(mixture.score(x, 0.5), before)
+
+
+def test_a_score_stays_that_of_the_mixture_it_was_made_of():
+    mixture = fl.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [1.0, 2.0])
+    x, labels, ladder = fl.randn((4, 2), seed=0), torch.tensor([0, 1, 1, 0]), [1.0, 0.5]
+    score = mixture.perturbed(ladder)
+    before = mixture.score(x, 0.5)
+    mixture.means.mul_(2)
+    mixture.variances = torch.tensor([0.1, 0.1], dtype=torch.float64)
+    # Of the table and of the closed form.
+    fresh = fl.GaussianMixture([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [1.0, 2.0]).perturbed(ladder)
+    assert torch.equal(score(x, labels), fresh(x, labels))
+    assert torch.equal(score(x.double(), labels), fresh(x.double(), labels))
+    assert (mixture.score(x, 0.5) - before).abs().max() > 0.1
+    for name, value in (("sigmas", [2.0, 1.0]), ("mixture", mixture)):
+        with pytest.raises(AttributeError, match=name):
+            setattr(score, name, value)
+    score.sigmas[0] = 5.0
+    assert score.sigmas == ladder

@@ -1,5 +1,6 @@
 """Samplers on an MLP: when a kernel makes its chains, and that stops, callbacks and batches change no bit of them."""
 
+import copy
 import logging
 
 import pytest
@@ -51,6 +52,25 @@ def test_the_kernel_follows_the_module(activation, conditioning):
     with torch.no_grad():
         net.head.bias.add_(0.01)  # read at the call
     assert (sample(net).samples - made.samples).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("conditioning", ["label", "log_sigma"])
+def test_a_callback_may_change_the_weights(conditioning):
+    def changing(net):
+        def change(info):
+            for parameter in net.parameters():
+                parameter.data.mul_(0.9)
+            net.head.bias = nn.Parameter(net.head.bias.detach() + 0.01)
+
+        return change
+
+    net, found = trained(conditioning=conditioning), []
+    for chain in ("kernel", "loop"):
+        changed = copy.deepcopy(net)
+        found.append(sample(changed, chain=chain, callback=changing(changed)).samples)
+    # As those of unchanged weights.
+    torch.testing.assert_close(*found, rtol=2e-5, atol=2e-5)
+    assert (found[0] - sample(net).samples).abs().max() > 1e-3
 
 
 def test_watching_and_stopping_change_no_bits():
@@ -125,7 +145,58 @@ def replaced(net):
     net.layers[0] = nn.Sequential(nn.Linear(2, 16))
 
 
+def resized(net):
+    net.layers[1] = nn.Linear(16, 8)
+
+
+def narrowed(net):
+    net.head = nn.Linear(16, 1)
+
+
+def broadcast(net):
+    net.layers[1].weight = nn.Parameter(torch.ones(16, 1))
+
+
+def deepened(net):
+    net.layers.append(nn.Linear(16, 16))
+
+
+def in_another_dtype(net):
+    weight = net.layers[1].weight.detach()
+    del net.layers[1].weight
+    net.layers[1].weight = weight.double()
+
+
+def scaled(net):
+    net.levels.max_norm = 0.1
+
+
+# What a kernel would read past its end, or as another dtype.
+UNFIT = {
+    "resized": ("layers.1.weight has the shape (8, 16) and not (16, 16)", resized),
+    "narrowed": ("head.weight has the shape (1, 16) and not (2, 16)", narrowed),
+    "broadcast": ("layers.1.weight has the shape (16, 1) and not (16, 16)", broadcast),
+    "deepened": ("its layers are not those of its configuration", deepened),
+    "no parameter": ("layers.1.weight is torch.float64", in_another_dtype),
+}
+
+
+@pytest.mark.parametrize(("reason", "change"), UNFIT.values(), ids=UNFIT)
+def test_a_network_of_other_sizes_runs_in_the_loop_or_fails_there(reason, change):
+    net = trained()
+    change(net)
+    assert reason in net.why_no_kernel(torch.zeros(20, 2), "auto")
+    results = []
+    for chain in ("auto", "loop"):
+        try:
+            results.append(sample(net, chain=chain).samples.tolist())
+        except (RuntimeError, ValueError) as error:
+            results.append(str(error))
+    assert results[0] == results[1]
+
+
 CHANGES = {
+    "scaled": ("its levels are scaled to a largest norm", scaled),
     "training mode": ("training mode; call net.eval()", lambda net: net.train()),
     "hooked": ("has hooks", hooked),
     "overridden": ("one of its methods is overridden", overridden),

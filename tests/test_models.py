@@ -6,7 +6,19 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
+from fastlangevin.models import (
+    MLP,
+    NCSN,
+    ConvConfig,
+    ConvScore,
+    MLPConfig,
+    NCSNConfig,
+    NCSNv2,
+    NCSNv2Config,
+    NCSNv2Deeper,
+    NCSNv2Deepest,
+    for_sampling,
+)
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
 
@@ -207,3 +219,33 @@ def test_calls_are_checked(kind, x, labels, error, message):
 def test_configs_are_checked(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+EMPTY = {
+    "conv": (lambda: ConvScore(SIGMAS, ConvConfig(channels=3, widths=(4, 4))), (0, 3, 8, 8)),
+    "conv of single pixels": (lambda: ConvScore(SIGMAS, ConvConfig(channels=3, widths=(4,), patch=1)), (0, 3, 8, 8)),
+    "mlp": (lambda: MLP(SIGMAS, MLPConfig(features=6, width=4, depth=2)), (0, 6)),
+    "mlp of sigma": (lambda: MLP(SIGMAS, MLPConfig(features=6, width=4, conditioning="log_sigma")), (0, 6)),
+    "ncsn": (lambda: NCSN(SIGMAS, NCSNConfig(width=4)), (0, 3, 8, 8)),
+    "ncsnv2": (lambda: NCSNv2(SIGMAS, NCSNv2Config(width=4)), (0, 3, 8, 8)),
+    "ncsnv2 deeper": (lambda: NCSNv2Deeper(SIGMAS, NCSNv2Config(width=4)), (0, 3, 8, 8)),
+    "ncsnv2 deepest": (lambda: NCSNv2Deepest(SIGMAS, NCSNv2Config(width=4)), (0, 3, 16, 16)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("build", "shape"), EMPTY.values(), ids=EMPTY)
+def test_the_gradients_of_an_empty_batch_are_those_of_no_samples(build, shape):
+    net = build()
+    labels = torch.zeros(0, dtype=torch.int64)
+    x = torch.zeros(shape, requires_grad=True)
+    out = net(x, labels)
+    assert (out.shape, out.dtype) == (x.shape, x.dtype)
+    out.sum().backward()
+    assert x.grad.shape == shape
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
+    alone = net.requires_grad_(False)(x, labels)
+    assert torch.autograd.grad(alone.sum(), x)[0].shape == shape
+    assert for_sampling(net)(x, labels).shape == shape

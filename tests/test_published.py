@@ -181,8 +181,56 @@ def test_missing_and_unknown_keys_are_named(tmp_path):
 
 
 def test_an_average_alone_is_not_taken_for_the_network(tmp_path):
-    with pytest.raises(ValueError, match="1 keys differ: sigmas is missing"):
+    with pytest.raises(ValueError, match=r"1 keys differ: sigmas is missing.*averages of weights.*alone; give sigmas="):
         load_published(saved(tmp_path, parameters(make(NCSNv2))))
+
+
+@pytest.mark.parametrize("network", [NCSNv2, NCSNv2Deeper])
+def test_an_average_alone_is_read_with_its_ladder(network, tmp_path):
+    net = make(network)
+    named = {f"module.{key}": value for key, value in parameters(net).items()}
+    read = load_published(saved(tmp_path, named), sigmas=LADDER_2)
+    assert_equal_nets(read.net, net)
+    assert read.entry == "model state, the file itself"
+
+
+def test_an_average_of_score_sde_alone_says_what_it_is(tmp_path):
+    shadow = list(parameters(make(NCSNv2)).values())
+    ema = {"decay": 0.999, "num_updates": 7, "shadow_params": shadow}
+    with pytest.raises(
+        ValueError, match=r"averaged weights alone, .*EMA.* with the keys 'decay', 'num_updates', 'shadow_params'"
+    ):
+        load_published(saved(tmp_path, ema))
+    with pytest.raises(ValueError, match=f"a list of {len(shadow)} tensors without names, as averages of weights"):
+        load_published(saved(tmp_path, shadow))
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        ({"sigmas": LADDER_2[:3]}, "Leave sigmas out to have it read off the file"),
+        ({"config": NCSNv2Config(channels=1, width=8)}, "Leave network, config and sigmas out"),
+        ({}, "fetch the file again"),
+    ],
+)
+def test_what_may_be_wrong_is_what_was_given(options, mend, tmp_path):
+    state = make(NCSNv2).state_dict()
+    if not options:
+        del state["res4.1.conv2.bias"]
+    with pytest.raises(ValueError, match=f"keys? differ.*{mend}") as caught:
+        load_published(saved(tmp_path, state), **options)
+    assert ("Leave" in str(caught.value)) == bool(options)
+
+
+def test_the_ladder_is_not_rounded_to_the_default_dtype(tmp_path):
+    path = saved(tmp_path, parameters(make(NCSNv2)))
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float16)
+        read = load_published(path, sigmas=LADDER_2)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(read.net.sigmas, LADDER_2.float())
 
 
 @pytest.mark.parametrize(
@@ -342,20 +390,50 @@ def test_convert_takes_the_weights_and_the_ladder_it_is_told_to(tmp_path, capsys
         (("{in}", "{out}", "--size", "15"), r"multiples of 2 and one of them at least 4, got \(1, 1, 15, 15\)"),
         (("{in}", "{out}", "--size", "0"), "--size must be positive"),
         (("{in}", "{out}", "--size", "8", "8", "8"), "--size takes one side, or height and width, got 3"),
-        (("{in}", "{out}", "--sigmas", "1", "0.5"), "sigmas is .12,. where .2,. is wanted"),
+        (
+            ("{in}", "{out}", "--sigmas", "1", "0.5"),
+            "sigmas is .12,. where .2,. is wanted.*Leave sigmas out to have it read off the file .on the .*: --sigmas",
+        ),
+        (
+            ("{in}", "{out}", "--sigmas", "0.5", "1"),
+            "network of class NCSNv2: sigmas must decrease strictly.*: --sigmas.$",
+        ),
+        (
+            ("{in}", "{out}", "--sigmas", *("1", "0.5", "0.5")),
+            "sigmas.1. = 0.5 and sigmas.2. = 0.5 are equal; leave one of them out .*: --sigmas.$",
+        ),
+        (
+            ("{in}", "{out}", "--sigmas", *map(str, range(12, 0, -1))),
+            "sigmas differ from the ladder in the file.*: --sigmas.$",
+        ),
+        (("{levels}", "{out}"), "3 levels and does not say which; give sigmas=, .*: --sigmas.$"),
+        (("{average}", "{out}"), "averages of weights .EMA. are saved alone; give sigmas=, .*: --sigmas.$"),
+        (("{short}", "{out}"), "have 3 tensors, NCSNv2 has 153 parameters; ema=False .*: --no-ema.$"),
     ],
 )
 def test_convert_refuses_and_writes_nothing(arguments, message, tmp_path, capsys):
     path, out = saved(tmp_path, [wrapped(make(NCSNv2)), {}]), tmp_path / "net.safetensors"
     before = path.read_bytes()
     names = {"in": path, "out": out, "folder": tmp_path}
+    net = make(NCSNv2)
+    ema = {"shadow_params": list(parameters(net).values())[:3]}
+    others = {
+        "levels": NCSN(LADDER[:3], NCSNConfig(width=4)).state_dict(),
+        "average": parameters(net),
+        "short": {"model": wrapped(net), "ema": ema},
+    }
+    for name, content in others.items():
+        if f"{{{name}}}" in arguments:
+            names[name] = tmp_path / name
+            torch.save(content, names[name])
     assert convert(*(argument.format_map(names) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert error.startswith("fastlangevin convert: error: ")
     assert error.count("\n") == 1
     assert re.search(message, error), error
     assert path.read_bytes() == before
-    assert sorted(tmp_path.iterdir()) == [path]
+    assert not out.exists()
+    assert all(each == path or each.name in others for each in tmp_path.iterdir())
 
 
 def test_a_network_trained_on_other_scales_says_so_in_its_sizes(tmp_path):

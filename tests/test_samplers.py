@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 import fastlangevin as fl
 from fastlangevin import chains, rules
@@ -257,6 +258,14 @@ def test_the_labels_of_one_level_are_held():
     run(of=watching, resume=stopped.state, seed=None)
     assert [count for count, _ in alive] == [1] * 12
     assert [labels for _, labels in alive] == [[level] * 5 for level in range(3) for _ in range(4)]
+
+
+def test_adapters_keep_no_tables_of_a_mode():
+    adapted = fl.adapt(lambda x, sigma: x * sigma[:, None], LADDER, takes="sigma", output="noise")
+    x, labels = fl.randn((2, 3), seed=0), torch.tensor([0, 1])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert isinstance(adapted(mode.from_tensor(x), mode.from_tensor(labels)), FakeTensor)
+    torch.testing.assert_close(adapted(x, labels), -x)
 
 
 @pytest.mark.parametrize("output", ["denoised", "noise", "scaled"])

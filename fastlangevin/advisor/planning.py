@@ -265,5 +265,7 @@ def _warnings(C: float, final: float, span: float, D: int) -> list[str]:
         usual = spacing.nearest_levels(span, spacing.excess_for(D, 0.5))
         warnings.append(f"neighbouring levels hardly overlap, and chains may lose their way; {usual} have C = 0.5")
     if final > WIDE:
-        warnings.append("samples come out much too wide; a larger budget, or corrector='ou', mends that")
+        warnings.append(
+            "samples come out much too wide; a larger budget, or corrector='ou' (--corrector ou), mends that"
+        )
     return warnings

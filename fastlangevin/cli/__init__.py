@@ -9,6 +9,8 @@ import select
 import sys
 from collections.abc import Sequence
 
+from fastlangevin.cli.wording import names_of, with_options
+
 __all__ = ["main"]
 
 
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=summary, description=module.__doc__, formatter_class=_Help)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, names=names_of(command))
     return top
 
 
@@ -78,6 +80,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, TypeError, RuntimeError, OSError) as error:
-        print(f"fastlangevin {options.command}: error: {error}", file=sys.stderr)
+        print(f"fastlangevin {options.command}: error: {with_options(str(error), options.names)}", file=sys.stderr)
         return 2
     return status

@@ -6,13 +6,13 @@ import os
 
 import torch
 
-from fastlangevin.values import from_environment
+from fastlangevin.processes import local_rank
 
 
 def usable_device(name: str) -> torch.device:
     """The device of a name; plain "cuda" is each torchrun process's own."""
-    if name == "cuda" and os.environ.get("LOCAL_RANK", "").strip():
-        name = f"cuda:{from_environment('LOCAL_RANK', 0)}"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastlangevin import chains, checkpoint, pictures
 from fastlangevin.cli import sharded
-from fastlangevin.cli.advice import augment_of, part_of, sampling_of, shape_of
+from fastlangevin.cli.described import augment_of, sampling_of, shape_of
 from fastlangevin.cli.devices import usable_device
 from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
@@ -75,20 +75,6 @@ def _load(path: Path | None) -> checkpoint.Checkpoint:
         return checkpoint.load(shipped)
 
 
-def _settings(options: argparse.Namespace, metadata: dict[str, Any]) -> dict[str, Any]:
-    advice = sampling_of(metadata)
-    steps = options.steps_per_level
-    settings = {
-        "epsilon": options.epsilon if options.epsilon is not None else advice["epsilon"],
-        "steps_per_level": steps if steps is not None else advice["steps_per_level"],
-        "init": advice["init"] or "uniform",
-    }
-    for name in ("epsilon", "steps_per_level"):
-        if settings[name] is None:
-            raise ValueError(f"the checkpoint names no {name}; give --{name.replace('_', '-')}")
-    return settings
-
-
 def run(options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(name)s: %(message)s")
     if options.n < 1:
@@ -100,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             check_writable(path, "samples.png")
     loaded = _load(options.checkpoint)
     shape = shape_of(loaded.metadata)
-    settings = _settings(options, loaded.metadata)
+    settings = sampling_of(loaded.metadata, options.epsilon, options.steps_per_level)
     augment = augment_of(loaded.metadata)
     sharded.check(options)
     if sharded.wanted(options):
@@ -175,7 +161,12 @@ def run(options: argparse.Namespace) -> int:
 def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], device: torch.device) -> ChainState:
     """The state that a stopped run left, if it is a run of the same samples."""
     state = chains.load(left, device)
-    run = part_of(state.record, "run", f"record of {left}")
+    run = state.record.get("run", {})
+    if not isinstance(run, dict):
+        raise ValueError(
+            f"{left} is not the state of a run of this command: record['run'] must be a dictionary, got {run!r:.80}; "
+            "delete it and start again without --resume"
+        )
     for option, was, now in (
         ("--n", state.x.shape[0], options.n),
         ("--seed", state.seed, options.seed),

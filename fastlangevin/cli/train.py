@@ -24,9 +24,9 @@ from fastlangevin.data import Augment, Source
 from fastlangevin.files import check_writable, open_regular
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
+from fastlangevin.processes import rank_and_size
 from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.training import Places, TrainConfig, train
-from fastlangevin.values import from_environment
 
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10
 
@@ -106,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     if options.fallback and not options.resume:
         raise ValueError("--fallback is for going on with a run; add --resume, or leave it out")
     config = _config(options)
+    rank, _ = rank_and_size()
     if options.threads is not None:
         if options.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {options.threads}")
@@ -133,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     net = train(lambda: ConvScore(sigmas, network), source, config, places)
     seconds = time.monotonic() - started
-    if from_environment("RANK", 0):
+    if rank:
         return 0
     # A run that is resumed keeps the rule of its averages.
     rule = json.loads((folder / "config.json").read_bytes())["config"]["ema_rule"]

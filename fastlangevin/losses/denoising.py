@@ -126,7 +126,7 @@ class DenoisingScoreMatching(nn.Module):
             self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
             self.factors = _factors(self.ladder, anneal_power, weights)
         self.per_level = None
-        self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tables]] = {}
+        self._cache: dict[tuple[torch.device, torch.dtype, Output], tuple[Tensor, Tables]] = {}
 
     def extra_repr(self) -> str:
         return f"levels={self.ladder.numel()}, output={self.output!r}, reduction={self.reduction!r}"
@@ -163,7 +163,7 @@ class DenoisingScoreMatching(nn.Module):
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
         if recorded():  # by a mode, too, whose tensors may have no numbers
             return _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
-        key = device, dtype
+        key = device, dtype, self.output
         if key not in self._cache:
             # The first call may be under inference mode, and a later one is to train.
             with torch.inference_mode(False):

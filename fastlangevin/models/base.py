@@ -29,8 +29,11 @@ class ScoreNet(nn.Module):
     def __init__(self, sigmas: Sigmas, config: Any, *, persistent: bool = True) -> None:
         super().__init__()
         values = check_sigmas(sigmas)
-        # Levels that differ in fp64 can be equal in the fp32 of the network, or zero.
-        check_sigmas(torch.tensor(values, dtype=torch.float32, device="cpu"))
+        try:
+            # Levels that differ in fp64 can be equal in the fp32 of the network, or zero.
+            check_sigmas(torch.tensor(values, dtype=torch.float32, device="cpu"))
+        except ValueError as error:
+            raise ValueError(f"{error}: a network keeps its ladder in float32, where these are so") from error
         self.register_buffer("sigmas", torch.tensor(values, dtype=torch.float32), persistent=persistent)
         self.config = config
 

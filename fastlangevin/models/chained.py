@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from copy import copy
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,28 @@ def _changed(net: MLP, kind: type[MLP]) -> str | None:
         return f"its layers are of class {others[0]}"
     if any(isinstance(module, nn.Linear) and module.bias is None for module in net.modules()):
         return "one of its layers has no bias"
+    if len(net.layers) != net.config.depth or (net.levels is None) != (net.config.conditioning == "log_sigma"):
+        return "its layers are not those of its configuration"
+    if net.levels is not None and net.levels.max_norm is not None:
+        return "its levels are scaled to a largest norm"
     return None
+
+
+def _read(net: MLP) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    """Name and tensor of what a kernel reads, and the shape that it has by the configuration.
+
+    The attributes themselves, which need not be the parameters that are registered under these names.
+    """
+    config, levels = net.config, net.sigmas.numel()
+    inputs = config.features + (net.levels is None)
+    for index, layer in enumerate(net.layers):
+        yield f"layers.{index}.weight", layer.weight, (config.width, config.width if index else inputs)
+        yield f"layers.{index}.bias", layer.bias, (config.width,)
+    if net.levels is not None:
+        yield "levels.weight", net.levels.weight, (levels, config.depth * config.width)
+    yield "head.weight", net.head.weight, (config.features, config.width)
+    yield "head.bias", net.head.bias, (config.features,)
+    yield "sigmas", net.sigmas, (levels,)
 
 
 def reason_for_loop(net: MLP, kind: type[MLP], x: Tensor, impl: str) -> str | None:
@@ -63,7 +85,9 @@ def reason_for_loop(net: MLP, kind: type[MLP], x: Tensor, impl: str) -> str | No
     reason = too_large(*sizes) or _changed(net, kind)
     if reason is not None:
         return reason
-    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+    for name, tensor, shape in _read(net):
+        if tensor.shape != shape:
+            return f"{name} has the shape {tuple(tensor.shape)} and not {shape}, that of its configuration"
         if tensor.dtype != torch.float32:
             return f"{name} is {tensor.dtype}, and the kernels compute in torch.float32"
         if tensor.device != x.device:
@@ -87,9 +111,9 @@ def log_once(reason: str) -> None:
 
 def _check_finite(net: MLP) -> None:
     on_device = net.sigmas.is_cuda and torch.cuda.is_current_stream_capturing()
-    for name, parameter in () if on_device else net.named_parameters():
-        if not parameter.isfinite().all():
-            bad = parameter.detach().flatten()
+    for name, tensor, _ in () if on_device else _read(net):
+        if not tensor.isfinite().all():
+            bad = tensor.detach().flatten()
             value = bad[~bad.isfinite()][0].item()
             raise ValueError(f"{name} of the network has the value {value}; a chain would follow it to nowhere")
 
@@ -100,12 +124,11 @@ def chain_network(net: MLP) -> ChainNetwork:
     with torch.no_grad():
         layers = [cast(nn.Linear, layer) for layer in (*net.layers, net.head)]
         weights = [layer.weight.detach() for layer in layers]
-        shared = torch.stack([layer.bias.detach() for layer in layers[:-1]])
-        biases: Tensor = shared.expand(len(sigma), -1, -1)
+        shared = torch.stack([layer.bias for layer in layers[:-1]])
         if net.levels is not None:
-            biases = biases + net.levels.weight.detach().view(len(sigma), config.depth, config.width)
+            biases: Tensor = shared + net.levels.weight.view(len(sigma), config.depth, config.width)
         else:
-            biases = biases.clone()
+            biases = shared.repeat(len(sigma), 1, 1)
             biases[:, 0] += (sigma.log() / 4)[:, None] * weights[0][:, -1]
             weights[0] = weights[0][:, :-1].contiguous()
         wide = sigma.double()
@@ -124,20 +147,22 @@ class MLPKernel:
 
     def __init__(self, net: MLP, impl: str) -> None:
         _check_finite(net)
-        self.network = chain_network(net)
+        self.net = net
         self.impl = impl
         self.matmul: Matmul = "fp32"
 
     def multiplying(self, matmul: Matmul) -> MLPKernel:
         """The same with other matrix products; raises where they cannot be had."""
-        check_matmul(matmul, choose(self.impl, self.network.head.device)[0])
+        check_matmul(matmul, choose(self.impl, self.net.sigmas.device)[0])
         other = copy(self)
         other.matmul = matmul
         return other
 
     def __call__(self, x: Tensor, segment: Segment) -> None:
         levels = [level for _, level, times in segment.runs for _ in range(times)]
-        known = self.network.biases.shape[0]
+        # Anew for every segment: a callback between two of them may have changed the weights.
+        network = chain_network(self.net)
+        known = network.biases.shape[0]
         if max(levels) >= known:
             raise ValueError(
                 f"the chain's ladder has a level number {max(levels)}, but the network was built with {known} levels; "
@@ -147,7 +172,7 @@ class MLPKernel:
         numbers = [(rule.c, rule.a, 0.0 if rule.b is None else rule.b) for rule in rules]
         mlp_chain_(
             x,
-            self.network,
+            network,
             levels=torch.tensor(levels, device=x.device),
             coefficients=torch.tensor(numbers, dtype=torch.float32, device=x.device),
             noisy=torch.tensor([rule.b is not None for rule in rules], device=x.device),

@@ -161,4 +161,6 @@ class ConvScore(FramedScore):
             if depth:
                 hidden = self.up[depth - 1](hidden) + skips.pop()
         hidden = F.silu(self.norm(hidden.permute(0, 2, 3, 1), labels)).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(self.head(hidden), self.config.patch).contiguous()
+        out: Tensor = self.head(hidden)
+        # Of no samples pixel_shuffle has no gradient, as of PyTorch 2.13.
+        return F.pixel_shuffle(out, self.config.patch).contiguous() if len(out) else out.reshape(u.shape)

@@ -33,7 +33,11 @@ class SamplingNet(nn.Module):
         return out.to(x.dtype) if isinstance(out, Tensor) and out.dtype == self.dtype else out
 
     def repack(self) -> None:
-        """Has the weights of convolutions read anew, after writes by ``parameter.data``, which are not noticed."""
+        """Has the weights of convolutions read anew by the next call.
+
+        Only writes to the bare address of a weight need this, by ``ctypes`` or an extension that kept it: all others
+        are noticed.
+        """
         for module in self.modules():
             if isinstance(module, PackedConv2d):
                 module.repack()
@@ -51,10 +55,13 @@ def for_sampling(
     """A copy of a network that is faster to sample from; the network itself stays as it is.
 
     In evaluation mode and without gradients. On a CPU the weights of convolutions are kept a second time, in the blocks
-    that oneDNN computes with, for the shape that was seen last. Other weights are noticed where they are written by
-    ``load_state_dict``, or by ``copy_`` and the like under ``torch.no_grad()``; not where they are written by
-    ``parameter.data``, as some averages of weights do: after that call the result's ``repack()``. Writes to ``net`` do
+    that oneDNN computes with, for the shape that was seen last. The result always computes with the weights that it
+    has, however they are written or replaced: ``load_state_dict``, ``parameter.data``, NumPy, an optimiser,
+    ``torch.func.functional_call``. While anything outside of it shares the memory of a weight, such as a
+    ``state_dict()`` that is kept, that convolution goes without blocks, as those of ``net`` do. Writes to ``net`` do
     not reach its copy.
+
+    Autocast of the caller is followed, unless ``dtype`` is given, which takes its place.
 
     With ``dtype=torch.bfloat16`` it computes under autocast, and the weights of its convolutions and linear layers are
     stored in that dtype, which saves converting them at every call. The state of a chain stays in its own dtype: only

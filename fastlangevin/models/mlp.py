@@ -115,7 +115,7 @@ class MLP(FramedScore):
         return reason_for_loop(self, MLP, x, impl)
 
     def chain_kernel(self, x: Tensor, impl: str) -> MLPKernel | None:
-        """What makes many updates of a state like ``x``, with the weights of this moment.
+        """What makes many updates of a state like ``x``, with the weights of the moment of each call.
 
         Raises:
             ValueError: a weight is not finite.

@@ -7,11 +7,16 @@ they are not public, so what they compute is compared with the convolution befor
 
 from __future__ import annotations
 
+import sys
+import weakref
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fastlangevin.ops.memory import observed
 
 __all__ = ["PackedConv2d", "can_pack"]
 
@@ -36,42 +41,100 @@ def _convolve(x: Tensor, packed: Tensor, conv: nn.Conv2d) -> Tensor:
 class PackedConv2d(nn.Conv2d):
     """A convolution that keeps its weights in blocks, for the shape that it saw last; without gradients, on CPUs.
 
-    The blocks are made anew where the weights' memory or version is another, neither of which a write by ``.data``
-    changes: after one, :meth:`repack`.
+    Writes through ``parameter.data``, NumPy, a fused optimiser or in inference mode leave no trace on a tensor, and
+    freed memory comes back at its old address. So neither a version nor an address says whether blocks are those of the
+    weights. Instead the module notes when its weights are looked up, and drops its blocks. It makes new ones once no
+    tensor, array or storage outside of it shares the weights' memory; until then it computes as ``nn.Conv2d`` does.
     """
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> PackedConv2d:
-        """The same convolution, with the same parameters."""
+        """The same convolution, which :func:`can_pack`, with the same parameters."""
         packed = cls.__new__(cls)
-        nn.Module.__init__(packed)
         packed.__dict__.update(conv.__dict__)
-        packed.packed = packed.packed_from = None
+        packed.__dict__.update(_parameters=dict(conv._parameters), packable={conv.weight.dtype: True})
+        packed.repack()
         return packed
 
     packed: Tensor | None
-    packed_from: tuple[Any, ...] | None
+    packed_for: torch.Size
+    lent: bool
+    packable: dict[torch.dtype, bool]
+
+    @property  # type: ignore[override]
+    def _parameters(self) -> dict[str, nn.Parameter | None]:
+        # Whatever lists, loads, converts or replaces parameters comes by here.
+        self.__dict__["lent"] = True
+        parameters: dict[str, nn.Parameter | None] = self.__dict__["_parameters"]
+        return parameters
+
+    @_parameters.setter
+    def _parameters(self, parameters: dict[str, nn.Parameter | None]) -> None:
+        self.__dict__["lent"] = True
+        self.__dict__["_parameters"] = parameters
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "weight":
+            self.__dict__["lent"] = True
+        return super().__getattr__(name)
 
     def repack(self) -> None:
-        """Has the blocks made anew by the next call."""
-        self.packed = self.packed_from = None
+        """Drops the blocks, so that the next call makes them anew."""
+        self.__dict__.update(packed=None, packed_for=torch.Size(), lent=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if type(x) is not Tensor or x.device.type != "cpu" or torch.is_grad_enabled() or observed():
             return super().forward(x)
-        if x.ndim != 4 or weight.dtype not in DTYPES:
+        parameters = self.__dict__["_parameters"]
+        weight = parameters.get("weight")
+        if type(weight) is not nn.Parameter or weight.dtype not in DTYPES or weight.device.type != "cpu":
+            return super().forward(x)
+        if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != weight.dtype:
             return super().forward(x)
         x = x.to(weight.dtype)
-        version = 0 if weight.is_inference() else weight._version
-        packed_from = (x.shape, weight.dtype, weight.data_ptr(), version)
-        if self.packed is None or packed_from != self.packed_from:
-            self.packed, self.packed_from = _pack(weight, self, x.shape), packed_from
+        # A local name would count as one that shares it.
+        del weight
+        if x.ndim != 4 or not x.numel() or not self._settle(parameters):
+            return super().forward(x)
+        if self.packed is None or self.packed_for != x.shape:
+            self.packed, self.packed_for = _pack(parameters["weight"], self, x.shape), x.shape
         return _convolve(x, self.packed, self)
+
+    def _settle(self, parameters: dict[str, nn.Parameter]) -> bool:
+        """Whether there may be blocks: nobody else has the weights, and packed ones compute the same."""
+        if not self.lent:
+            return True
+        self.packed = None
+        if _shares(parameters) != _alone():
+            return False
+        dtype = parameters["weight"].dtype
+        if dtype not in self.packable:
+            self.packable[dtype] = _computes_the_same(self)
+        self.lent = not self.packable[dtype]
+        return not self.lent
 
     def __getstate__(self) -> dict[str, Any]:
         # The blocks cannot be copied, and are made anew.
-        return {**self.__dict__, "packed": None, "packed_from": None}
+        return {**self.__dict__, "_parameters": dict(self._parameters), "packed": None, "lent": True}
+
+
+def _shares(parameters: dict[str, nn.Parameter]) -> tuple[int | bool, ...]:
+    """Who else can write to the weight: references to its object, tensor and memory, and memory of another's making."""
+    return (
+        sys.getrefcount(parameters["weight"]),
+        weakref.getweakrefcount(parameters["weight"]),
+        parameters["weight"]._use_count(),  # type: ignore[attr-defined]
+        sys.getrefcount(parameters["weight"].untyped_storage()),
+        torch._C._storage_Use_Count(parameters["weight"].untyped_storage()._cdata),
+        parameters["weight"].untyped_storage().resizable(),
+        parameters["weight"].is_shared(),
+    )
+
+
+@cache
+def _alone() -> tuple[int | bool, ...]:
+    """What :func:`_shares` says of a weight that nobody else has."""
+    return _shares({"weight": nn.Parameter(torch.empty(1, dtype=torch.float32, device="cpu"), requires_grad=False)})
 
 
 def can_pack(conv: nn.Module) -> bool:
@@ -85,11 +148,17 @@ def can_pack(conv: nn.Module) -> bool:
         or not torch.backends.mkldnn.is_available()
     ):
         return False
+    return _computes_the_same(conv)
+
+
+def _computes_the_same(conv: nn.Conv2d) -> bool:
+    """Whether the packed convolution is there, for the dtype of the weights and this processor, and is right."""
     reach = [dilation * (size - 1) + 1 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
     with torch.no_grad():
-        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], device="cpu")
+        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], dtype=torch.float32, device="cpu")
         x = x.view(1, -1, *reach).to(conv.weight.dtype)
         try:
+            _alone()
             got = _convolve(x, _pack(conv.weight, conv, x.shape), conv)
         except (RuntimeError, AttributeError, TypeError, NotImplementedError):
             return False

@@ -120,8 +120,6 @@ class StandardNet(ScoreNet):
 
     def features(self, x: Tensor, labels: Tensor) -> Tensor:
         """All of the network up to the last convolution, included."""
-        if x.shape[0] == 0:
-            return torch.empty_like(x)
         # 2x - 1 in one operation and with its bits, since 2x is exact.
         terms: Terms = (self.begin_conv(torch.rsub(x, -1, alpha=-2) if self.config.rescale else x),)
         outputs: list[Terms] = []

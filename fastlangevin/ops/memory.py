@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-__all__ = ["address_in_memory", "in_memory", "observed", "recorded", "transforms"]
+__all__ = ["address_in_memory", "in_memory", "lasting", "observed", "recorded", "transforms"]
 
 _is_compiling = torch.compiler.is_compiling
 _functorch: Any = torch._C._functorch
@@ -42,6 +42,12 @@ def observed() -> bool:
         or forward_ad._current_level >= 0
         or _tracing() is not None
     )
+
+
+def lasting() -> bool:
+    """Whether a tensor made now may be kept for later calls: those of a mode or a tracer may have no numbers."""
+    # A compiler has its own way with what is kept.
+    return _is_compiling() or not observed()
 
 
 def in_memory(name: str, value: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from fastlangevin.container import DamagedError
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
+from fastlangevin.processes import MAX_PROCESSES, rank_and_size, variable
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas
@@ -26,7 +27,6 @@ from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import describe
-from fastlangevin.values import from_environment
 
 __all__ = ["Outcome", "place", "sample"]
 
@@ -177,8 +177,11 @@ def sample(
 
 def place(rank: int | None = None, world: int | None = None) -> tuple[int, int]:
     """This process's number and how many there are, as given or as torchrun says."""
-    size = integer("world", from_environment("WORLD_SIZE", 1) if world is None else world, 1, 2**31)
-    return integer("rank", from_environment("RANK", 0) if rank is None else rank, 0, size - 1), size
+    size = None if world is None else integer("world", world, 1, MAX_PROCESSES)
+    if rank is None:
+        return rank_and_size(size)
+    size = variable("WORLD_SIZE", 1, 1, MAX_PROCESSES) if size is None else size
+    return integer("rank", rank, 0, size - 1), size
 
 
 def _work(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from fastlangevin.values import from_environment
+from fastlangevin.processes import local_rank, rank_and_size, variable
 
 __all__ = ["World", "join"]
 
@@ -52,8 +52,12 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
 
     Args:
         device: where to compute; by default the process's own CUDA device, or the CPU where there is none.
+
+    Raises:
+        ValueError: RANK, WORLD_SIZE, LOCAL_RANK or MASTER_PORT is not an integer in its range.
+        RuntimeError: ``device`` is a CUDA device, and there is none.
     """
-    local = from_environment("LOCAL_RANK", 0)
+    local = local_rank()
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
@@ -64,8 +68,9 @@ def join(device: str | torch.device | None = None) -> Iterator[World]:
             place = torch.device("cuda", local)
         torch.cuda.set_device(place)
     started = distributed.is_available() and distributed.is_initialized()
-    ours = not started and from_environment("WORLD_SIZE", 1) > 1 and bool(os.environ.get("RANK", "").strip())
+    ours = not started and rank_and_size()[1] > 1 and "RANK" in os.environ
     if ours:
+        variable("MASTER_PORT", 0, 0, 2**16 - 1)
         # Numbers on the host are summed there, so that asking whether to stop does not wait for a device.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     try:

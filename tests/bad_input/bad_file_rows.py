@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bad_call_row import NAN, Row
+from bad_call_row import INF, NAN, Row
 from well_formed_calls import Arguments, conv, mlp, numbers, saved
 
-from fastlangevin import container
+from fastlangevin import checkpoint, container
 
 
 def _with(path: Path, content: bytes) -> Arguments:
@@ -55,6 +55,15 @@ def _framed(header: object, payload: bytes) -> bytes:
 def _pipe(path: Path) -> Arguments:
     os.mkfifo(path.parent / "pipe")
     return {"path": path.parent / "pipe"}
+
+
+def _with_value(path: Path, value: float) -> Arguments:
+    """A checkpoint in whose last bias a value stands."""
+    net = mlp()
+    with torch.no_grad():
+        net.head.bias[1] = value
+    checkpoint.save(path.with_name("diverged"), net)
+    return {"path": path.with_name("diverged")}
 
 
 FILES = [
@@ -197,6 +206,39 @@ FILES = [
         ("does not describe its own weights", "write it again"),
         lambda k: _rewritten(k["path"], lambda description: description["config"].update(width=4)),
     ),
+    Row(
+        "another ladder than the weights",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.update(sigmas=[1.0, 0.25])),
+        ValueError,
+        ("damaged", "the ladder of its description", "sigmas[1] = 0.25 for 0.5", "write it again"),
+        lambda k: _rewritten(k["path"], lambda description: None),
+    ),
+    Row(
+        "more levels than the weights",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description["sigmas"].append(0.001)),
+        ValueError,
+        ("the ladder of its description", "3 levels for 2", "write it again"),
+    ),
+    Row(
+        "no ladder",
+        "checkpoint.load",
+        lambda k: _rewritten(k["path"], lambda description: description.update(sigmas={"1": 2})),
+        ValueError,
+        ("the ladder of its description", "{'1': 2}"),
+    ),
+    *[
+        Row(
+            f"a weight is {value}",
+            "checkpoint.load",
+            lambda k, value=value: _with_value(k["path"], value),  # type: ignore[misc]
+            ValueError,
+            ("diverged holds weights", "not finite", "head.bias has 1 of 3", str(value), "container.read"),
+            lambda k: _with_value(k["path"], 0.5),
+        )
+        for value in (NAN, INF, -INF)
+    ],
     Row(
         "another class",
         "ConvScore.from_pretrained",

@@ -20,6 +20,7 @@ LADDERS = [
     *_sigmas("unsorted", [1.0, 0.1, 0.5], ValueError, "decrease strictly", "sigmas[1] = 0.1", "0.5"),
     *_sigmas("ascending", [0.1, 0.5, 1.0], ValueError, "decrease strictly", "sigmas.flip(0)"),
     *_sigmas("constant", [0.5, 0.5], ValueError, "decrease strictly", "sigmas[0] = 0.5"),
+    *_sigmas("with two equal levels", [1.0, 0.5, 0.5], ValueError, "sigmas[1] = 0.5", "sigmas[2] = 0.5", "leave one"),
     *_sigmas("negative", [1.0, -0.1], ValueError, "sigmas[1]", "above zero", "-0.1"),
     *_sigmas("zero", [1.0, 0.0], ValueError, "sigmas[1]", "above zero", "0.0"),
     *_sigmas("NaN", torch.tensor([1.0, NAN]), ValueError, "sigmas[1]", "finite", "nan"),
