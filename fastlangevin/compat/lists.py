@@ -33,7 +33,7 @@ class Before:
     """
 
     def __init__(self, score: Callable[..., Tensor], every: int, clamp: tuple[float, float] | None = None) -> None:
-        self.score = score
+        self.score = self.__wrapped__ = score
         self.every = integer("keep_every", every, 1, 2**32)
         self.clamp = clamp
         self.calls = 0

@@ -35,7 +35,7 @@ class Verbose:
         step_lr: float,
         noise: Callable[[StepInfo], Tensor] | None = None,
     ) -> None:
-        self.score = score
+        self.score = self.__wrapped__ = score
         self.ladder = check_sigmas(sigmas)
         self.step_lr = positive("step_lr", step_lr)
         self.noise = noise

@@ -19,6 +19,7 @@ from fastlangevin.samplers.chain import ChainState, SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.schedules import Sigmas
+from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]
 
@@ -73,6 +74,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     plan = annealed_plan(
         "interpolation", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
     )
+    check_ladder(score, plan.ladder, chosen.strict_ladder)
     rows, *rest, device = _rows(chosen)
     _, offset = resolve_sample_ids(None, chosen.sample_offset, rows, device)
     seed = resolve_seed(chosen.seed, chosen.generator, rows, device)
@@ -98,8 +100,10 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         return RowNoise(init, count, seed, offset, chosen.impl)
 
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
-    # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before.
-    started = replace(chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset)
+    # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before. The ladder is checked.
+    started = replace(
+        chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset, strict_ladder=False
+    )
     return run_labelled(score, plan, started)
 
 

@@ -19,7 +19,7 @@ from fastlangevin.samplers.options import Init, Options, SampleIds
 
 __all__ = ["begin"]
 
-UNUSUAL = ("temperature", "order", "clamp", "drift", "inpainting", "matmul")
+UNUSUAL = ("temperature", "order", "clamp", "clamp_denoised", "drift", "inpainting", "matmul")
 
 
 def begin(plan: Plan, spread: float, options: Options) -> ChainState:

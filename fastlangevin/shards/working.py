@@ -20,7 +20,7 @@ from fastlangevin.noise import MAX_SAMPLE_ID, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas
-from fastlangevin.scores import ScoreFunction
+from fastlangevin.scores import ScoreFunction, check_ladder
 from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import claim
@@ -78,6 +78,7 @@ def sample(
     world: int | None = None,
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
+    strict_ladder: bool = True,
 ) -> Outcome:
     """Annealed Langevin dynamics into a folder, by any number of processes that call this with the same arguments.
 
@@ -90,7 +91,7 @@ def sample(
     Before anything else the process of rank 0 verifies the digests of the shards that it finds.
 
     Args:
-        score, sigmas, epsilon, step_lr, steps_per_level, corrector, denoise, dtype, device, impl: as for
+        score, sigmas, epsilon, step_lr, steps_per_level, corrector, denoise, dtype, device, impl, strict_ladder: as for
             :func:`fastlangevin.annealed_langevin`.
         folder: of the run; made where it is missing.
         shape: ``(N, ...)`` of all samples.
@@ -136,6 +137,7 @@ def sample(
         network=network,
         logit=logit,
     )
+    check_ladder(score, record["sigmas"], strict_ladder)
     most = record["shard_size"] if batch is None else integer("batch", batch, 1, MAX_SAMPLE_ID)
     number, size = place(rank, world)
     where = torch.empty(0, device=device).device
@@ -158,6 +160,7 @@ def sample(
             "dtype": dtype,
             "device": where,
             "impl": impl,
+            "strict_ladder": strict_ladder,
         },
     )
     with _telling_when_full(folder):

@@ -62,6 +62,7 @@ class Sampler:
     eps: float
     norm: SignalNorm
     strict: bool
+    strict_ladder: bool
     progress: bool
 
     def __post_init__(self) -> None:
@@ -85,10 +86,15 @@ class Sampler:
             corrector.norm = self.norm
         return predictor, corrector
 
-    def run(self, model: Network, x: Tensor, noise: AddressedNoise, impose: Impose | None = None) -> tuple[Tensor, int]:
+    def network(self, model: Network) -> ScoreAtTime:
+        """The network as a score at a time, refused before anything is drawn if it does not fit."""
+        return get_score_fn(self.sde, model, continuous=self.continuous, strict_ladder=self.strict_ladder)
+
+    def run(
+        self, network: ScoreAtTime, x: Tensor, noise: AddressedNoise, impose: Impose | None = None
+    ) -> tuple[Tensor, int]:
         """The chain from the prior's state ``x``: samples, and the calls of the network."""
         calls = 0
-        network = get_score_fn(self.sde, model, train=False, continuous=self.continuous)
 
         def score(x: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
@@ -183,6 +189,7 @@ def get_pc_sampler(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> Callable[[Network], tuple[Tensor, int]]:
     """The predictor-corrector sampler of Song et al. (2021), Algorithms 2 and 3, in the published order.
 
@@ -214,6 +221,7 @@ def get_pc_sampler(
         dtype: of the samples.
         progress: show a progress bar.
         strict: ``denoise`` does nothing for the predictor ``none``, as published.
+        strict_ladder: see :func:`get_score_fn`.
 
     Returns:
         ``pc_sampler(model) -> (samples, nfe)``, nfe being the number of calls of ``model(x, labels)``.
@@ -234,6 +242,7 @@ def get_pc_sampler(
         eps=eps,
         norm=norm,
         strict=strict,
+        strict_ladder=strict_ladder,
         progress=progress,
     )
     size = sizes(shape)
@@ -244,8 +253,9 @@ def get_pc_sampler(
     where = _device(device)
 
     def pc_sampler(model: Network) -> tuple[Tensor, int]:
+        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
         x = sde.prior_sampling(size, dtype=dtype, device=where, **noise.samples(size[0], where))
-        return made.run(model, x, noise)
+        return made.run(network, x, noise)
 
     return pc_sampler
