@@ -155,7 +155,7 @@ class GaussianMixture:
         self.flattened(x)
         levels = _check_sigma(sigma, x.shape[0])
         alone = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        each = torch.arange(x.shape[0], device=x.device) if len(levels) > 1 else alone
+        each = torch.arange(x.shape[0], dtype=torch.int64, device=x.device) if len(levels) > 1 else alone
         return PerturbedMixture(self, levels)(x, each)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:

@@ -49,7 +49,7 @@ class Published:
     """A published network.
 
     Attributes:
-        net: with its weights and its ladder ``net.sigmas``, on the CPU, in evaluation mode.
+        net: with its weights and its ladder ``net.sigmas``, in fp32 on the CPU, in evaluation mode.
         container: kind of the file, ``"NCSNv2 list of 5"``.
         entry: which of its entries the weights are, ``"EMA weights, entry 4"``.
         step: training steps behind them, where the file says so.
@@ -121,8 +121,8 @@ def load_published(
         raise ValueError(f"{source} cannot be made a network of class {kind.__name__}: {error}") from error
     _check_fit(source, parts.state_entry, state, empty, empty.state_dict())
     # The generator's state is the caller's: building a network draws weights that are overwritten.
-    with torch.random.fork_rng(devices=[]):
-        net = kind(ladder, sizes)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        net = kind(ladder, sizes).float()
     net.load_state_dict(state)
     entry = parts.state_entry
     if ema and parts.average is not None:
@@ -250,7 +250,7 @@ def _ladder(kind: type[StandardNet], state: dict[str, Tensor], sigmas: Sigmas | 
         # In score_sde's dictionaries this network has one too.
         state.pop("sigmas", None)
     if sigmas is not None:
-        wanted = torch.tensor(check_sigmas(sigmas), device="cpu")
+        wanted = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
         # Ladders of the same definition can differ in a rounding of fp32. Of another length, the keys will tell.
         if own is not None and own.shape == wanted.shape and not torch.allclose(own.double(), wanted.double(), 1e-5, 0):
             raise ValueError("sigmas differ from the ladder in the file; leave them out to take that")

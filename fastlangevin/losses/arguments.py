@@ -50,7 +50,7 @@ def ladder_of(sigmas: Sigmas) -> Tensor:
         if sigmas.ndim != 1 or not sigmas.numel():
             raise ValueError(f"sigmas must be one row of noise levels, (L,), got shape {tuple(sigmas.shape)}")
         return sigmas.detach().double()
-    return torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+    return torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
 
 
 def per_sample(values: Tensor) -> Tensor:

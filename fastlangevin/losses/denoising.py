@@ -124,7 +124,7 @@ class DenoisingScoreMatching(nn.Module):
         # Kept as numbers: a buffer would follow .half(), and a ladder in float16 is another ladder.
         # No inference tensors, wherever this is made: backward passes keep what follows from them.
         with torch.inference_mode(False):
-            self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64)
+            self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
             self.factors = _factors(self.ladder, anneal_power, weights)
         self.per_level = None
         self._cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tables]] = {}

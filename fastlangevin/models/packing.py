@@ -87,7 +87,7 @@ def can_pack(conv: nn.Module) -> bool:
         return False
     reach = [dilation * (size - 1) + 1 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
     with torch.no_grad():
-        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], device="cpu")
+        x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], dtype=torch.float32, device="cpu")
         x = x.view(1, -1, *reach).to(conv.weight.dtype)
         try:
             got = _convolve(x, _pack(conv.weight, conv, x.shape), conv)

@@ -87,7 +87,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
             (rows, *rest),
             seed=seed,
             purpose=Purpose.INITIAL_STATE,
-            sample_ids=2 * (offset + torch.arange(rows, device=device)),
+            sample_ids=2 * (offset + torch.arange(rows, dtype=torch.int64, device=device)),
             dtype=chosen.dtype,
             device=device,
             impl=chosen.impl,
@@ -119,7 +119,7 @@ def _rows(chosen: Options) -> tuple[Any, ...]:
         raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {chosen.init!r}")
     if chosen.shape is None:
         raise ValueError("give shape=, (rows, ...) such as shape=(4, 3, 32, 32), or init= as a tensor of that shape")
-    return *sizes(chosen.shape), torch.empty(0, device=chosen.device).device
+    return *sizes(chosen.shape), torch.empty(0, dtype=torch.float32, device=chosen.device).device
 
 
 class RowNoise:
@@ -136,7 +136,7 @@ class RowNoise:
     def __init__(self, like: Tensor, points: int, seed: Seed, offset: int = 0, impl: str = "auto") -> None:
         self.dtype = like.dtype
         self.shape = like.shape[0] // points, *like.shape[1:]
-        self.ids = 2 * (offset + torch.arange(self.shape[0], device=like.device))
+        self.ids = 2 * (offset + torch.arange(self.shape[0], dtype=torch.int64, device=like.device))
         self.address: dict[str, Any] = {
             "seed": seed,
             "purpose": Purpose.LANGEVIN,

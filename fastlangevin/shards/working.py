@@ -140,7 +140,7 @@ def sample(
     check_ladder(score, record["sigmas"], strict_ladder)
     most = record["shard_size"] if batch is None else integer("batch", batch, 1, MAX_SAMPLE_ID)
     number, size = place(rank, world)
-    where = torch.empty(0, device=device).device
+    where = torch.empty(0, dtype=torch.float32, device=device).device
     choose(impl, where)
     asked = stop or (lambda: False)
     batches = Batches(

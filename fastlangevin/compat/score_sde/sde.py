@@ -205,7 +205,7 @@ class _BetaSDE(SDE):
         betas = self.schedule.betas()
         self.alpha_bars = rules.alpha_bars(betas)
         self.beta_0, self.beta_1 = self.schedule.beta_min, self.schedule.beta_max
-        self.discrete_betas = torch.tensor(betas, device="cpu")
+        self.discrete_betas = torch.tensor(betas, dtype=torch.float32, device="cpu")
         self.alphas = 1 - self.discrete_betas
         self.alphas_by_place = Places([[1 - beta] for beta in betas])
 
