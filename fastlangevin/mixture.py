@@ -18,10 +18,10 @@ from torch import Tensor
 
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
-from fastlangevin.ops.arguments import check_labels, floating
+from fastlangevin.ops.arguments import check_labels, floating, is_complex
 from fastlangevin.ops.memory import observed, transforms
 from fastlangevin.runtime import choose
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.schedules import Sigmas, check_sigmas, number
 
 if TYPE_CHECKING:
     from fastlangevin.samplers.segments import ChainKernel, Segment
@@ -36,6 +36,8 @@ Numbers = Tensor | Sequence[Any]
 
 def _numbers(name: str, value: Any) -> Tensor:
     """A tensor, array or nested sequence as fp64 on the CPU, every number finite."""
+    if is_complex(value):
+        raise TypeError(f"{name} must be real numbers, got {value!r}")
     try:
         # Python's numbers are fp64 already, which as_tensor would round to the default dtype.
         kept = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64, device="cpu")
@@ -209,13 +211,13 @@ class GaussianMixture:
             TypeError, ValueError: an argument is of the wrong kind or out of range.
         """
         count = integer("n", n, 0, 2**40)
-        number = integer("draw", draw, 0, 2**31 - 1)
-        (level,) = _check_sigma(float(sigma), count)
+        place = integer("draw", draw, 0, 2**31 - 1)
+        (level,) = _check_sigma(number("sigma", sigma), count)
         at: dict[str, Any] = {"seed": seed, "purpose": Purpose.MIXTURE, "sample_ids": sample_ids}
         at |= {"sample_offset": sample_offset, "device": device, "impl": impl}
         # The two draws of a sample share no words: those of a uniform and of the normals at one draw would.
-        uniform = rand((count, 1), draw=2 * number, **at)[:, 0]
-        z = randn((count, self.features), draw=2 * number + 1, **at)
+        uniform = rand((count, 1), draw=2 * place, **at)[:, 0]
+        z = randn((count, self.features), draw=2 * place + 1, **at)
         edges = self.weights.cumsum(0)[:-1].float().to(z.device)
         which = torch.bucketize(uniform, edges, right=True)
         spread = (self.variances + level**2).sqrt().float().to(z.device)[which]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import integer
+from fastlangevin.ops.arguments import is_complex
 
 __all__ = [
     "Sigmas",
@@ -27,7 +28,7 @@ Sigmas = Tensor | Iterable[float]
 
 def positive(name: str, value: Any) -> float:
     """``value`` as a finite float above zero."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
+    if isinstance(value, bool) or not hasattr(value, "__float__") or is_complex(value):
         raise TypeError(f"{name} must be a number above zero, got {value!r} ({type(value).__name__})")
     number = float(value)
     if not (math.isfinite(number) and number > 0):
@@ -37,7 +38,7 @@ def positive(name: str, value: Any) -> float:
 
 def number(name: str, value: Any) -> float:
     """``value`` as a float: of a Python or NumPy number, or of a tensor of one element."""
-    if not isinstance(value, bool) and hasattr(value, "__float__"):
+    if not isinstance(value, bool) and hasattr(value, "__float__") and not is_complex(value):
         with contextlib.suppress(TypeError, ValueError, RuntimeError):  # a tensor of more elements
             return float(value)
     raise TypeError(f"{name} must be a number, got {value!r:.80} ({type(value).__name__})")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from fastlangevin.ops.arguments import is_complex
 from fastlangevin.schedules import positive
 
 __all__ = ["Coefficients"]
@@ -28,7 +29,7 @@ class Coefficients(NamedTuple):
 
 def not_negative(name: str, value: Any) -> float:
     """``value`` as a finite float, zero or above."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
+    if isinstance(value, bool) or not hasattr(value, "__float__") or is_complex(value):
         raise TypeError(f"{name} must be a number, zero or above, got {value!r} ({type(value).__name__})")
     number = float(value)
     if not (math.isfinite(number) and number >= 0):

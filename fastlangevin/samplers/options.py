@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.noise import Generators, Seed, integer
+from fastlangevin.ops.arguments import is_complex
 from fastlangevin.ops.mlp_chain import Matmul, check_matmul
 from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
@@ -209,7 +210,7 @@ def check_callable(name: str, function: object, call: str) -> Callable[..., Any]
 def _interval(clamp: object) -> tuple[float, float]:
     if isinstance(clamp, Tensor | np.ndarray):
         clamp = clamp.tolist()
-    if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2:
+    if not isinstance(clamp, Sequence) or isinstance(clamp, str) or len(clamp) != 2 or any(map(is_complex, clamp)):
         raise TypeError(f"clamp must be a pair (low, high) such as (0.0, 1.0), got {clamp!r}")
     try:
         low, high = (float(each) for each in clamp)

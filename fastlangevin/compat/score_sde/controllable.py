@@ -41,7 +41,7 @@ def _mask(mask: Any, data: Tensor) -> Tensor:
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a tensor, 1 or True where the data are known, got {type(mask).__name__}")
     if mask.is_complex():
-        raise TypeError(f"mask must be bool, or a number of 0 or 1, got {mask.dtype}; use mask.real")
+        raise TypeError(f"mask must be bool, or a number of 0 or 1, got {mask.dtype}; use mask != 0")
     same_place("mask", mask, data)
     try:
         mask = mask.expand(data.shape)
