@@ -45,7 +45,7 @@ class Guarded:
 
     def __init__(self, name: str, function: Callable[..., Tensor], *, like_state: bool = True) -> None:
         self.name = name
-        self.function = function
+        self.function = self.__wrapped__ = function
         self.like_state = like_state
         self.tried = False
         self.copies = False

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
-from fastlangevin.ops.arguments import check_labels, floating
+from fastlangevin.ops.arguments import check_labels, floating, is_complex
 from fastlangevin.ops.memory import lasting, observed, transforms
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas, check_sigmas
@@ -38,6 +38,8 @@ Numbers = Tensor | Sequence[Any]
 
 def _numbers(name: str, value: Any) -> Tensor:
     """A tensor, array or nested sequence as fp64 on the CPU, every number finite."""
+    if is_complex(value):
+        raise TypeError(f"{name} must be real numbers, got {shown(value)}")
     if not isinstance(value, Sequence) and hasattr(value, "__float__") and not is_number(value):
         raise TypeError(f"{name} must be a tensor or nested sequence of numbers, got {shown(value)}")
     try:
@@ -160,7 +162,7 @@ class GaussianMixture:
         self.flattened(x)
         levels = _check_sigma(sigma, x.shape[0])
         alone = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        each = torch.arange(x.shape[0], device=x.device) if len(levels) > 1 else alone
+        each = torch.arange(x.shape[0], dtype=torch.int64, device=x.device) if len(levels) > 1 else alone
         return PerturbedMixture(self, levels)(x, each)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
@@ -214,13 +216,13 @@ class GaussianMixture:
             TypeError, ValueError: an argument is of the wrong kind or out of range.
         """
         count = integer("n", n, 0, 2**40)
-        number = integer("draw", draw, 0, 2**31 - 1)
+        place = integer("draw", draw, 0, 2**31 - 1)
         (level,) = _check_sigma(real("sigma", sigma, "a number, zero or above"), count)
         at: dict[str, Any] = {"seed": seed, "purpose": Purpose.MIXTURE, "sample_ids": sample_ids}
         at |= {"sample_offset": sample_offset, "device": device, "impl": impl}
         # The two draws of a sample share no words: those of a uniform and of the normals at one draw would.
-        uniform = rand((count, 1), draw=2 * number, **at)[:, 0]
-        z = randn((count, self.features), draw=2 * number + 1, **at)
+        uniform = rand((count, 1), draw=2 * place, **at)[:, 0]
+        z = randn((count, self.features), draw=2 * place + 1, **at)
         edges = self.weights.cumsum(0)[:-1].float().to(z.device)
         which = torch.bucketize(uniform, edges, right=True)
         spread = (self.variances + level**2).sqrt().float().to(z.device)[which]

@@ -98,7 +98,7 @@ def seed_from(generator: torch.Generator | None) -> int:
     generator.set_offset(offset + 4)
     key = generator.initial_seed() % 2**64
     numbers = (offset % 2**32, offset >> 32, 0, int(Purpose.SEED) << 24, key % 2**32, key >> 32)
-    c0, c1, c2, c3, k0, k1 = torch.tensor(numbers, device="cpu")
+    c0, c1, c2, c3, k0, k1 = torch.tensor(numbers, dtype=torch.int64, device="cpu")
     low_word, high_word, _, _ = philox(c0, c1, c2, c3, k0, k1)
     return int(low_word) | int(high_word) << 32
 

@@ -77,7 +77,7 @@ def strip(trajectory: Tensor, *, samples: int = 8, frames: int = 11, gap: int = 
     if trajectory.ndim != 5:
         raise ValueError(f"trajectory must be (F, N, C, H, W), got shape {tuple(trajectory.shape)}")
     count = min(frames, trajectory.shape[0])
-    chosen = torch.linspace(0, trajectory.shape[0] - 1, count, device="cpu").round().long()
+    chosen = torch.linspace(0, trajectory.shape[0] - 1, count, dtype=torch.float32, device="cpu").round().long()
     picked = trajectory[chosen.to(trajectory.device), :samples].transpose(0, 1)
     return grid(picked.flatten(0, 1), columns=count, gap=gap)
 

@@ -49,7 +49,7 @@ class Published:
     """A published network.
 
     Attributes:
-        net: with its weights and its ladder ``net.sigmas``, on the CPU, in evaluation mode.
+        net: with its weights and its ladder ``net.sigmas``, in fp32 on the CPU, in evaluation mode.
         container: kind of the file, ``"NCSNv2 list of 5"``.
         entry: which of its entries the weights are, ``"EMA weights, entry 4"``.
         step: training steps behind them, where the file says so.
@@ -124,8 +124,8 @@ def load_published(
     asked = [name for name, value in arguments.items() if value is not None]
     _check_fit(source, parts.state_entry, state, empty, empty.state_dict(), asked)
     # The generator's state is the caller's: building a network draws weights that are overwritten.
-    with torch.random.fork_rng(devices=[]):
-        net = kind(ladder, sizes)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        net = kind(ladder, sizes).float()
     net.load_state_dict(state)
     entry = parts.state_entry
     if ema and parts.average is not None:

@@ -122,7 +122,7 @@ def _triton(device_type: str) -> Launchers:
     from fastlangevin.kernels.step import step
 
     if not _interpreting():
-        probe = torch.empty(1, 4, device=device_type)
+        probe = torch.empty(1, 4, dtype=torch.float32, device=device_type)
         try:
             randn(probe, uniform=False, seed=0, draw=0, sample_ids=None, sample_offset=0, purpose=0)
         except Exception as error:

@@ -125,8 +125,9 @@ def prepare(
 ) -> Call:
     """The launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
     batch, features = x.shape
-    rules = torch.tensor([[c, a, b or 0.0] for (c, a, b), _, _ in runs], dtype=torch.float32)
-    whole = torch.tensor([[b is not None, level, times] for (_, _, b), level, times in runs], dtype=torch.int64)
+    rules = torch.tensor([[c, a, b or 0.0] for (c, a, b), _, _ in runs], dtype=torch.float32, device="cpu")
+    numbers = [[b is not None, level, times] for (_, _, b), level, times in runs]
+    whole = torch.tensor(numbers, dtype=torch.int64, device="cpu")
     arguments: dict[str, Any] = {
         "x_ptr": x,
         "table_ptr": table,

@@ -434,10 +434,10 @@ def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Three fp32 tensors of the same shape: the radius, the cosine and the sine.
     """
     count = words.numel()
-    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.int32) if count % 16 else words
+    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.int32, device="cpu") if count % 16 else words
     if count % 16:
         padded[:count] = words.flatten()
-    results = torch.empty(3, padded.numel(), dtype=torch.float32)
+    results = torch.empty(3, padded.numel(), dtype=torch.float32, device="cpu")
     pointers = [results[i].data_ptr() for i in range(3)] if count else [0, 0, 0]
     if count and load().fl_polar(_set, padded.data_ptr(), padded.numel(), *pointers):
         refused()
@@ -455,9 +455,9 @@ def elu(y: Tensor) -> tuple[Tensor, Tensor]:
         Two fp32 tensors of the same shape.
     """
     count = y.numel()
-    padded = torch.zeros((count + 15) // 16 * 16)
+    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.float32, device="cpu")
     padded[:count] = y.flatten()
-    results = torch.empty(2, padded.numel())
+    results = torch.empty(2, padded.numel(), dtype=torch.float32, device="cpu")
     if load().fl_elu(_set, padded.data_ptr(), padded.numel(), results[0].data_ptr(), results[1].data_ptr()):
         refused()
     values, slopes = (row[:count].reshape(y.shape) for row in results)

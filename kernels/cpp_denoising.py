@@ -124,7 +124,7 @@ def dsm(
             return
         scratch = None
         if elements > _LONGEST_SEGMENT or batch > _FEW_SAMPLES:
-            scratch = torch.empty(batch * -(-elements // segment), dtype=values.dtype)
+            scratch = torch.empty(batch * -(-elements // segment), dtype=values.dtype, device="cpu")
         sums = (
             values.data_ptr(),
             level_sums.data_ptr(),

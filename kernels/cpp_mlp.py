@@ -114,7 +114,7 @@ def mlp_chain(
 def activate(activation: str, y: Tensor) -> Tensor:
     """An activation alone, for sweeps over all floats; ``y`` is contiguous in fp32."""
     count = y.numel()
-    padded = torch.zeros((count + 15) // 16 * 16)
+    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.float32, device="cpu")
     padded[:count] = y.flatten()
     values = torch.empty_like(padded)
     number = ACTIVATIONS[activation]

@@ -45,7 +45,7 @@ def norms(
     """
     noise = noise if of_noise else None
     batch, elements = x.shape[0], x.numel() // x.shape[0]
-    scratch = torch.empty(2, batch * -(-elements // segment), dtype=out.dtype)
+    scratch = torch.empty(2, batch * -(-elements // segment), dtype=out.dtype, device="cpu")
     if x.is_contiguous() and (noise is None or noise.is_contiguous()):
         rank, tail = 0, [batch, elements]
     else:

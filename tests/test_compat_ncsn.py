@@ -435,7 +435,7 @@ NONE = inspect.Parameter.empty
 SIGNATURES = {
     ncsn.anneal_Langevin_dynamics: (
         {"x_mod": NONE, "scorenet": NONE, "sigmas": NONE, "n_steps_each": 100, "step_lr": 0.00002},
-        (*LIST, "strict"),
+        (*LIST, "strict", "strict_ladder"),
     ),
     ncsn.Langevin_dynamics: (
         {"x_mod": NONE, "scorenet": NONE, "n_steps": 200, "step_lr": 0.00005},
@@ -450,7 +450,7 @@ SIGNATURES = {
             "n_steps_each": 100,
             "step_lr": 0.000008,
         },
-        ("mask", *LIST, "strict"),
+        ("mask", *LIST, "strict", "strict_ladder"),
     ),
     ncsn.baseline_Langevin_dynamics: (
         {"x_mod": NONE, "scorenet": NONE, "n_steps": 1000, "step_lr": 0.00002},
@@ -497,7 +497,7 @@ SIGNATURES = {
             "verbose": False,
             "denoise": True,
         },
-        LIST,
+        (*LIST, "strict_ladder"),
     ),
     ncsnv2.anneal_Langevin_dynamics_inpainting: (
         {
@@ -509,7 +509,7 @@ SIGNATURES = {
             "n_steps_each": 100,
             "step_lr": 0.000008,
         },
-        ("mask", *LIST, "strict"),
+        ("mask", *LIST, "strict", "strict_ladder"),
     ),
     ncsnv2.anneal_Langevin_dynamics_interpolation: (
         {
@@ -522,7 +522,7 @@ SIGNATURES = {
             "final_only": False,
             "verbose": False,
         },
-        ("keep_every", "seed", "generator", "sample_offset", "progress"),
+        ("keep_every", "seed", "generator", "sample_offset", "progress", "strict_ladder"),
     ),
     ncsnv2.get_sigmas: ({"config": NONE}, ()),
     ncsnv2.anneal_dsm_score_estimation: (

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from fastlangevin import losses
 from fastlangevin.compat import ncsn, ncsnv2, score_sde
 from fastlangevin.models import MLP, ConvConfig, ConvScore, for_sampling
 from fastlangevin.samplers import replaying
@@ -20,6 +21,8 @@ MODEL = MLP(LADDER).eval()
 CONVOLUTIONS = ConvScore(LADDER, ConvConfig(widths=(4, 4))).eval()
 X = fl.randn((2, 2), seed=0)
 IMAGES = fl.rand((2, 1, 8, 8), seed=0)
+LONG = fl.rand((2, 2000), seed=0)
+TIMES = torch.tensor([0.5, 0.2])
 LABELS = torch.tensor([0, 1])
 SIGMAS = torch.tensor([0.5, 0.4])
 REGION = fl.Inpainting(torch.ones(2, dtype=torch.bool), torch.zeros(2), "step")
@@ -74,7 +77,25 @@ CALLS = {
     "ve": lambda: pc(score_sde.VESDE)[0],
     "vp": lambda: pc(score_sde.VPSDE)[0],
     "subvp": lambda: pc(score_sde.subVPSDE)[0],
+    # Kernels sum what is long, and of many samples, in parts.
+    "a corrector": lambda: fl.predictor_corrector(lambda x, labels: -x, LADDER, snr=0.1, init=LONG, seed=0),
+    "published corrector": lambda: score_sde.LangevinCorrector(
+        score_sde.VPSDE(N=30), lambda x, t: -x, 0.1, 2, noise=score_sde.AddressedNoise(seed=0)
+    ).update_fn(LONG, TIMES)[0],
+    "a loss": lambda: fl.dsm_loss(lambda x, labels: -x, LONG, LADDER, seed=0, reduction="none"),
+    "of many samples": lambda: fl.dsm_loss(lambda x, labels: -x, LONG.T.contiguous(), LADDER, seed=0),
+    "an objective": lambda: fl.DenoisingScoreMatching(LADDER, output="noise", weights=[1, 2, 3])(MODEL, X, seed=0),
+    "its gradient": lambda: gradient(lambda net: fl.dsm_loss(net, X, LADDER, seed=0)),
+    "sliced": lambda: gradient(lambda net: losses.annealed_ssm_loss(net, X, LADDER, seed=0)),
+    "smld": lambda: score_sde.get_smld_loss_fn(score_sde.VESDE(0.1, 1.0, 3), False)(MODEL, X, seed=0),
+    "ddpm": lambda: score_sde.get_ddpm_loss_fn(score_sde.VPSDE(N=30), False)(lambda x, labels: -x, X, seed=0),
+    "farthest samples": lambda: torch.tensor(fl.advisor.largest_distance(IMAGES), dtype=torch.float64, device="cpu"),
+    "a plan": lambda: fl.plan(IMAGES, budget=100).sigmas,
 }
+
+
+def gradient(loss):
+    return torch.autograd.grad(loss(MODEL), MODEL.head.weight)[0]
 
 
 class Again:
@@ -98,3 +119,16 @@ def test_results_are_those_without_one(name, monkeypatch):
         got = CALLS[name]()
     assert got.device == want.device
     assert torch.equal(got, want)
+
+
+def test_chains_of_every_kernel_have_their_results(impl):
+    options = {
+        **ANNEALED,
+        "shape": (1, 2),
+        "steps_per_level": 1,
+        "impl": impl,
+        **({} if impl == "reference" else {"chain": "kernel"}),
+    }
+    want = fl.annealed_langevin(MIXTURE, LADDER, **options)
+    with torch.device("meta"):
+        assert torch.equal(fl.annealed_langevin(MIXTURE, LADDER, **options), want)

@@ -1,5 +1,6 @@
 """What samplers promise besides their law: batches, resumes, callbacks, trajectories, conventions."""
 
+import functools
 import weakref
 from dataclasses import replace
 
@@ -294,3 +295,45 @@ def test_progress_is_shown_when_asked(capsys):
     assert "12/12" in capsys.readouterr().err
     run()
     assert capsys.readouterr().err == ""
+
+
+CLAMPED = {
+    "annealed_langevin": lambda score, **options: fl.annealed_langevin(
+        score, [1.0, 0.5], epsilon=1e-3, steps_per_level=2, **options
+    ),
+    "consistent_annealed": lambda score, **options: fl.consistent_annealed(score, [1.0, 0.5], epsilon=0.4, **options),
+    "predictor_corrector": lambda score, **options: fl.predictor_corrector(score, [1.0, 0.5], snr=0.1, **options),
+    "interpolation": lambda score, **options: fl.interpolation(
+        score, [1.0, 0.5], points=2, epsilon=1e-3, steps_per_level=2, **options
+    ),
+}
+OUT_OF_RANGE = {
+    "by the score": lambda x, labels: torch.full_like(x, 8.0),
+    "of a mixture": fl.GaussianMixture([1.0], [[4.0, 4.0]], 1e-4),
+}
+
+
+@pytest.mark.parametrize("score", OUT_OF_RANGE)
+@pytest.mark.parametrize("sampler", CLAMPED)
+def test_the_denoised_state_is_clamped_too(sampler, score):
+    run, to = CLAMPED[sampler], OUT_OF_RANGE[score]
+    options = {"shape": (4, 2), "seed": 0, "clamp": (0, 1)}
+    clamped = run(to, denoise=True, **options)
+    assert 0 <= clamped.min() <= clamped.max() <= 1
+    free = run(to, denoise=True, clamp_denoised=False, **options)
+    assert free.max() > 1.5
+    assert torch.equal(clamped, free.clamp(0, 1))
+    # Without that step there is nothing to leave, and the bits are the same.
+    assert torch.equal(run(to, clamp_denoised=False, **options), run(to, **options))
+
+
+def test_a_resume_knows_whether_the_denoised_state_is_clamped():
+    run = functools.partial(CLAMPED["annealed_langevin"], OUT_OF_RANGE["by the score"], clamp=(0, 1), denoise=True)
+    new = {"shape": (4, 2), "seed": 0, "full_output": True, "callback": lambda info: True}
+    for chosen in ({}, {"clamp_denoised": False}):
+        stopped = run(**new, **chosen).state
+        whole = run(shape=(4, 2), seed=0, **chosen)
+        assert torch.equal(run(resume=stopped, **chosen), whole)
+        other = {} if chosen else {"clamp_denoised": False}
+        with pytest.raises(ValueError, match="clamp_denoised was"):
+            run(resume=stopped, **other)

@@ -126,7 +126,7 @@ class _Rows:
         """Holds the samples from now on, where they are not in memory and half of it has room for them."""
         if self.values is not None or 2 * 4 * self.count * self.size > self.memory:
             return
-        values = torch.empty((self.count, self.size), device=self.source.device)
+        values = torch.empty((self.count, self.size), dtype=torch.float32, device=self.source.device)
         for places in self.chunks():
             values[places] = self.source.take(self.indices(places)).flatten(1)
             bar.update(len(places))
@@ -150,7 +150,7 @@ class _Rows:
         """The places of all samples, in order, as many at once as are worth it."""
         length = max(1, min(CHUNK // self.size, self.memory // (READING * self.size)))
         for first in range(0, self.count, length):
-            yield torch.arange(first, min(first + length, self.count))
+            yield torch.arange(first, min(first + length, self.count), dtype=torch.int64, device="cpu")
 
     def blocks(self) -> tuple[int, int]:
         """How many rows to hold, and how many columns to compare them with at once."""
@@ -201,7 +201,7 @@ class _Search:
 
     def _distances(self, point: Tensor, bar: Any) -> Tensor:
         """Of every sample from a point, fp64 ``(N,)`` on the CPU."""
-        distances = torch.empty(self.rows.count, dtype=torch.float64)
+        distances = torch.empty(self.rows.count, dtype=torch.float64, device="cpu")
         for places in self.rows.chunks():
             distances[places] = torch.linalg.vector_norm(self.rows.take(places).sub_(point), dim=1).cpu()
             bar.update(len(places))
@@ -210,7 +210,9 @@ class _Search:
     def _guess(self, farthest: int, bar: Any) -> None:
         """From the outermost sample to the farthest of it, and on while that leads farther."""
         for _ in range(SWEEPS):
-            distances = self._distances(self.rows.take(torch.tensor([farthest]))[0], bar)
+            distances = self._distances(
+                self.rows.take(torch.tensor([farthest], dtype=torch.int64, device="cpu"))[0], bar
+            )
             farthest = int(distances.argmax())
             if not distances[farthest] > self.best:
                 return

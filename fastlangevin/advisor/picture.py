@@ -58,7 +58,8 @@ def _draw_overlap(axes: Any, gamma: float, D: int) -> None:
     """Where the samples of two neighbouring levels lie, for data that are one point: r in units of sigma_(i+1)."""
     centre, spread = math.sqrt(D), math.sqrt(0.5)
     low, high = (centre - 3 * spread) * gamma, (centre + 3 * spread) * gamma
-    r = torch.linspace(min(low, centre - 4 * spread), max(high, centre + 4 * spread) + spread, POINTS)
+    ends = min(low, centre - 4 * spread), max(high, centre + 4 * spread) + spread
+    r = torch.linspace(*ends, POINTS, dtype=torch.float32, device="cpu")
     lower = torch.exp(-((r - centre) ** 2)) / math.sqrt(math.pi)
     upper = torch.exp(-((r / gamma - centre) ** 2)) / (math.sqrt(math.pi) * gamma)
     inside = (r >= low) & (r <= high)
@@ -77,7 +78,7 @@ def _draw_ratio(axes: Any, gamma: float, sigma_L: float, steps_per_level: int, c
     """R - 1 against step_lr, from far below the chosen step to where the chain is not stable."""
     stable = 2 * sigma_L**2
     first, last = math.log(min(chosen[0], 0.1 * stable) / 30), math.log(0.99 * stable)
-    steps = torch.exp(torch.linspace(first, last, POINTS, dtype=torch.float64)).tolist()
+    steps = torch.exp(torch.linspace(first, last, POINTS, dtype=torch.float64, device="cpu")).tolist()
     ratios = [
         variance_ratio(gamma, sigma_L=sigma_L, steps_per_level=steps_per_level, step_lr=step) - 1 for step in steps
     ]

@@ -97,7 +97,7 @@ def variance_ratio(
     a = _relative_step(step_size(epsilon, step_lr) / 2, low)
     steps = integer("steps_per_level", steps_per_level, 1, MAX_STEPS)
     found = [1 + _excess(a, gamma**2, steps) for gamma in gammas]
-    return found[0] if _is_ratio(ladder) else torch.tensor(found, dtype=torch.float64)
+    return found[0] if _is_ratio(ladder) else torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def step_size_for(ladder: float | Sigmas, *, steps_per_level: int, sigma_L: float | None = None) -> StepSize:

@@ -68,7 +68,7 @@ def _metadata(options: argparse.Namespace, published: Published) -> dict[str, An
         shape = [net.config.channels, options.size[0], options.size[-1]]
         if min(shape) < 1:
             raise ValueError(f"--size must be positive, got {options.size}")
-        net.check_shape(torch.empty(1, *shape, device="meta"))
+        net.check_shape(torch.empty(1, *shape, dtype=torch.float32, device="meta"))
         metadata["data"] = {"shape": shape, "range": [0.0, 1.0]}
     advice = {"epsilon": options.epsilon, "steps_per_level": options.steps_per_level}
     given = {name: value for name, value in advice.items() if value is not None}

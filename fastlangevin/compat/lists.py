@@ -35,6 +35,7 @@ class Before:
     """
 
     def __init__(self, score: Callable[..., Tensor], every: int, clamp: tuple[float, float] | None = None) -> None:
+        self.__wrapped__ = score
         self.score = Guarded("scorenet", score)
         self.every = integer("keep_every", every, 1, 2**32)
         self.clamp = clamp

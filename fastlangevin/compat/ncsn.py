@@ -81,6 +81,7 @@ def anneal_Langevin_dynamics(
     sample_ids: SampleIds | None = None,
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> list[Tensor]:
     """``AnnealRunner.anneal_Langevin_dynamics``: annealed Langevin dynamics from ``x_mod``.
 
@@ -97,6 +98,7 @@ def anneal_Langevin_dynamics(
         sample_ids: ``B`` global ids; by default 0 to B - 1.
         progress: show a progress bar.
         strict: the list as published: ``clamp(x, 0, 1)`` before each update, without the final state.
+        strict_ladder: refuse another ladder than ``scorenet`` was built with, where it has that as ``sigmas``.
 
     Returns:
         The states, on the device of ``x_mod``.
@@ -119,6 +121,7 @@ def anneal_Langevin_dynamics(
         progress=progress,
         callback=None if strict else after,
         cuda_graph=False if strict else "auto",
+        strict_ladder=strict_ladder,
     )
     return before.states if strict else after.states
 
@@ -223,6 +226,7 @@ def anneal_Langevin_dynamics_inpainting(
     sample_ids: SampleIds | None = None,
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> list[Tensor]:
     """``AnnealRunner.anneal_Langevin_dynamics_inpainting``: the left half of every sample is known.
 
@@ -236,7 +240,7 @@ def anneal_Langevin_dynamics_inpainting(
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
         mask: bool, broadcasts to the states, True where ``refer_image`` is known; by default the left half of the last
             dimension, as published.
-        keep_every, seed, generator, sample_ids, progress, strict: as there.
+        keep_every, seed, generator, sample_ids, progress, strict, strict_ladder: as there.
 
     Returns:
         The states ``(B, ...)``, on the device of ``x_mod``.
@@ -257,6 +261,7 @@ def anneal_Langevin_dynamics_inpainting(
         progress=progress,
         callback=None if strict else after,
         cuda_graph=False if strict else "auto",
+        strict_ladder=strict_ladder,
     )
     return before.states if strict else after.states
 

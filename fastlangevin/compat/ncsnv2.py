@@ -58,6 +58,7 @@ def anneal_Langevin_dynamics(
     generator: Generators | None = None,
     sample_ids: SampleIds | None = None,
     progress: bool = False,
+    strict_ladder: bool = True,
 ) -> list[Tensor]:
     """Annealed Langevin dynamics from ``x_mod``, and the step to the posterior mean.
 
@@ -76,6 +77,7 @@ def anneal_Langevin_dynamics(
         generator: a ``torch.Generator`` a seed is drawn from, or one for each sample.
         sample_ids: ``B`` global ids; by default 0 to B - 1.
         progress: show a progress bar.
+        strict_ladder: refuse another ladder than ``scorenet`` was built with, where it has that as ``sigmas``.
 
     Returns:
         The states on the device of ``x_mod``: after the updates, then the denoised; the last is the sample.
@@ -99,6 +101,7 @@ def anneal_Langevin_dynamics(
         sample_ids=sample_ids,
         progress=progress,
         callback=_watch(None if final_only else after, watched),
+        strict_ladder=strict_ladder,
     )
     if final_only:
         return [last]
@@ -121,6 +124,7 @@ def anneal_Langevin_dynamics_inpainting(
     sample_ids: SampleIds | None = None,
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> list[Tensor]:
     """Annealed Langevin dynamics where the left half of every sample is known.
 
@@ -134,7 +138,7 @@ def anneal_Langevin_dynamics_inpainting(
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
         image_size: width of the samples: the first ``image_size // 2`` of their last dimension are known.
         mask: bool, broadcasts to the states, True where ``refer_image`` is known, in the place of the left half.
-        keep_every, seed, generator, sample_ids, progress: as there.
+        keep_every, seed, generator, sample_ids, progress, strict_ladder: as there.
         strict: the states before the updates as published, which lack the last.
 
     Returns:
@@ -162,6 +166,7 @@ def anneal_Langevin_dynamics_inpainting(
         progress=progress,
         callback=None if strict else after,
         cuda_graph=False if strict else "auto",
+        strict_ladder=strict_ladder,
     )
     return before.states if strict else after.states
 
@@ -181,6 +186,7 @@ def anneal_Langevin_dynamics_interpolation(
     generator: Generators | None = None,
     sample_offset: int = 0,
     progress: bool = False,
+    strict_ladder: bool = True,
 ) -> list[Tensor]:
     """Rows of samples that go over into each other, see :func:`fastlangevin.interpolation`. No denoise step.
 
@@ -188,7 +194,7 @@ def anneal_Langevin_dynamics_interpolation(
         x_mod: the state that each row begins in, ``(rows, ...)``, any float dtype; not changed.
         scorenet, sigmas, n_steps_each, step_lr, final_only, verbose: as for :func:`anneal_Langevin_dynamics`.
         n_interpolations: samples in each row, at least 2.
-        keep_every, generator, progress: as there; one generator.
+        keep_every, generator, progress, strict_ladder: as there; one generator.
         seed: one seed.
         sample_offset: number of the first row; rows have numbers in the place of ``sample_ids``.
 
@@ -216,6 +222,7 @@ def anneal_Langevin_dynamics_interpolation(
         sample_offset=sample_offset,
         progress=progress,
         callback=_watch(None if final_only else after, watched),
+        strict_ladder=strict_ladder,
     )
     return [last] if final_only else after.states
 

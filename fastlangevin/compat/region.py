@@ -49,5 +49,5 @@ def known_region(
         ) from None
     if mask is None:
         width = x.shape[-1]
-        mask = torch.arange(width, device=x.device) < (width // 2 if columns is None else columns)
+        mask = torch.arange(width, dtype=torch.int64, device=x.device) < (width // 2 if columns is None else columns)
     return x, Inpainting(mask, known, noise)

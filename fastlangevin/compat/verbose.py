@@ -36,6 +36,7 @@ class Verbose:
         step_lr: float,
         noise: Callable[[StepInfo], Tensor] | None = None,
     ) -> None:
+        self.__wrapped__ = score
         self.score = Guarded("scorenet", score)  # what it returns is read after the update
         self.ladder = check_sigmas(sigmas)
         self.step_lr = positive("step_lr", step_lr)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastlangevin import ops
 from fastlangevin.noise import Purpose, Seed, integer, resolve_draw
+from fastlangevin.ops.arguments import conversion
 from fastlangevin.schedules import positive
 
 __all__ = ["LOGIT_ALPHA", "Augment", "dequantise", "expit", "flip", "logit"]
@@ -194,7 +195,8 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor (B, *), got {type(images).__name__}")
     if not images.is_floating_point():
-        raise TypeError(f"images must be floating in [0, 1], got {images.dtype}; divide by the largest value")
+        mend = conversion(images.dtype) if images.is_complex() else "divide by the largest value"
+        raise TypeError(f"images must be floating in [0, 1], got {images.dtype}; {mend}")
 
 
 def _check_alpha(alpha: float, name: str = "alpha") -> float:

@@ -43,6 +43,6 @@ def digits(split: Literal["train", "heldout", "all"] = "train") -> Images:
     part = {
         "train": order[:DIGITS_TRAIN],
         "heldout": order[DIGITS_TRAIN:],
-        "all": torch.arange(len(order), device="cpu"),
+        "all": torch.arange(len(order), dtype=torch.int64, device="cpu"),
     }[split]
     return Images(images[part], classes[part], DIGITS_GREYS, "digits")

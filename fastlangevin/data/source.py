@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from fastlangevin.data.fingerprint import Fingerprint, digests, spread
 from fastlangevin.data.repeats import changed, check_repeats, checksum, raw_bytes
 from fastlangevin.noise import integer
+from fastlangevin.ops.arguments import conversion
 
 __all__ = ["Images", "SampleError", "Source", "as_source"]
 
@@ -234,7 +235,8 @@ def as_source(dataset: Dataset[Any] | Tensor, *, name: str | None = None, greys:
 
 def _check_kind(name: str, value: Tensor) -> None:
     if not value.is_floating_point() and value.dtype != torch.uint8:
-        raise TypeError(f"{name} must be floating or uint8, got {value.dtype}; use .float(), scaled to [0, 1]")
+        scaled = "" if value.is_complex() else ", scaled to [0, 1]"
+        raise TypeError(f"{name} must be floating or uint8, got {value.dtype}; {conversion(value.dtype)}{scaled}")
 
 
 def _greys(greys: int | None, like: Tensor) -> int | None:

@@ -36,7 +36,7 @@ def mnist(root: Place = "data", *, train: bool = True, download: bool = False) -
         RuntimeError: torchvision is not installed, or the images are not in ``root``.
     """
     dataset = _dataset("MNIST", root, download, train=train)
-    return Images(dataset.data[:, None], torch.as_tensor(dataset.targets), name="mnist")
+    return Images(dataset.data[:, None], torch.as_tensor(dataset.targets, device="cpu"), name="mnist")
 
 
 def cifar10(root: Place = "data", *, train: bool = True, download: bool = False) -> Images:
@@ -52,8 +52,8 @@ def cifar10(root: Place = "data", *, train: bool = True, download: bool = False)
         RuntimeError: as for :func:`mnist`.
     """
     dataset = _dataset("CIFAR10", root, download, train=train)
-    images = torch.as_tensor(dataset.data).permute(0, 3, 1, 2).contiguous()
-    return Images(images, torch.as_tensor(dataset.targets), name="cifar10")
+    images = torch.as_tensor(dataset.data, device="cpu").permute(0, 3, 1, 2).contiguous()
+    return Images(images, torch.as_tensor(dataset.targets, device="cpu"), name="cifar10")
 
 
 class CelebA(Source):

@@ -64,7 +64,7 @@ def picture(
     except ImportError as error:
         raise ImportError("the picture needs matplotlib, which is not installed; pip install matplotlib") from error
 
-    at = torch.tensor(numbers, device=checked.device)
+    at = torch.tensor(numbers, dtype=torch.int64, device=checked.device)
     part = picked(checked, at)
     rhat, size = split_rhat(part).tolist(), ess(part).tolist()
     together = autocorrelation(part, lags).cpu()
@@ -95,7 +95,7 @@ def picture(
 def _draw_ranks(axes: Any, ranks: Tensor, base: int, colour: str) -> None:
     """A histogram of shares of all draws that stands on ``base``; half a unit high is what each bin should have."""
     counts = torch.histc(ranks, BINS, 0.0, 1.0) / (2 * len(ranks) / BINS)
-    edges = torch.linspace(0, 1, BINS + 1)
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float32, device="cpu")
     axes.stairs(base + counts.clamp_max(0.98), edges, baseline=base, fill=True, color=colour, alpha=0.7)
     axes.axhline(base + 0.5, color="grey", linewidth=0.6, linestyle=":")
 

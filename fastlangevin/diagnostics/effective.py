@@ -148,7 +148,7 @@ def monotone_sum(correlations: Tensor) -> Tensor:
     pairs = correlations.unflatten(1, (-1, 2)).sum(-1)
     last = pairs.shape[1] - 1
     end = (pairs > 0).long().cumprod(1).sum(1).clamp_max(last)[:, None]
-    before = torch.arange(last + 1, device=pairs.device) < end
+    before = torch.arange(last + 1, dtype=torch.int64, device=pairs.device) < end
     total = torch.where(before, pairs.cummin(1).values, 0.0).sum(1)
     even, pair = correlations.gather(1, 2 * end)[:, 0], pairs.gather(1, end)[:, 0]
     return 2 * total - 1 + torch.where((even > 0) | (pair >= 0), even, 0.0)

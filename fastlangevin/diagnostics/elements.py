@@ -91,7 +91,7 @@ def by_element(trajectory: Tensor, statistic: Callable[[Tensor], Tensor]) -> Ten
     some = max(1, WORKING_BYTES // (BYTES_PER_DRAW * frames * chains))
     parts = []
     for first in range(0, elements, some):
-        numbers = torch.arange(first, min(first + some, elements), device=trajectory.device)
+        numbers = torch.arange(first, min(first + some, elements), dtype=torch.int64, device=trajectory.device)
         part = picked(trajectory, numbers)
         draws = torch.empty((len(numbers), chains, frames), dtype=torch.float64, device=trajectory.device)
         draws.copy_(part.permute(2, 1, 0))

@@ -19,7 +19,7 @@ def ranks(draws: Tensor) -> Tensor:
     """
     # From the order, since looking each draw up in the sorted ones takes twice the time of all this (torch 2.13, CPU).
     ordered, order = draws.flatten(1).sort(dim=1)
-    places = torch.arange(ordered.shape[1], device=draws.device)
+    places = torch.arange(ordered.shape[1], dtype=torch.int64, device=draws.device)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[:, 1:], ordered[:, :-1], out=first[:, 1:])
     del ordered

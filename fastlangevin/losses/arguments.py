@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.calling import wrong_shape
-from fastlangevin.ops.arguments import floating
+from fastlangevin.ops.arguments import conversion, floating
 from fastlangevin.ops.dsm import Reduction
 from fastlangevin.ops.memory import in_memory
 from fastlangevin.schedules import Sigmas, check_sigmas
@@ -38,7 +38,8 @@ def check_returned(name: str, value: Any, x: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != x.shape:
         raise ValueError(wrong_shape(name, value, x))
     if not value.dtype.is_floating_point:
-        raise TypeError(f"{name} must return a score of floating-point numbers, got {value.dtype}")
+        mend = conversion(value.dtype)
+        raise TypeError(f"{name} must return a score of floating-point numbers, got {value.dtype}; {mend}")
     if value.device != x.device:
         raise ValueError(f"{name} must return a score on {x.device}, where x is, got one on {value.device}")
     return in_memory(f"the score that {name} returns", value)

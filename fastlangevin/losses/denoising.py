@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastlangevin import noise, ops
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.noise import Generators, Purpose, Seed
-from fastlangevin.ops.arguments import check_labels, compute_dtype
+from fastlangevin.ops.arguments import check_labels, compute_dtype, is_complex
 from fastlangevin.ops.dsm import Address, Reduction, Tables
 from fastlangevin.ops.memory import recorded
 from fastlangevin.ops.perturb import MAX_LEVELS
@@ -293,6 +293,8 @@ def _factors(ladder: Tensor, anneal_power: float, weights: Weights | None) -> Te
     factors = ladder ** (anneal_power - 2.0)
     if weights is None:
         return factors
+    if is_complex(weights):
+        raise TypeError(f"weights must be real numbers, got {weights!r}")
     given = torch.as_tensor(weights, dtype=torch.float64, device=ladder.device)
     if given.shape != ladder.shape:
         raise ValueError(f"weights must have one entry for each level, ({ladder.numel()},), got {tuple(given.shape)}")

@@ -44,8 +44,8 @@ def exact_trace(score: Tensor, point: Tensor, chunk_size: int, dtype: torch.dtyp
     elements = point[0].numel()
     diagonals = []
     for start in range(0, elements, chunk_size):
-        column = torch.arange(start, min(start + chunk_size, elements), device=point.device)
-        row = torch.arange(len(column), device=point.device)
+        column = torch.arange(start, min(start + chunk_size, elements), dtype=torch.int64, device=point.device)
+        row = torch.arange(len(column), dtype=torch.int64, device=point.device)
         basis = torch.zeros(len(column), batch, elements, dtype=score.dtype, device=point.device)
         basis[row, :, column] = 1
         products = _products(score, point, basis.reshape(-1, *point.shape)).flatten(2)

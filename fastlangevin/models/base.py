@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fastlangevin.ops.arguments import check_labels
+from fastlangevin.ops.arguments import check_labels, conversion
 from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = ["ScoreNet"]
@@ -56,8 +56,11 @@ class ScoreNet(nn.Module):
     def check(self, x: Tensor, labels: Tensor) -> None:
         """Raises unless the network can be called with these."""
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; convert it with .float()")
+            if isinstance(x, Tensor):
+                kind, mend = str(x.dtype), conversion(x.dtype)
+            else:
+                kind, mend = type(x).__name__, "torch.as_tensor() makes one"
+            raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; {mend}")
         self.check_shape(x)
         # A replica of DataParallel has its weights as plain attributes: there its first layer refuses another dtype.
         weights = next(self.parameters(), None)

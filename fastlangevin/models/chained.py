@@ -173,9 +173,9 @@ class MLPKernel:
         mlp_chain_(
             x,
             network,
-            levels=torch.tensor(levels, device=x.device),
+            levels=torch.tensor(levels, dtype=torch.int64, device=x.device),
             coefficients=torch.tensor(numbers, dtype=torch.float32, device=x.device),
-            noisy=torch.tensor([rule.b is not None for rule in rules], device=x.device),
+            noisy=torch.tensor([rule.b is not None for rule in rules], dtype=torch.bool, device=x.device),
             seed=segment.seed,
             draw=segment.first,
             sample_ids=segment.sample_ids,

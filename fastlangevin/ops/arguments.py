@@ -19,12 +19,29 @@ FLOAT_NAMES = "float32, float16, bfloat16 or float64"
 Coefficient = float | Tensor
 
 
+def is_complex(value: Any) -> bool:
+    """Whether a number, array or tensor is complex, or one in a nested sequence."""
+    if isinstance(value, list | tuple):
+        return any(map(is_complex, value))
+    return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
+
+
+def conversion(dtype: torch.dtype) -> str:
+    """What errors advise for a tensor of another dtype than the floats: no cast that drops an imaginary part unsaid."""
+    if dtype.is_complex:
+        return (
+            "pass real and imaginary parts as elements of their own by torch.view_as_real(...); .real would drop the "
+            "imaginary part"
+        )
+    return "convert it with .to(torch.float32)"
+
+
 def floating(name: str, value: Any) -> Tensor:
     """The float tensor with its value in its memory, which is what the operations read: see :func:`in_memory`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor() makes one")
     if value.dtype not in FLOATS:
-        raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}; convert it with .to(torch.float32)")
+        raise TypeError(f"{name} must be {FLOAT_NAMES}, got {value.dtype}; {conversion(value.dtype)}")
     if value.layout != torch.strided or type(value).__name__ == "DTensor":
         raise TypeError(f"{name} must be a plain strided tensor, got {type(value).__name__} with layout {value.layout}")
     return in_memory(name, value)
@@ -78,6 +95,8 @@ def coefficient(name: str, value: Any, x: Tensor) -> Coefficient:
 
 
 def _number(name: str, value: Any) -> float:
+    if is_complex(value):
+        raise TypeError(f"{name} must be a real number or a tensor, got {value!r} ({type(value).__name__})")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:

@@ -36,7 +36,9 @@ def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) 
 
 def sample_numbers(sample_ids: Tensor | None, offset: int, batch: int, device: torch.device) -> Tensor:
     """The ids of a batch as a tensor, int64 ``(B,)``."""
-    return torch.arange(offset, offset + batch, device=device) if sample_ids is None else sample_ids
+    if sample_ids is not None:
+        return sample_ids
+    return torch.arange(offset, offset + batch, dtype=torch.int64, device=device)
 
 
 def launch_random(

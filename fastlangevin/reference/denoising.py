@@ -137,7 +137,7 @@ def dsm(
         assert noise is not None
         residual = p * output.to(dtype) + noise.to(dtype)
     values = sum_of_squares(residual.flatten(1)) * 0.5 * weight[labels]
-    own = labels == torch.arange(scale.numel(), device=labels.device)[:, None]
+    own = labels == torch.arange(scale.numel(), dtype=torch.int64, device=labels.device)[:, None]
     sums = _across(torch.where(own, values, 0.0))
     derivative = None
     if gradient:

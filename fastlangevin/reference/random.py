@@ -158,7 +158,7 @@ def words(
         purpose: 0 to 255.
     """
     device = sample_ids.device
-    block = torch.arange((elements + 3) // 4, device=device)[None, :]
+    block = torch.arange((elements + 3) // 4, dtype=torch.int64, device=device)[None, :]
     sample = sample_ids[:, None]
     key = torch.as_tensor(seed if isinstance(seed, Tensor) else signed64(seed), device=device)
     key = key.reshape(-1, 1)

@@ -70,7 +70,8 @@ class DeviceSteps:
         if not bool(table.isfinite().all()):
             raise ValueError(f"a coefficient is not finite in {self.table.dtype}")
         self.table[: len(moves)].copy_(table)
-        self.levels[: len(moves)].copy_(torch.tensor([level or 0 for _, level in moves], device="cpu"))
+        levels = [level or 0 for _, level in moves]
+        self.levels[: len(moves)].copy_(torch.tensor(levels, dtype=torch.int64, device="cpu"))
         self.kinds = [
             Kind(None, rule.b is not None, level is not None)
             if isinstance(rule, Coefficients)

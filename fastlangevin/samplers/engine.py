@@ -195,6 +195,8 @@ def run(
             if segments is None or not segments.denoise(x, plan.denoise):
                 final, last = plain_score(x, level), min(total, MAX_DRAW)
                 step_(x, final, a=rule.a, b=None, c=rule.c, draw=last, impl=options.impl, **watch.arguments)
+                if options.clamp is not None and options.clamp_denoised:
+                    x.clamp_(*options.clamp)
             evaluations += 1
             watch.check(done, lambda: left, now=True)
     return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)

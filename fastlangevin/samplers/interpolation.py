@@ -19,6 +19,7 @@ from fastlangevin.samplers.chain import ChainState, SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
 from fastlangevin.schedules import Sigmas
+from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]
 
@@ -73,6 +74,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     plan = annealed_plan(
         "interpolation", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
     )
+    check_ladder(score, plan.ladder, chosen.strict_ladder)
     rows, *rest, device = _rows(chosen)
     _, offset = resolve_sample_ids(None, chosen.sample_offset, rows, device)
     seed = resolve_seed(chosen.seed, chosen.generator, rows, device)
@@ -85,7 +87,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
             (rows, *rest),
             seed=seed,
             purpose=Purpose.INITIAL_STATE,
-            sample_ids=2 * (offset + torch.arange(rows, device=device)),
+            sample_ids=2 * (offset + torch.arange(rows, dtype=torch.int64, device=device)),
             dtype=chosen.dtype,
             device=device,
             impl=chosen.impl,
@@ -98,8 +100,10 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         return RowNoise(init, count, seed, offset, chosen.impl)
 
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
-    # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before.
-    started = replace(chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset)
+    # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before. The ladder is checked.
+    started = replace(
+        chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset, strict_ladder=False
+    )
     return run_labelled(score, plan, started)
 
 
@@ -115,7 +119,7 @@ def _rows(chosen: Options) -> tuple[Any, ...]:
         raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {chosen.init!r}")
     if chosen.shape is None:
         raise ValueError("give shape=, (rows, ...) such as shape=(4, 3, 32, 32), or init= as a tensor of that shape")
-    return *sizes(chosen.shape), torch.empty(0, device=chosen.device).device
+    return *sizes(chosen.shape), torch.empty(0, dtype=torch.float32, device=chosen.device).device
 
 
 class RowNoise:
@@ -132,7 +136,7 @@ class RowNoise:
     def __init__(self, like: Tensor, points: int, seed: Seed, offset: int = 0, impl: str = "auto") -> None:
         self.dtype = like.dtype
         self.shape = like.shape[0] // points, *like.shape[1:]
-        self.ids = 2 * (offset + torch.arange(self.shape[0], device=like.device))
+        self.ids = 2 * (offset + torch.arange(self.shape[0], dtype=torch.int64, device=like.device))
         self.address: dict[str, Any] = {
             "seed": seed,
             "purpose": Purpose.LANGEVIN,

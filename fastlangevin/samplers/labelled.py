@@ -11,7 +11,7 @@ from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import Level, Plan, run
 from fastlangevin.samplers.options import Options, check_callable
 from fastlangevin.samplers.start import begin
-from fastlangevin.scores import ScoreFunction
+from fastlangevin.scores import ScoreFunction, check_ladder
 
 __all__ = ["Score", "check_score", "run_labelled"]
 
@@ -24,7 +24,12 @@ def check_score(score: object) -> None:
 
 
 def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | SamplingResult:
-    """Runs a chain whose score takes the level of each sample, int64 ``(B,)``, or is a mixture's on the ladder."""
+    """Runs a chain whose score takes the level of each sample, int64 ``(B,)``, or is a mixture's on the ladder.
+
+    Raises:
+        ValueError: the score was built with another ladder, and ``options.strict_ladder`` is true.
+    """
+    check_ladder(score, plan.ladder, options.strict_ladder)
     if isinstance(score, GaussianMixture):
         score = PerturbedMixture(score, plan.ladder, options.impl)
     called: ScoreFunction = score if isinstance(score, PerturbedMixture) else Guarded("score", score)

@@ -54,7 +54,9 @@ class ChainOptions(TypedDict, total=False):
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
         drift: ``drift(x, labels)``, added to the score in every update, such as the gradient of a measurement's log
             likelihood in an inverse problem. The denoise step leaves it out.
-        clamp: ``(low, high)``, a pair of numbers, to which the state is clamped after every update.
+        clamp: ``(low, high)``, a pair of numbers, to which the state is clamped after every update and, with
+            ``denoise=True``, after the denoise step.
+        clamp_denoised: False leaves the result of the denoise step as it is.
         inpainting: an :class:`Inpainting`: a region that is known.
         order: ``"score"``, noise and score at one point; or ``"noise"``, the noise first and the score where it led to.
         cuda_graph: on a CUDA device, capture an update as a CUDA graph and replay it, with the same bits: ``"auto"``,
@@ -75,6 +77,10 @@ class ChainOptions(TypedDict, total=False):
             ``"kernel"`` raises where there is no kernel, with the reason.
         matmul: of a network's kernel: ``"fp32"``; or ``"tf32"`` or ``"bf16"``, a GPU's matrix units, whose factors have
             11 or 8 bits. These raise where there is no such kernel.
+        strict_ladder: refuse ``sigmas`` that are another ladder than ``score`` was built with, where that can be told:
+            from its ``sigmas``, as the networks of :mod:`fastlangevin.models` and results of
+            :func:`fastlangevin.adapt` have them, through their usual wrappers too. Rounding to fp32 makes no other
+            ladder. False insists on ``sigmas``.
     """
 
     shape: Sequence[int] | None
@@ -92,6 +98,7 @@ class ChainOptions(TypedDict, total=False):
     impl: str
     drift: ScoreFunction | None
     clamp: tuple[float, float] | None
+    clamp_denoised: bool
     inpainting: Inpainting | None
     order: Order
     cuda_graph: CudaGraph
@@ -99,6 +106,7 @@ class ChainOptions(TypedDict, total=False):
     telemetry: Kept
     chain: Chain
     matmul: Matmul
+    strict_ladder: bool
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class Options:
     impl: str = "auto"
     drift: ScoreFunction | None = None
     clamp: tuple[float, float] | None = None
+    clamp_denoised: bool = True
     inpainting: Inpainting | None = None
     order: Order = "score"
     cuda_graph: CudaGraph = "auto"
@@ -128,6 +137,7 @@ class Options:
     telemetry: Kept = 0
     chain: Chain = "auto"
     matmul: Matmul = "fp32"
+    strict_ladder: bool = True
 
     def __post_init__(self) -> None:
         keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
@@ -150,6 +160,9 @@ class Options:
             check_callable("drift", self.drift, "drift(x, labels)")
         if self.clamp is not None:
             object.__setattr__(self, "clamp", _interval(self.clamp))
+        for name in ("clamp_denoised", "strict_ladder"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.inpainting is not None and not isinstance(self.inpainting, Inpainting):
             raise TypeError(
                 f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(self.inpainting).__name__}"
@@ -162,6 +175,8 @@ class Options:
             record["order"] = self.order
         if self.clamp is not None:
             record["clamp"] = list(self.clamp)
+            if not self.clamp_denoised:
+                record["clamp_denoised"] = False
         if self.drift is not None:
             record["drift"] = True
         if self.inpainting is not None:

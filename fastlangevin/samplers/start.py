@@ -20,7 +20,7 @@ from fastlangevin.samplers.options import Init, Options, SampleIds
 
 __all__ = ["begin"]
 
-UNUSUAL = ("temperature", "order", "clamp", "drift", "inpainting", "matmul")
+UNUSUAL = ("temperature", "order", "clamp", "clamp_denoised", "drift", "inpainting", "matmul")
 
 
 def begin(plan: Plan, spread: float, options: Options) -> ChainState:
@@ -41,7 +41,7 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
         size = () if shape is None else sizes(shape)
         if not size and resume is None:
             raise ValueError("give shape=, such as shape=(64, 3, 32, 32), or init= as a tensor of initial states")
-        where = torch.empty(0, device=options.device).device
+        where = torch.empty(0, dtype=torch.float32, device=options.device).device
     choose(impl, resume.x.device if isinstance(resume, ChainState) else where)
     if resume is not None:
         return _resumed(resume, plan, size, options.seed, options.generator, options.sample_ids, options.sample_offset)

@@ -131,7 +131,8 @@ class Watch:
         self.arguments: dict[str, Any] = {}
         if non_finite is not None:
             batch, device = start.x.shape[0], start.x.device
-            self.fault = torch.full((batch,), NO_FAULT, device=device) if start.fault is None else start.fault.clone()
+            none = torch.full((batch,), NO_FAULT, dtype=torch.int64, device=device)
+            self.fault = none if start.fault is None else start.fault.clone()
             self.arguments = {"fault": self.fault, "freeze": non_finite == "freeze"}
         past = start.telemetry
         self.steps = [] if past is None else list(past.steps)

@@ -24,7 +24,7 @@ Operation = Callable[[str, torch.device], list[Tensor]]
 
 def _normals(impl: str, device: torch.device) -> list[Tensor]:
     place: dict[str, Any] = {"impl": impl, "device": device}
-    ids = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**56 - 1], device=device)
+    ids = torch.tensor([0, 1, 2**32 - 1, 2**32, 2**56 - 1], dtype=torch.int64, device=device)
     return [
         randn((64, 3, 16, 16), seed=SEED, draw=0, **place),
         randn((5, 103), seed=2**64 - 1, draw=2**32 - 1, sample_ids=ids, purpose=Purpose.DSM_NOISE, **place),
@@ -46,8 +46,8 @@ def _update(impl: str, device: torch.device) -> list[Tensor]:
         )
         results.append(step(x, score, a=0.02, b=0.2, c=0.99, seed=SEED, draw=3, impl=impl))
     last = results[0].contiguous(memory_format=torch.channels_last)
-    scale = torch.linspace(0.1, 2.0, 32, device=device)
-    mask = torch.arange(8, device=device) < 3
+    scale = torch.linspace(0.1, 2.0, 32, dtype=torch.float32, device=device)
+    mask = torch.arange(8, dtype=torch.int64, device=device) < 3
     results.append(step(last, last, a=scale, b=scale, seed=SEED, draw=4, mask=mask, known=last, impl=impl))
     return results
 

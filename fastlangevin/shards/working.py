@@ -22,7 +22,7 @@ from fastlangevin.processes import MAX_PROCESSES, rank_and_size, variable
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
 from fastlangevin.schedules import Sigmas
-from fastlangevin.scores import ScoreFunction
+from fastlangevin.scores import ScoreFunction, check_ladder
 from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
@@ -81,6 +81,7 @@ def sample(
     world: int | None = None,
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
+    strict_ladder: bool = True,
 ) -> Outcome:
     """Annealed Langevin dynamics into a folder, by any number of processes that call this with the same arguments.
 
@@ -93,7 +94,7 @@ def sample(
     Before anything else the process of rank 0 verifies the digests of the shards that it finds.
 
     Args:
-        score, sigmas, epsilon, step_lr, steps_per_level, corrector, denoise, dtype, device, impl: as for
+        score, sigmas, epsilon, step_lr, steps_per_level, corrector, denoise, dtype, device, impl, strict_ladder: as for
             :func:`fastlangevin.annealed_langevin`.
         folder: of the run; made where it is missing.
         shape: ``(N, ...)`` of all samples.
@@ -139,9 +140,10 @@ def sample(
         network=network,
         logit=logit,
     )
+    check_ladder(score, record["sigmas"], strict_ladder)
     most = record["shard_size"] if batch is None else integer("batch", batch, 1, MAX_SAMPLE_ID)
     number, size = place(rank, world)
-    where = torch.empty(0, device=device).device
+    where = torch.empty(0, dtype=torch.float32, device=device).device
     choose(impl, where)
     asked = stop or (lambda: False)
     batches = Batches(
@@ -161,6 +163,7 @@ def sample(
             "dtype": dtype,
             "device": where,
             "impl": impl,
+            "strict_ladder": strict_ladder,
         },
     )
     with _telling_when_full(folder):

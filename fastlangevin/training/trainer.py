@@ -149,8 +149,7 @@ class _Run:
         self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
         self.average = Average(self.net, config.ema, config.ema_rule or DEFAULT_RULE)
-        with torch.device("cpu"):
-            self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
+        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
         self.window = Window(min(config.log_every, config.steps), levels, world.device)
         self.done = 0
@@ -187,7 +186,7 @@ class _Run:
         for name, parameter in self.net.named_parameters():
             if parameter.requires_grad:
                 named |= {f"optimiser.{key}.{name}": parameter.detach() for key in ("exp_avg", "exp_avg_sq")}
-                named[f"optimiser.step.{name}"] = torch.empty(0, device="cpu")
+                named[f"optimiser.step.{name}"] = torch.empty(0, dtype=torch.float32, device="cpu")
         try:
             container.check_room(named, self._description())
         except ValueError as error:
@@ -404,7 +403,7 @@ class _Run:
         asked = self.stop.signal is not None
         if self.world.size == 1:
             return asked
-        return bool(self.world.sum(torch.tensor(float(asked), device="cpu")))
+        return bool(self.world.sum(torch.tensor(float(asked), dtype=torch.float32, device="cpu")))
 
     def _write_line(self) -> None:
         line = self.window.line(self.done, self.config.rate(self.done - 1))

@@ -14,7 +14,55 @@ def _sigmas(name: str, value: Any, error: type[Exception], *says: str) -> list[R
     return [Row(f"{name} ladder", call, lambda k: {"sigmas": value}, error, ("sigmas", *says)) for call in calls]
 
 
+def _built_with(sigmas: list[float]) -> Any:
+    """A score that knows its ladder."""
+
+    def score(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return -x
+
+    score.sigmas = sigmas  # type: ignore[attr-defined]
+    return score
+
+
+def _anothers(argument: str, *calls: str) -> list[Row]:
+    """A score that was built with another ladder than it is to be sampled on."""
+    says = ("sigmas", "built with", "strict_ladder=False", "level number 0", "the network's is 3")
+    return [
+        Row(
+            "another's ladder",
+            call,
+            lambda k: {argument: _built_with([3.0 - i / 10 for i in range(len(k["sigmas"]))])},
+            ValueError,
+            says,
+            lambda k: {argument: _built_with(list(k["sigmas"]))},
+        )
+        for call in calls
+    ]
+
+
 LADDERS = [
+    *_anothers("score", "annealed_langevin", "consistent_annealed", "predictor_corrector", "interpolation"),
+    *_anothers("score", "inpainted", "shards.sample"),
+    *_anothers("net", "adapt"),
+    *_anothers("scorenet", "ncsn.anneal_Langevin_dynamics", "ncsn.anneal_Langevin_dynamics_inpainting"),
+    *_anothers("scorenet", "ncsnv2.anneal_Langevin_dynamics", "ncsnv2.anneal_Langevin_dynamics_inpainting"),
+    *_anothers("scorenet", "ncsnv2.anneal_Langevin_dynamics_interpolation"),
+    Row(
+        "strict_ladder text",
+        "annealed_langevin",
+        lambda k: {"strict_ladder": "no"},
+        TypeError,
+        ("strict_ladder", "True or False", "'no'"),
+        lambda k: {"strict_ladder": False},
+    ),
+    Row(
+        "clamp_denoised number",
+        "annealed_langevin",
+        lambda k: {"clamp_denoised": 0},
+        TypeError,
+        ("clamp_denoised", "True or False", "0"),
+        lambda k: {"clamp_denoised": False},
+    ),
     *_sigmas("empty", [], ValueError, "at least one"),
     *_sigmas("nested", torch.ones(2, 2), ValueError, "one-dimensional", "flatten()"),
     *_sigmas("unsorted", [1.0, 0.1, 0.5], ValueError, "decrease strictly", "sigmas[1] = 0.1", "0.5"),

@@ -41,7 +41,7 @@ def _mask(mask: Any, data: Tensor) -> Tensor:
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a tensor, 1 or True where the data are known, got {type(mask).__name__}")
     if mask.is_complex():
-        raise TypeError(f"mask must be bool, or a number of 0 or 1, got {mask.dtype}; use mask.real")
+        raise TypeError(f"mask must be bool, or a number of 0 or 1, got {mask.dtype}; use mask != 0")
     same_place("mask", mask, data)
     try:
         mask = mask.expand(data.shape)
@@ -74,6 +74,7 @@ def get_pc_inpainter(
     norm: SignalNorm = "batch",
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> Callable[[Network, Tensor, Tensor], Tensor]:
     """Inpainting by predictor and corrector: the known region is that of the data at the noise level of each time.
 
@@ -81,7 +82,7 @@ def get_pc_inpainter(
         strict: as published, the mean that ``denoise`` returns is rebuilt from the noisy state, so that the sought
             region is not denoised, and the known region starts without noise.
         sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
-            generator, sample_ids, sample_offset, norm, progress: as for :func:`get_pc_sampler`.
+            generator, sample_ids, sample_offset, norm, progress, strict_ladder: as for :func:`get_pc_sampler`.
 
     Returns:
         ``pc_inpainter(model, data, mask) -> samples``: ``data`` ``(B, ...)``; ``mask`` broadcasts to it, bool or 0 and
@@ -104,6 +105,7 @@ def get_pc_inpainter(
         eps=eps,
         norm=norm,
         strict=strict,
+        strict_ladder=strict_ladder,
         progress=progress,
     )
 
@@ -114,10 +116,11 @@ def get_pc_inpainter(
         def put(x: Tensor, values: Tensor) -> Tensor:
             return torch.where(known, values, x)
 
+        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
         impose = _impose(sde, data, put, noise, strict)
         x = _start(sde, data, data.shape, put, impose, noise, strict)
-        return made.run(model, x, noise, impose)[0]
+        return made.run(network, x, noise, impose)[0]
 
     return pc_inpainter
 
@@ -141,6 +144,7 @@ def get_pc_colorizer(
     norm: SignalNorm = "batch",
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> Callable[[Network, Tensor], Tensor]:
     """Colouring by predictor and corrector: the mean of the three channels is known, what stands across it is sought.
 
@@ -149,7 +153,7 @@ def get_pc_colorizer(
     Args:
         strict: as for :func:`get_pc_inpainter`.
         sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
-            generator, sample_ids, sample_offset, norm, progress: as for :func:`get_pc_sampler`.
+            generator, sample_ids, sample_offset, norm, progress, strict_ladder: as for :func:`get_pc_sampler`.
 
     Returns:
         ``pc_colorizer(model, gray_scale_img) -> samples`` ``(B, 3, H, W)``: the grey image ``(B, 3, H, W)``, of which
@@ -171,6 +175,7 @@ def get_pc_colorizer(
         eps=eps,
         norm=norm,
         strict=strict,
+        strict_ladder=strict_ladder,
         progress=progress,
     )
 
@@ -184,10 +189,11 @@ def get_pc_colorizer(
         def put(x: Tensor, values: Tensor) -> Tensor:
             return x + (values / length - x.mean(1, keepdim=True))
 
+        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
         impose = _impose(sde, grey, put, noise, strict)
         x = _start(sde, grey, (image.shape[0], 3, *image.shape[2:]), put, impose, noise, strict)
-        return made.run(model, x, noise, impose)[0]
+        return made.run(network, x, noise, impose)[0]
 
     return pc_colorizer
 

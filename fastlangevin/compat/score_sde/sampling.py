@@ -63,6 +63,7 @@ class Sampler:
     eps: float
     norm: SignalNorm
     strict: bool
+    strict_ladder: bool
     progress: bool
 
     def __post_init__(self) -> None:
@@ -86,15 +87,21 @@ class Sampler:
             corrector.norm = self.norm
         return predictor, corrector
 
-    def run(self, model: Network, x: Tensor, noise: AddressedNoise, impose: Impose | None = None) -> tuple[Tensor, int]:
+    def network(self, model: Network) -> ScoreAtTime:
+        """The network as a score at a time, refused before anything is drawn if it does not fit."""
+        return get_score_fn(self.sde, model, continuous=self.continuous, strict_ladder=self.strict_ladder)
+
+    def run(
+        self, network: ScoreAtTime, x: Tensor, noise: AddressedNoise, impose: Impose | None = None
+    ) -> tuple[Tensor, int]:
         """The chain from the prior's state ``x``: samples, and the calls of the network."""
         calls = 0
-        network = Guarded("model", get_score_fn(self.sde, model, train=False, continuous=self.continuous))
+        guarded = Guarded("model", network)
 
         def score(x: Tensor, t: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            return network(x, t)
+            return guarded(x, t)
 
         predictor, corrector = self.pair(score, noise)
         mean = x
@@ -184,6 +191,7 @@ def get_pc_sampler(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
     strict: bool = False,
+    strict_ladder: bool = True,
 ) -> Callable[[Network], tuple[Tensor, int]]:
     """The predictor-corrector sampler of Song et al. (2021), Algorithms 2 and 3, in the published order.
 
@@ -215,6 +223,7 @@ def get_pc_sampler(
         dtype: of the samples.
         progress: show a progress bar.
         strict: ``denoise`` does nothing for the predictor ``none``, as published.
+        strict_ladder: see :func:`get_score_fn`.
 
     Returns:
         ``pc_sampler(model) -> (samples, nfe)``, nfe being the number of calls of ``model(x, labels)``.
@@ -235,6 +244,7 @@ def get_pc_sampler(
         eps=eps,
         norm=norm,
         strict=strict,
+        strict_ladder=strict_ladder,
         progress=progress,
     )
     size = sizes(shape)
@@ -245,8 +255,9 @@ def get_pc_sampler(
     where = _device(device)
 
     def pc_sampler(model: Network) -> tuple[Tensor, int]:
+        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
         x = sde.prior_sampling(size, dtype=dtype, device=where, **noise.samples(size[0], where))
-        return made.run(model, x, noise)
+        return made.run(network, x, noise)
 
     return pc_sampler

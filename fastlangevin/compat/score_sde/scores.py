@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastlangevin.compat.score_sde.predictors import ScoreAtTime
 from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, per_sample
 from fastlangevin.losses.arguments import check_returned
+from fastlangevin.scores import check_ladder
 
 __all__ = ["get_model_fn", "get_score_fn"]
 
@@ -49,7 +50,9 @@ def get_model_fn(model: Network, train: bool = False) -> Network:
     return model_fn
 
 
-def get_score_fn(sde: SDE, model: Network, train: bool = False, continuous: bool = False) -> ScoreAtTime:
+def get_score_fn(
+    sde: SDE, model: Network, train: bool = False, continuous: bool = False, *, strict_ladder: bool = True
+) -> ScoreAtTime:
     """The score at a time, ``score_fn(x, t)``, of a network ``model(x, labels)``.
 
     ==================  ====================================================  ==============================
@@ -67,15 +70,20 @@ def get_score_fn(sde: SDE, model: Network, train: bool = False, continuous: bool
         model: the network.
         train: whether a ``torch.nn.Module`` is put in training or in evaluation mode.
         continuous: whether it was trained on continuous times.
+        strict_ladder: for a VE diffusion of levels, refuse a network that was built with another ladder than the
+            diffusion's, where it has that as ``sigmas``.
 
     Returns:
         ``score_fn(x, t)`` with times ``(B,)``, of the shape of ``x``.
 
     Raises:
         TypeError: ``sde`` is not one of the three, or ``model`` cannot be called.
+        ValueError: the network was built with another ladder.
     """
     check_sde(sde)
     model_fn = get_model_fn(model, train)
+    if strict_ladder and isinstance(sde, VESDE) and not continuous:
+        check_ladder(model, sde.ladder.tolist(), True, name="model", ladder="the noise levels of sde")
 
     def labels_and_std(t: Tensor) -> tuple[Tensor, Tensor | None]:
         if isinstance(sde, VESDE):
