@@ -53,7 +53,7 @@ def sampling_of(metadata: Mapping[str, Any], epsilon: float | None, steps_per_le
         ValueError: neither says it, or what the checkpoint says makes no sense.
     """
     advice = part(metadata, "sampling")
-    settings = {
+    settings: dict[str, Any] = {
         "epsilon": advice.get("epsilon") if epsilon is None else epsilon,
         "steps_per_level": advice.get("steps_per_level") if steps_per_level is None else steps_per_level,
         "init": advice.get("init") or "uniform",
