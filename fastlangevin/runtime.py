@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from fastlangevin.values import shown
 
-__all__ = ["Implementation", "choose", "choose_for", "explain"]
+__all__ = ["Implementation", "choose", "choose_for", "explain", "retry"]
 
 Implementation = Literal["auto", "triton", "cpp", "reference"]
 NAMES = get_args(Implementation)
@@ -59,12 +60,49 @@ class UnavailableError(RuntimeError):
     """An implementation that cannot run here: the message says why and what to do."""
 
 
+_failures: dict[str, tuple[tuple[object, ...], str]] = {}
+_attempting = threading.RLock()
+
+
+def _attempt(what: str, circumstances: Callable[[], tuple[object, ...]], load: Callable[[], None]) -> None:
+    """Calls ``load``, unless it has failed in the same circumstances: then what it raised is raised again.
+
+    A build that fails may take minutes, and every explicit call asks for it.
+    """
+    with _attempting:
+        now = circumstances()
+        before, message = _failures.get(what, (None, ""))
+        if before == now:
+            raise UnavailableError(
+                f"{message}\nThis was tried once; fastlangevin.runtime.retry() lets it be tried again"
+            )
+        try:
+            load()
+        except UnavailableError as error:
+            _failures[what] = now, str(error)
+            raise
+        _failures.pop(what, None)
+
+
+def retry() -> None:
+    """Forgets what could not be loaded or built, so that the next call tries again.
+
+    A failure is kept for the process: of the C++ kernels until sources, compiler or environment change, of Triton until
+    ``CC`` or ``PATH`` do, and ``impl="auto"`` stays with what it took at first. Call this once something else was
+    mended, such as a full disk.
+    """
+    with _attempting:
+        _failures.clear()
+        _automatic.cache_clear()
+
+
 def _interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache
 def _cpp() -> Launchers:
+    import fastlangevin.kernels.build as build
     import fastlangevin.kernels.cpp as cpp
     import fastlangevin.kernels.cpp_add_elu as add_elu
     import fastlangevin.kernels.cpp_denoising as denoising
@@ -73,10 +111,13 @@ def _cpp() -> Launchers:
     import fastlangevin.kernels.cpp_norm as norm
     import fastlangevin.kernels.cpp_norms as norms
 
-    try:
-        cpp.load()
-    except (RuntimeError, OSError) as error:
-        raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
+    def load() -> None:
+        try:
+            cpp.load()
+        except (RuntimeError, OSError) as error:
+            raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
+
+    _attempt("cpp", build.circumstances, load)
     return Launchers(
         step=cpp.step,
         step_plain=cpp.step_plain,
@@ -121,16 +162,19 @@ def _triton(device_type: str) -> Launchers:
     from fastlangevin.kernels.rescale import rescale
     from fastlangevin.kernels.step import step
 
-    if not _interpreting():
-        probe = torch.empty(1, 4, dtype=torch.float32, device=device_type)
+    def probe() -> None:
+        result = torch.empty(1, 4, dtype=torch.float32, device=device_type)
         try:
-            randn(probe, uniform=False, seed=0, draw=0, sample_ids=None, sample_offset=0, purpose=0)
+            randn(result, uniform=False, seed=0, draw=0, sample_ids=None, sample_offset=0, purpose=0)
         except Exception as error:
             # A missing compiler, Python.h or driver, an unsupported device: Triton has no one type for these.
             raise UnavailableError(
                 f"Triton cannot compile and run a kernel on {device_type}: {type(error).__name__}: {error}; it needs a "
                 "C compiler and Python's headers at run time (Debian: apt-get install gcc python3-dev)"
             ) from error
+
+    if not _interpreting():
+        _attempt(f"triton on {device_type}", lambda: tuple(map(os.environ.get, ("CC", "PATH"))), probe)
     return Launchers(
         step=step,
         step_plain=None,

@@ -8,6 +8,7 @@ contraction into fma would break the promise of equal bits.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -24,6 +25,7 @@ __all__ = [
     "LIBRARY",
     "BuildError",
     "build",
+    "circumstances",
     "compiler_version",
     "find_compiler",
     "is_current",
@@ -60,6 +62,11 @@ X86 = {
     "sse2": ("-msse2",),
 }
 SECONDS = 600.0  # for one compiler or ninja run
+# Where compilers, headers, libraries and room are looked for, and what of it is forbidden.
+VARIABLES = (
+    *("CXX", "PATH", "CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"),
+    *("FASTLANGEVIN_CACHE_DIR", "FASTLANGEVIN_NO_BUILD"),
+)
 
 # Of what a failed compiler printed an error message shows so many characters, and of one line so many.
 EXCERPT, WIDEST = 6000, 1000
@@ -128,6 +135,24 @@ def source_hash() -> str:
             content = path.read_bytes()
             digest.update(f"{path.name} {len(content)} ".encode() + content)
     return digest.hexdigest()[:32]
+
+
+def circumstances() -> tuple[object, ...]:
+    """What a build depends on, the files by size and time: one that has failed fails again while this is the same."""
+    program = None
+    with contextlib.suppress(BuildError):
+        program = shutil.which(find_compiler()[0])
+    files = [
+        *sorted(SOURCES.iterdir()),
+        Path(__file__).with_name(LIBRARY),
+        *([] if program is None else [Path(program)]),
+    ]
+    found: list[object] = [os.environ.get(name) for name in VARIABLES]
+    for path in files:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def is_current(library: Path) -> bool:

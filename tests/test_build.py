@@ -70,6 +70,60 @@ def test_failing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert list((tmp_path / "out").iterdir()) == []
 
 
+# Says much where it succeeds, and where it fails the reason and then more than a message has room for.
+FAILING = """#!/bin/sh
+case "$*" in
+*{failing}*)
+    for line in $(seq {before}); do echo "in file included from {padding}$line"; done
+    echo "{failing}:7:1: error: such is life"
+    for line in $(seq {after}); do echo "note: {padding}$line"; done
+    exit 1;;
+esac
+for word in "$@"; do last=$word; done
+echo "{failed}" > "$last"
+"""
+
+
+@pytest.mark.parametrize("use_ninja", [True, False])
+@pytest.mark.parametrize("failing", ["denoising.cpp", "chain_mlp.cpp", "pool.cpp", "library.cpp", "-shared"])
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (500, 500)])
+def test_the_message_of_a_failed_build_has_the_error(
+    use_ninja: bool, failing: str, before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if use_ninja and builder.find_ninja() is None:
+        pytest.skip("no ninja")
+    compiler = tmp_path / "c++"
+    compiler.write_text(
+        FAILING.format(failing=failing, before=before, after=after, padding="x" * 90, failed="an object")
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(builder, "instruction_sets", lambda machine=None: {"portable": ()})
+    with pytest.raises(builder.BuildError) as caught:
+        builder.build(tmp_path / "out", use_ninja=use_ninja)
+    message = str(caught.value)
+    lines = message.splitlines()
+    at = lines.index(f"{failing}:7:1: error: such is life")
+    assert len(message) < 10_000
+    if before:
+        assert lines[at - 2].startswith("in file included from x")
+    if after:
+        assert lines[at + 4].startswith("note: x")
+    # The command once, and no other's.
+    assert sum(str(compiler) in line for line in lines) == 1
+    assert sum(line.count(" -c ") for line in lines) == (failing != "-shared")
+
+
+def test_of_long_lines_and_many_errors_the_first_are_shown() -> None:
+    lines = [f"{'y' * 50} {number}: error: {'z' * 5000}" for number in range(1000)]
+    excerpt = builder._excerpt("\n".join(lines))
+    assert excerpt.startswith(f"{'y' * 50} 0: error: zzz")
+    assert len(excerpt) <= builder.EXCERPT
+    assert builder._excerpt("x\n" * 10_000).endswith("x")
+    assert builder._excerpt("[1/3] fine\nwhat\nninja: build stopped: subcommand failed.\n") == "what"
+    assert builder._excerpt("") == ""
+
+
 def test_hash_follows_the_sources(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "SOURCES", sources)
     before = builder.source_hash()
