@@ -62,6 +62,15 @@ def cross(folder: Path, more: Sequence[str] = ()) -> Path:
     return folder / "program"
 
 
+def places() -> dict[str, int]:
+    """This processor's instruction sets, best first, and the numbers that the program knows them by.
+
+    The program has those of the architecture, of which a processor may lack the first.
+    """
+    known = list(build.instruction_sets())
+    return {name: known.index(name) for name in cpp.instruction_sets()}
+
+
 def digests(command: list[str], number: int, stride: int) -> list[str]:
     """What the program prints for an instruction set."""
     done = subprocess.run([*command, str(number), str(stride)], capture_output=True, text=True, check=True)
@@ -74,9 +83,8 @@ def compare(stride: int) -> dict[str, object]:
         folder = Path(name)
         here, there = native(folder), cross(folder / "there")
         contracted = cross(folder / "contracted", ["-ffp-contract=fast"])
-        want = digests([str(here)], 0, stride)
-        known = list(build.instruction_sets("x86_64"))
-        runs = {each: ([str(here)], known.index(each)) for each in cpp.instruction_sets()}
+        runs = {name: ([str(here)], number) for name, number in places().items()}
+        want = digests(*next(iter(runs.values())), stride)
         for number, each in enumerate(build.instruction_sets("aarch64")):
             runs[f"aarch64, {each}, emulated"] = [EMULATOR, str(there)], number
         control = [EMULATOR, str(contracted)], 0
