@@ -30,13 +30,15 @@ def shown(value: object) -> str:
 
 def is_integer(value: object) -> bool:
     """Whether a value is one integer: not a bool, of whatever library, nor an array that has dimensions."""
-    if type(value) is int:
-        return True
+    if isinstance(value, int):
+        return not isinstance(value, bool)
     return not (_is_bool(value) or getattr(value, "ndim", False)) and index(value) is not None
 
 
 def index(value: object) -> int | None:
     """The Python int that an object is, None if it is none; of NumPy's and PyTorch's too."""
+    if isinstance(value, int):  # whatever torch.compile has in its place, too
+        return int(value)
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):  # the last of tensors without data

@@ -205,7 +205,7 @@ RUNNING = (
         "shards: a claim on a file that has no name any more",
         "shards",
         "fastlangevin/shards/lease.py",
-        "if locked and _is_at(handle, self._path):",
+        "if locked and _is_at(handle, path):",
         "if locked:",
         ("tests/test_shards.py::test_a_claim_on_a_file_that_its_holder_removes_is_no_claim",),
     ),
