@@ -35,7 +35,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d{1,9})\.[^.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _KINDS = {
-    stat.S_IFDIR: "folder",
+    stat.S_IFDIR: "folder (a directory)",
     stat.S_IFIFO: "pipe",
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
@@ -120,6 +120,9 @@ def size_of_regular(path: str | os.PathLike[str]) -> int:
     Args:
         path: of the file.
 
+    Returns:
+        The number of bytes.
+
     Raises:
         NotAFileError: an ``OSError`` and a ``ValueError``: the path leads to a pipe, a device, a socket or a folder.
         OSError: it is not there.
@@ -133,11 +136,19 @@ def _check_regular(source: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "special file")
         why = f"cannot read {source}: it is a {kind}; check the path, and give that of a file or of a link to one"
-        raise _FolderError(errno.EISDIR, why) if kind == "folder" else NotAFileError(errno.EINVAL, why)
+        raise _FolderError(errno.EISDIR, why) if stat.S_ISDIR(mode) else NotAFileError(errno.EINVAL, why)
 
 
 def unreadable(source: Path, error: OSError) -> OSError:
-    """The error of a reader, with the file's name and what to do, unless it has them."""
+    """The error of a reader, with the file's name and what to do, unless it has them.
+
+    Args:
+        source: the file.
+        error: what reading it raised.
+
+    Returns:
+        An error of the same type and number.
+    """
     if str(error.strerror).startswith("cannot read "):
         return error
     return type(error)(error.errno, f"cannot read {source}: {error.strerror or error}; check the path and its rights")
@@ -328,7 +339,11 @@ def _running(pid: int) -> bool:
 
 
 def host_name() -> str:
-    """The host's name as a part of a file's name: without dots, and short."""
+    """The host's name as a part of a file's name.
+
+    Returns:
+        Letters, digits and hyphens, 32 at most.
+    """
     return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "localhost"
 
 

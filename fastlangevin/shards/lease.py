@@ -73,10 +73,11 @@ class claim:  # noqa: N801  (a block is entered by it, as by contextlib.suppress
         self._handle.close()
 
     def _take(self) -> bool:
+        path = self._path
         while True:
             try:
                 # A link would have a file made, or held, somewhere else.
-                handle = self._handle.open(self._path, os.O_CREAT | _NOFOLLOW).fileno()
+                handle = self._handle.open(path, os.O_CREAT | _NOFOLLOW).fileno()
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     self._handle.close()
                     raise OSError(errno.EINVAL, "it is not a file")
@@ -84,10 +85,10 @@ class claim:  # noqa: N801  (a block is entered by it, as by contextlib.suppress
             except OSError as error:
                 raise type(error)(
                     error.errno,
-                    f"cannot lock {self._path}: {error.strerror or error}; remove it if it is not an ordinary file, "
+                    f"cannot lock {path}: {error.strerror or error}; remove it if it is not an ordinary file, "
                     "and see that its folder can be written to",
                 ) from error
-            if locked and _is_at(handle, self._path):
+            if locked and _is_at(handle, path):
                 _sign(handle)
                 return True
             self._handle.close()
