@@ -198,8 +198,8 @@ FORMULAS = (
         "sliced score matching without its half",
         "losses",
         "fastlangevin/losses/sliced.py",
-        "+ norm * 0.5",
-        "+ norm",
+        "SlicedTerms(norm * 0.5,",
+        "SlicedTerms(norm,",
         ("tests/test_score_matching.py::test_sliced_score_matching_is_its_formula",),
     ),
     Fault(

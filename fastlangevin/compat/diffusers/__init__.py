@@ -1,8 +1,8 @@
 """Schedulers for pipelines of Hugging Face's diffusers, which must be installed.
 
 ``AnnealedLangevinScheduler`` samples NCSN and NCSNv2 networks, ``FusedScoreSdeVeScheduler`` stands in for diffusers'
-``ScoreSdeVeScheduler``. Both draw their noise by address, inside the update's kernel, and take three more keyword
-arguments wherever noise is drawn, none of which is part of a configuration:
+``ScoreSdeVeScheduler``. Both draw their noise by address, inside the update's kernel, and take three keyword arguments
+at every step, none of which is part of a configuration:
 
 - ``generator``: a ``torch.Generator`` on any device, whatever the device of the samples, or one for each sample. A seed
   is drawn from it at every call. A sample with a generator of its own depends on nothing else, neither on its place in
