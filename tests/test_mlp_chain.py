@@ -100,6 +100,28 @@ def bound(net, x, level, own):
     return score, error * gain + 4 * UNIT * ((h * gain).abs() + (centred * pull).abs())
 
 
+def apart(net, x, count):
+    """How far two results of a chain of ``count`` updates can be apart if their matrix products round differently.
+
+    Triton's interpreter multiplies by NumPy, whose bits depend on the processor, the batch and the threads. The
+    score is within its bound either way; an update passes the gap of the states on with its largest slope, and rounds
+    three sums and three products.
+    """
+    plan, gap, state = moves(count), 0.0, x
+    steep = SLOPES[net.activation] ** (len(net.weights) - 1)
+    for weight in net.weights:
+        steep *= weight.double().abs().sum(1).max().item()
+    for index in range(count):
+        level = int(plan["levels"][index])
+        c, a, b = plan["coefficients"][index].abs().tolist()
+        scale, gain, pull = net.frame[level].double().tolist()
+        score, error = bound(net, state, level, 2.0**-22)
+        gap = (c + a * (steep * scale * gain + pull)) * gap + 2 * a * error.max().item()
+        gap += 12 * UNIT * (c * state.abs().max().item() + a * score.abs().max().item() + 7 * b)
+        state = chain(x, net, "reference", **{name: values[: index + 1] for name, values in plan.items()})
+    return gap
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_score_is_within_its_roundings(sizes, activation, kernel):
@@ -164,14 +186,20 @@ def test_a_chain_depends_on_its_own_address_alone(kernel, threads):
     count, updates = (150, 8) if kernel == "cpp" else (50, 2)
     net, x = network(3, 33, 2), states(count, 3)
     whole = chain(x, net, kernel, updates)
+    gap = 0.0 if kernel == "cpp" else apart(net, x, updates)
+    assert gap < 1e-3
+
+    def same(found, wanted):
+        return bool(((found - wanted).abs() <= gap).all())
+
     for first, last in ((0, 1), (31, 33), (45, count)):
-        assert torch.equal(chain(x[first:last], net, kernel, updates, sample_offset=3 + first), whole[first:last])
+        assert same(chain(x[first:last], net, kernel, updates, sample_offset=3 + first), whole[first:last])
     order = torch.arange(count).flip(0)
     turned = chain(x[order], net, kernel, updates, sample_ids=order + 3, sample_offset=0)
-    assert torch.equal(turned, whole[order])
-    assert not torch.equal(chain(x[order], net, kernel, updates), whole[order])
+    assert same(turned, whole[order])
+    assert not same(chain(x[order], net, kernel, updates), whole[order])
     threads(3)
-    assert torch.equal(chain(x, net, kernel, updates), whole)
+    assert same(chain(x, net, kernel, updates), whole)
 
 
 def test_a_chain_does_not_depend_on_its_cuts(kernel):
@@ -222,9 +250,9 @@ def test_matrix_units_round_the_factors(matmul):
     net, x = network(4, 32, 2), states(20, 4)
     exact = chain(x, net, "triton", 1)
     rounded = chain(x, net, "triton", 1, matmul=matmul)
-    # bf16 factors are off by 2^-8 each. The interpreter multiplies tf32 factors as they are.
+    # bf16 factors are off by 2^-8 each. The interpreter multiplies tf32 factors as they are, in tiles of another size.
     assert (rounded - exact).abs().max() < 0.02
-    assert torch.equal(rounded, exact) == (matmul == "tf32")
+    assert bool(((rounded - exact).abs() <= apart(net, x, 1)).all()) == (matmul == "tf32")
 
 
 def test_activations_over_the_floats(instruction_set):
