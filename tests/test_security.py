@@ -346,7 +346,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda d: d["config"].update(width=2**40), "tensors are missing, unknown or of another shape"),
         (lambda d: d["config"].update(width=2**15), "tensors are missing, unknown or of another shape"),
         (lambda d: d["config"].update(depth=10**9), "1000000000 layers, and there are"),
-        (lambda d: d["config"].update(mean=10**400), "too large to convert to float"),
+        (lambda d: d["config"].update(mean=10**400), "that a float holds, got an integer of 1329 bits"),
         (lambda d: d.update(config=[]), "must be a mapping"),
         (lambda d: d.update(network=[]), r"class \[\], this fastlangevin has"),
         (lambda d: d.update(metadata=[]), "its metadata is a list"),

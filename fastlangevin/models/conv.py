@@ -55,7 +55,7 @@ class ConvConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         sizes = [(name, getattr(self, name)) for name in ("channels", "patch", "blocks")]
         for name, value in sizes + [("widths", width) for width in self.widths]:
-            if type(value) is not int or not 1 <= value < 2**31:
+            if type(value) is not int or not 1 <= value < 2**62:
                 raise ValueError(f"{name} must be a positive integer, got {shown(value)}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, number(name, getattr(self, name)))

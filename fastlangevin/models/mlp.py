@@ -51,7 +51,7 @@ class MLPConfig:
     def __post_init__(self) -> None:
         for name in ("features", "width", "depth"):
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value < 2**31:
+            if type(value) is not int or not 1 <= value < 2**62:
                 raise ValueError(f"{name} must be a positive integer, got {shown(value)}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, number(name, getattr(self, name)))

@@ -37,7 +37,7 @@ class Sizes:
         # Of one channel InstanceNorm++ would take an unbiased variance.
         for name, least in (("channels", 1), ("width", 2)):
             value = getattr(self, name)
-            if type(value) is not int or not least <= value < 2**31:
+            if type(value) is not int or not least <= value < 2**62:
                 raise ValueError(f"{name} must be an integer of at least {least}, got {shown(value)}")
         if type(self.rescale) is not bool:
             raise TypeError(f"rescale must be True or False, got {self.rescale!r}")
