@@ -195,7 +195,7 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor (B, *), got {type(images).__name__}")
     if not images.is_floating_point():
-        mend = conversion(images.dtype) if images.is_complex() else "divide by the largest value"
+        mend = conversion(images.dtype, "divide by the largest value")
         raise TypeError(f"images must be floating in [0, 1], got {images.dtype}; {mend}")
 
 

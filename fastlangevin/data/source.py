@@ -235,8 +235,8 @@ def as_source(dataset: Dataset[Any] | Tensor, *, name: str | None = None, greys:
 
 def _check_kind(name: str, value: Tensor) -> None:
     if not value.is_floating_point() and value.dtype != torch.uint8:
-        scaled = "" if value.is_complex() else ", scaled to [0, 1]"
-        raise TypeError(f"{name} must be floating or uint8, got {value.dtype}; {conversion(value.dtype)}{scaled}")
+        mend = conversion(value.dtype, "use .float(), scaled to [0, 1]")
+        raise TypeError(f"{name} must be floating or uint8, got {value.dtype}; {mend}")
 
 
 def _greys(greys: int | None, like: Tensor) -> int | None:

@@ -57,7 +57,7 @@ class ScoreNet(nn.Module):
         """Raises unless the network can be called with these."""
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             if isinstance(x, Tensor):
-                kind, mend = str(x.dtype), conversion(x.dtype)
+                kind, mend = str(x.dtype), conversion(x.dtype, "convert it with .float()")
             else:
                 kind, mend = type(x).__name__, "torch.as_tensor() makes one"
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; {mend}")

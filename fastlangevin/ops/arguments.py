@@ -26,14 +26,14 @@ def is_complex(value: Any) -> bool:
     return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
 
 
-def conversion(dtype: torch.dtype) -> str:
+def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.float32)") -> str:
     """What errors advise for a tensor of another dtype than the floats: no cast that drops an imaginary part unsaid."""
     if dtype.is_complex:
         return (
             "pass real and imaginary parts as elements of their own by torch.view_as_real(...); .real would drop the "
             "imaginary part"
         )
-    return "convert it with .to(torch.float32)"
+    return otherwise
 
 
 def floating(name: str, value: Any) -> Tensor:
