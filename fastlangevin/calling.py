@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.ops.arguments import check_output
 from fastlangevin.ops.memory import observed
 
 _is_compiling = torch.compiler.is_compiling
@@ -41,12 +42,16 @@ class Guarded:
         name: of the function, for errors.
         function: called as ``function(x)`` or ``function(x, level)``.
         like_state: whether it must return a tensor of the shape of the state.
+        in_place: whether the state is updated in place, so that the result must not be a view of other elements of it.
     """
 
-    def __init__(self, name: str, function: Callable[..., Tensor], *, like_state: bool = True) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Tensor], *, like_state: bool = True, in_place: bool = False
+    ) -> None:
         self.name = name
         self.function = self.__wrapped__ = function
         self.like_state = like_state
+        self.in_place = in_place
         self.tried = False
         self.copies = False
         self.marks = False
@@ -63,7 +68,8 @@ class Guarded:
 
         Raises:
             RuntimeError: it wrote to what it was given at a later call than its first.
-            TypeError, ValueError: its first result is not a tensor, or not of the shape of the state.
+            TypeError, ValueError: its first result is not a tensor, not of the shape of the state, or a view of it that
+                an update in place would change.
         """
         if _is_compiling():
             copies = [each.clone() if isinstance(each, Tensor) else each for each in (x, level) if each is not None]
@@ -117,7 +123,10 @@ class Guarded:
         if not observed():
             self.tried = True
             self.marks = handed[0].requires_grad and not x.requires_grad
-            self.copies = _share(value, handed[0]) or any(map(_written, given, handed))
+            shares = _share(value, handed[0])
+            if shares and self.in_place:
+                check_output("x", handed[0], {self.name: value})
+            self.copies = shares or any(map(_written, given, handed))
             self._decide()
         return value
 
@@ -231,7 +240,7 @@ def _written(given: Any, handed: Any) -> bool:
         return True
     if given.is_meta or (given.is_cuda and torch.cuda.is_current_stream_capturing()):
         return False
-    return not same_bits(given, handed)
+    return not (torch.equal(given, handed) or same_bits(given, handed))
 
 
 def _share(value: Any, handed: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Score functions: any callable ``(x, level) -> score``, and adapters for networks with other conventions.
 
-``x`` is ``(B, ...)``, ``level`` an int64 tensor ``(B,)`` of indices into the ladder, 0 for the largest sigma.
+``x`` is ``(B, ...)``, ``level`` an int64 tensor ``(B,)`` of indices into the ladder, 0 for the largest sigma. In
+samplers a score may work in place on both and may use autograd: see :class:`fastlangevin.calling.Guarded`.
 
 A label means a noise level only on the ladder that the score was built with. Scores that know theirs have it as
 ``sigmas``: the networks of :mod:`fastlangevin.models`, results of :func:`adapt`, mixtures on a ladder, modules with a

@@ -276,14 +276,32 @@ def test_a_first_layer_in_place_is_found_where_it_first_changes_nothing():
     assert torch.equal(chain(True), chain(False))
 
 
-@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.transpose(1, 2), lambda x: x[:, :1].expand(x.shape)])
-def test_a_score_may_return_a_view_of_the_state(view):
-    chain = {**CHAIN, "init": fl.randn((4, 3, 3), seed=1), "telemetry": 1, "full_output": True}
-    for order in ("score", "noise"):
-        got = fl.annealed_langevin(lambda x, labels: view(x), LADDER, **chain, order=order)
-        want = fl.annealed_langevin(lambda x, labels: view(x).clone(), LADDER, **chain, order=order)
+OTHER_VIEWS = [lambda x, *_: x.transpose(1, 2), lambda x, *_: x[:, :1].expand(x.shape)]
+
+
+@pytest.mark.parametrize("order", ["score", "noise"])
+def test_a_score_may_return_the_state_but_no_other_view_of_it(order):
+    start = fl.randn((4, 3, 3), seed=1)
+    chain = {**CHAIN, "init": start, "telemetry": 1, "full_output": True, "order": order}
+    want = fl.annealed_langevin(lambda x, labels: x.clone(), LADDER, **chain)
+    for view in (lambda x, *_: x, lambda x, *_: x.view(4, 9).view(4, 3, 3)):
+        got = fl.annealed_langevin(view, LADDER, **chain)
         assert torch.equal(got.samples, want.samples)
         assert torch.equal(got.telemetry.score_norm, want.telemetry.score_norm)
+    for view in OTHER_VIEWS:
+        with pytest.raises(ValueError, match=r"x and score overlap in memory.*score\.clone\(\)"):
+            fl.annealed_langevin(view, LADDER, **chain)
+
+
+@pytest.mark.parametrize("view", OTHER_VIEWS)
+def test_any_view_of_the_state_is_welcome_where_the_update_is_not_in_place(view):
+    start = fl.randn((4, 3, 3), seed=1)
+    for watch in (None, lambda seen: None):
+        got, want = (
+            k_diffusion.sample_euler_ancestral(model, start, LADDER, disable=True, seed=3, callback=watch)
+            for model in (view, lambda x, sigma: view(x).clone())
+        )
+        assert torch.equal(got, want)
 
 
 def test_what_verbose_prints_of_a_score_that_returns_the_state(capsys):

@@ -31,7 +31,6 @@ DEFAULTS = {
 # Modules are made on the default device and in the default dtype, as all of PyTorch's are.
 MODULES = {("fastlangevin/models/base.py", "tensor"), ("fastlangevin/models/norm.py", "empty")}
 MODULES |= {("fastlangevin/models/norm.py", "zeros")}
-LATER = {"fastlangevin/compat/diffusers.py"}
 
 
 def careless(source):
@@ -58,7 +57,7 @@ def test_no_tensor_is_made_by_a_default():
         found = careless(path.read_text(encoding="utf-8"))
         modules |= {(name, factory) for _, factory in found if (name, factory) in MODULES}
         left = [f"{name}:{line}: torch.{factory}" for line, factory in found if (name, factory) not in MODULES]
-        assert not left or name in LATER, left
+        assert not left, left
     assert modules == MODULES
 
 

@@ -106,7 +106,7 @@ class Chain:
             known = self.region.after(index)
             if known is not None:
                 masked = {"mask": self.region.mask, "known": known}
-        measured = index if x is None and self.watch.wants(index, level) else None
+        measured = index if x is None and self.watch.kept and self.watch.wants(index, level) else None
         self.move(self.x if x is None else x, rule, level, random, masked, measured)
 
     def move(

@@ -32,7 +32,7 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
     check_ladder(score, plan.ladder, options.strict_ladder)
     if isinstance(score, GaussianMixture):
         score = PerturbedMixture(score, plan.ladder, options.impl)
-    called: ScoreFunction = score if isinstance(score, PerturbedMixture) else Guarded("score", score)
+    called: ScoreFunction = score if isinstance(score, PerturbedMixture) else Guarded("score", score, in_place=True)
     start = begin(plan, plan.ladder[0], options)
     batch, device = start.x.shape[0], start.x.device
     # Those of one level alone: of all they are more than the state, where samples are small and levels many.

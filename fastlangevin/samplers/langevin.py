@@ -76,7 +76,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         source = PerturbedMixture(score, [0.0], impl)
         score = source.at_one_level
     else:
-        score = Guarded("score", check_callable("score", score, "score(x)"))
+        score = Guarded("score", check_callable("score", score, "score(x)"), in_place=True)
     if not isinstance(init, Tensor):
         raise TypeError(
             f"init must be a tensor of initial states (B, ...), got {type(init).__name__}; use torch.as_tensor"

@@ -206,6 +206,20 @@ SAMPLERS = [
         ValueError,
         ("score", "(2, 3)", "(2, 2)"),
     ),
+    Row(
+        "score is an energy",
+        "annealed_langevin",
+        lambda k: {"score": lambda x, labels: x.square().sum(1)},
+        ValueError,
+        ("score", "(2, 3)", "(2,)", "minus its gradient", "torch.autograd.grad"),
+    ),
+    Row(
+        "score is an energy of one column",
+        "langevin",
+        lambda k: {"score": lambda x: x.square().sum(1, keepdim=True)},
+        ValueError,
+        ("score", "(2, 3)", "(2, 1)", "minus its gradient", "torch.autograd.grad"),
+    ),
     Row("score of integers", "langevin", lambda k: {"score": lambda x: x.int()}, TypeError, ("score", "torch.int32")),
     Row(
         "score on another device",

@@ -391,10 +391,11 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         """Noise ``(B, ...)`` of samples that are at different places."""
         sample, seed, ids = call.sample, call.seed, call.sample_ids
         if ids is None:
-            ids = torch.arange(len(sample), device=sample.device)
+            ids = torch.arange(len(sample), dtype=torch.int64, device=sample.device)
         noise = torch.empty(sample.shape, dtype=compute_dtype(sample), device=sample.device)
         for place in set(places):
-            rows = torch.tensor([row for row, at in enumerate(places) if at == place], device=sample.device)
+            of = [row for row, at in enumerate(places) if at == place]
+            rows = torch.tensor(of, dtype=torch.int64, device=sample.device)
             noise[rows] = randn(
                 (len(rows), *sample.shape[1:]),
                 seed=seed[rows] if isinstance(seed, Tensor) and seed.ndim else seed,
