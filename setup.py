@@ -167,7 +167,7 @@ setup(
         "tqdm",
         "pillow",
         # What PyTorch's CUDA wheels for Linux pin exactly; its CPU wheels bring none.
-        'triton>=3.4; sys_platform == "linux" and platform_machine == "x86_64"',
+        'triton>=3.6; sys_platform == "linux" and platform_machine == "x86_64"',
     ],
     extras_require={
         "train": TRAIN,
@@ -178,6 +178,9 @@ setup(
     entry_points={"console_scripts": ["fastlangevin = fastlangevin.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Programming Language :: C++",
         "Operating System :: POSIX",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

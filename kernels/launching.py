@@ -24,7 +24,7 @@ from .environment import switch
 __all__ = ["Shortcut", "launch", "use_direct_launch"]
 
 # The versions whose specialisation is that of _Variants.bind, in order; 3.10 and later are not known.
-VERSIONS = (3, 4), (3, 9)
+VERSIONS = (3, 6), (3, 9)
 # Kept launches of a Shortcut: one for each shape and layout.
 KEPT = 4096
 
