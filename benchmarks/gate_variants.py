@@ -284,7 +284,7 @@ def mixture_calls() -> dict[str, Variant]:
 
     made = {}
     for name, (features, diagonal) in CHAINS.items():
-        table = torch.zeros(1, 8, 1 + 2 * features if diagonal else 3 + features)
+        table = torch.zeros(1, 8, 3 + 4 * features if diagonal else 7 + 2 * features)
         x = torch.zeros(1024, features)
         runs = [((1.0, 0.5, 0.5), 0, 9)]
         call = chain_mixture.prepare(x, table, diagonal=diagonal, runs=runs, every=0, frames=None, **ADDRESS)
@@ -295,7 +295,7 @@ def mixture_calls() -> dict[str, Variant]:
     labels = torch.zeros(1024, dtype=torch.int64)
     for name, features in SCORES.items():
         x = torch.zeros(1024, features)
-        call = mixture.prepare(x, x, torch.zeros(1, 8, 3 + features), labels, diagonal=False)
+        call = mixture.prepare(x, x, torch.zeros(1, 8, 7 + 2 * features), labels, diagonal=False)
         made[name] = Variant(mixture.score_kernel, call, {})
     return made
 

@@ -6,6 +6,10 @@ with the noise of the address, and the bits of the loop. A thread holds state, s
 registers an element, besides about 40, of the 255 that there are; with frames, 64 elements put up to 12 numbers that an
 update reads once into local memory on sm_80. Memory is touched for the table, which the caches keep, for frames, and
 for the state once at each end: bound by arithmetic, whatever the number of chains.
+
+A chain of which an update needs the score in fp64 keeps its state, and a second launch makes all of its updates, with
+fp64 for those that need it. That costs the other chains one comparison an update, and the programs without such a chain
+one number a chain.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
-from .mixture import load_elements, score_of, store_elements
+from .mixture import exact_score_of, load_elements, score_of, store_elements
 from .philox import pair, philox
 from .ptx import multiply, stay
 
@@ -60,6 +64,7 @@ def chain_kernel(
     rules_ptr,
     runs_ptr,
     frames_ptr,
+    missed_ptr,
     batch: tl.int64,
     components,
     run_count,
@@ -72,12 +77,17 @@ def chain_kernel(
     purpose,
     D: tl.constexpr,
     IS_DIAGONAL: tl.constexpr,
+    IS_SECOND: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 3 + 4 * D if IS_DIAGONAL else 7 + 2 * D
     chain = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = chain < batch
+    if IS_SECOND:
+        valid = tl.load(missed_ptr + chain, mask=valid, other=0) != 0
+        run_count *= tl.max(valid.to(tl.int32), 0)
+    missed = chain < 0
     c1, first, c3, k0, k1 = address(chain, valid, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
     x = load_elements(x_ptr + chain * D, valid, D)
     number = first.to(tl.int64)
@@ -91,7 +101,11 @@ def chain_kernel(
         has_b = tl.load(runs_ptr + 3 * run) != 0
         row = table_ptr + tl.load(runs_ptr + 3 * run + 1) * components * WIDTH
         for _ in range(tl.load(runs_ptr + 3 * run + 2)):
-            score = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
+            if IS_SECOND:
+                score = exact_score_of(row, x, valid, components, D, IS_DIAGONAL, 1)
+            else:
+                score, imprecise = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
+                missed |= imprecise
             if D > 4:
                 # Or what each block's first rounds have for all updates is kept, and twenty keys of each sample's own:
                 # with 16 elements that was 70 registers for 64, and with 32 it spilled.
@@ -105,7 +119,9 @@ def chain_kernel(
                 if number % every == 0:
                     store_elements(frame_ptr, x, valid, D)
                     frame_ptr += batch * D
-    store_elements(x_ptr + chain * D, x, valid, D)
+    store_elements(x_ptr + chain * D, x, valid & (missed == 0), D)
+    if not IS_SECOND:
+        tl.store(missed_ptr + chain, missed, mask=valid)
 
 
 def prepare(
@@ -122,7 +138,7 @@ def prepare(
     every: int,
     frames: Tensor | None,
 ) -> Call:
-    """The launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
+    """The first launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
     batch, features = x.shape
     rules = torch.tensor([[c, a, b or 0.0] for (c, a, b), _, _ in runs], dtype=torch.float32)
     whole = torch.tensor([[b is not None, level, times] for (_, _, b), level, times in runs], dtype=torch.int64)
@@ -132,13 +148,15 @@ def prepare(
         "rules_ptr": rules.to(x.device),
         "runs_ptr": whole.to(x.device),
         "frames_ptr": frames if every else None,
+        "missed_ptr": torch.empty(batch, dtype=torch.bool, device=x.device),
         "batch": batch,
         "components": table.shape[1],
         "run_count": len(runs),
         "every": max(every, 1),
         **random_arguments(seed, draw, sample_ids, sample_offset, purpose),
     }
-    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
+    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "IS_SECOND": False}
+    arguments |= {"UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 
@@ -147,7 +165,7 @@ def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
 
     Args:
         x: contiguous fp32 ``(B, D)``, D up to MAX_FEATURES; written to.
-        table: contiguous fp32 ``(L, K, W)``.
+        table: contiguous fp32 ``(L, K, 2 W + 1)``.
         diagonal: whether the table has a variance for each element.
         runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
         seed, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
@@ -158,4 +176,6 @@ def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
     if x.numel() and arguments["runs"]:
         grid, values, launch = prepare(x, table, **arguments)
         with on_device(x):
-            chain_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)
+            for second in (False, True):
+                values["IS_SECOND"] = second
+                chain_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)

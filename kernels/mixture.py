@@ -4,7 +4,9 @@
 
 in the written order of ``fastlangevin.reference.mixture``, whose table this reads. The logits are made twice rather
 than kept: a component's operations cost less than the registers. Elements are a tuple, a register each, so that their
-sum goes in the written order. Bytes per sample: 8 D, and 8 for the level.
+sum goes in the written order. Samples whose logits are too large for fp32 have it all in fp64, of which consumer GPUs have
+a thirty-second or less of their speed: a branch of the whole program, rare in chains that have found their modes. Bytes
+per sample: 8 D, and 8 for the level.
 """
 
 from __future__ import annotations
@@ -28,6 +30,20 @@ EXP2_4 = tl.constexpr(float.fromhex("0x1.5bb9f0p-10"))
 MINUS_HALF_LOG2_E = tl.constexpr(float.fromhex("-0x1.715476p-1"))
 LOWEST = tl.constexpr(-100.0)
 ROUND = tl.constexpr(1.5 * 2.0**23)
+# The same in fp64: ln(2)^n / n!.
+WIDE_EXP2_0 = tl.constexpr(float.fromhex("0x1.62e42fefa39efp-1"))
+WIDE_EXP2_1 = tl.constexpr(float.fromhex("0x1.ebfbdff82c58fp-3"))
+WIDE_EXP2_2 = tl.constexpr(float.fromhex("0x1.c6b08d704a0c0p-5"))
+WIDE_EXP2_3 = tl.constexpr(float.fromhex("0x1.3b2ab6fba4e77p-7"))
+WIDE_EXP2_4 = tl.constexpr(float.fromhex("0x1.5d87fe78a6731p-10"))
+WIDE_EXP2_5 = tl.constexpr(float.fromhex("0x1.430912f86c787p-13"))
+WIDE_EXP2_6 = tl.constexpr(float.fromhex("0x1.ffcbfc588b0c7p-17"))
+WIDE_EXP2_7 = tl.constexpr(float.fromhex("0x1.62c0223a5c824p-20"))
+WIDE_EXP2_8 = tl.constexpr(float.fromhex("0x1.b5253d395e7c4p-24"))
+WIDE_EXP2_9 = tl.constexpr(float.fromhex("0x1.e4cf5158b8ecap-28"))
+WIDE_EXP2_10 = tl.constexpr(float.fromhex("0x1.e8cac7351bb25p-32"))
+WIDE_MINUS_HALF_LOG2_E = tl.constexpr(float.fromhex("-0x1.71547652b82fep-1"))
+WIDE_ROUND = tl.constexpr(1.5 * 2.0**52)
 
 
 @triton.jit
@@ -42,6 +58,26 @@ def exp2_below_one(y):
     p = multiply(p, r) + EXP2_0
     p = multiply(p, r) + 1.0
     return (p.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def wide_exp2_below_one(y):
+    """As :func:`exp2_below_one`, in fp64."""
+    y = tl.where(y > LOWEST, y, LOWEST)
+    shifted = y + WIDE_ROUND
+    r = y - (shifted - WIDE_ROUND)
+    p = r * WIDE_EXP2_10 + WIDE_EXP2_9
+    p = p * r + WIDE_EXP2_8
+    p = p * r + WIDE_EXP2_7
+    p = p * r + WIDE_EXP2_6
+    p = p * r + WIDE_EXP2_5
+    p = p * r + WIDE_EXP2_4
+    p = p * r + WIDE_EXP2_3
+    p = p * r + WIDE_EXP2_2
+    p = p * r + WIDE_EXP2_1
+    p = p * r + WIDE_EXP2_0
+    p = p * r + 1.0
+    return (p.to(tl.int64, bitcast=True) + (shifted.to(tl.int64, bitcast=True) << 52)).to(tl.float64, bitcast=True)
 
 
 @triton.jit
@@ -68,8 +104,12 @@ def component(row, x, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
 
 @triton.jit
 def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
-    """The score of a tuple of elements; ``row`` points to the level's first component, for all lanes or for each."""
-    WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    """The score of a tuple of elements, and which samples must have it by :func:`wide_score_of` instead.
+
+    ``row`` points to the level's first component, for all lanes or for each.
+    """
+    NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 2 * NUMBERS + 1
     most = tl.full(x[0].shape, -float("inf"), tl.float32)
     for k in tl.range(0, components, loop_unroll_factor=UNROLL):
         value, _ = component(row + k * WIDTH, x, D, IS_DIAGONAL)
@@ -96,7 +136,78 @@ def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNR
     shared = ()
     for j in tl.static_range(D):
         shared += (multiply(score[j], share),)
+    # Also where all logits are NaN.
+    return shared, (most >= tl.load(row + 2 * NUMBERS)) == 0
+
+
+@triton.jit
+def wide(ptr, NUMBERS: tl.constexpr):
+    """A number of the table in fp64."""
+    return tl.load(ptr).to(tl.float64) + tl.load(ptr + NUMBERS).to(tl.float64)
+
+
+@triton.jit
+def wide_logit(row, x, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, NUMBERS: tl.constexpr):
+    for j in tl.static_range(D):
+        if IS_DIAGONAL:
+            d = wide(row + (1 + j), NUMBERS) - x[j].to(tl.float64)
+            square = d * wide(row + (1 + D + j), NUMBERS) * d
+        else:
+            d = wide(row + (3 + j), NUMBERS) - x[j].to(tl.float64)
+            square = d * d
+        if j == 0:
+            total = square
+        else:
+            total = total + square
+    if IS_DIAGONAL:
+        return total * WIDE_MINUS_HALF_LOG2_E + wide(row, NUMBERS)
+    else:
+        return total * wide(row + 1, NUMBERS) + wide(row, NUMBERS)
+
+
+@triton.jit
+def wide_score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
+    """The score in fp64, rounded to fp32."""
+    NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 2 * NUMBERS + 1
+    most = tl.full(x[0].shape, -float("inf"), tl.float64)
+    for k in tl.range(0, components, loop_unroll_factor=1):
+        most = tl.maximum(wide_logit(row + k * WIDTH, x, D, IS_DIAGONAL, NUMBERS), most)
+    weight = tl.full(x[0].shape, -0.0, tl.float64)
+    score = ()
+    for j in tl.static_range(D):  # noqa: B007
+        score += (weight,)
+    for k in tl.range(0, components, loop_unroll_factor=1):
+        at = row + k * WIDTH
+        e = wide_exp2_below_one(wide_logit(at, x, D, IS_DIAGONAL, NUMBERS) - most)
+        weight = weight + e
+        added = ()
+        for j in tl.static_range(D):
+            if IS_DIAGONAL:
+                d = wide(at + (1 + j), NUMBERS) - x[j].to(tl.float64)
+                added += (score[j] + e * (d * wide(at + (1 + D + j), NUMBERS)),)
+            else:
+                d = wide(at + (3 + j), NUMBERS) - x[j].to(tl.float64)
+                added += (score[j] + e * wide(at + 2, NUMBERS) * d,)
+        score = added
+    share = 1.0 / weight
+    shared = ()
+    for j in tl.static_range(D):
+        shared += ((score[j] * share).to(tl.float32),)
     return shared
+
+
+@triton.jit
+def exact_score_of(row, x, valid, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
+    """The score of a tuple of elements, in fp64 for the samples that need it."""
+    score, imprecise = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
+    if tl.max((imprecise & valid).to(tl.int32), 0) > 0:
+        better = wide_score_of(row, x, components, D, IS_DIAGONAL)
+        chosen = ()
+        for j in tl.static_range(D):
+            chosen += (tl.where(imprecise, better[j], score[j]),)
+        score = chosen
+    return score
 
 
 @triton.jit
@@ -133,14 +244,14 @@ def score_kernel(
     IS_DIAGONAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 3 + 4 * D if IS_DIAGONAL else 7 + 2 * D
     sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = sample < batch
     label = tl.load(labels_ptr + sample, mask=valid, other=0)
     # As elsewhere, a label of no level gives NaN: it could be refused only by waiting for the device.
     known = label.to(tl.uint64) < levels.to(tl.uint64)
     row = table_ptr + tl.where(known, label, 0) * components * WIDTH
-    score = score_of(row, load_elements(x_ptr + sample * D, valid, D), components, D, IS_DIAGONAL, 1)
+    score = exact_score_of(row, load_elements(x_ptr + sample * D, valid, D), valid, components, D, IS_DIAGONAL, 1)
     told = ()
     for j in tl.static_range(D):
         told += (tl.where(known, score[j], float("nan")),)
@@ -161,7 +272,7 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
 
     Args:
         out, x: contiguous fp32 ``(B, D)``; overlap nothing.
-        table: contiguous fp32 ``(L, K, W)``.
+        table: contiguous fp32 ``(L, K, 2 W + 1)``.
         labels: contiguous int64 ``(B,)``; for one that is no level the score is NaN.
         diagonal: whether the table has a variance for each element.
     """
