@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
-from .mixture import exact_score_of, load_elements, score_of, store_elements
+from .mixture import load_elements, score_of, store_elements, wide_score
 from .philox import pair, philox
 from .ptx import multiply, stay
 
@@ -31,7 +31,7 @@ BLOCK = 128
 MAX_FEATURES = 64
 
 Run = tuple[tuple[float, float, float | None], int, int]
-CHANGING = ("batch", "components", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")
+CHANGING = ("batch", "components", "features", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")
 
 
 @triton.jit
@@ -57,6 +57,22 @@ def _moved(x, score, c, a, b, has_b, c1, c2, c3, k0, k1, D: tl.constexpr):
     return moved
 
 
+@triton.jit
+def _mended(
+    score, imprecise, x_ptr, scratch_ptr, x, row, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr
+):
+    """The score, in fp64 for the chains for which fp32 does not do; by way of memory, as :func:`wide_score` goes."""
+    if tl.max(imprecise.to(tl.int32), 0) > 0:
+        store_elements(x_ptr, x, imprecise, D)
+        wide_score(scratch_ptr, x_ptr, row, imprecise, components, features, D, IS_DIAGONAL, min(D, 8))
+        better = load_elements(scratch_ptr, imprecise, D)
+        mended = ()
+        for j in tl.static_range(D):
+            mended += (tl.where(imprecise, better[j], score[j]),)
+        score = mended
+    return score
+
+
 @triton.jit(do_not_specialize=CHANGING, do_not_specialize_on_alignment=CHANGING)
 def chain_kernel(
     x_ptr,
@@ -65,8 +81,10 @@ def chain_kernel(
     runs_ptr,
     frames_ptr,
     missed_ptr,
+    scratch_ptr,
     batch: tl.int64,
     components,
+    features,
     run_count,
     every: tl.int64,
     seed,
@@ -101,10 +119,21 @@ def chain_kernel(
         has_b = tl.load(runs_ptr + 3 * run) != 0
         row = table_ptr + tl.load(runs_ptr + 3 * run + 1) * components * WIDTH
         for _ in range(tl.load(runs_ptr + 3 * run + 2)):
+            score, imprecise = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
             if IS_SECOND:
-                score = exact_score_of(row, x, valid, components, D, IS_DIAGONAL, 1)
+                score = _mended(
+                    score,
+                    imprecise & valid,
+                    x_ptr + chain * D,
+                    scratch_ptr + chain * D,
+                    x,
+                    row,
+                    components,
+                    features,
+                    D,
+                    IS_DIAGONAL,
+                )
             else:
-                score, imprecise = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
                 missed |= imprecise
             if D > 4:
                 # Or what each block's first rounds have for all updates is kept, and twenty keys of each sample's own:
@@ -149,8 +178,10 @@ def prepare(
         "runs_ptr": whole.to(x.device),
         "frames_ptr": frames if every else None,
         "missed_ptr": torch.empty(batch, dtype=torch.bool, device=x.device),
+        "scratch_ptr": torch.empty_like(x),
         "batch": batch,
         "components": table.shape[1],
+        "features": features,
         "run_count": len(runs),
         "every": max(every, 1),
         **random_arguments(seed, draw, sample_ids, sample_offset, purpose),

@@ -141,73 +141,19 @@ def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNR
 
 
 @triton.jit
-def wide(ptr, NUMBERS: tl.constexpr):
-    """A number of the table in fp64."""
-    return tl.load(ptr).to(tl.float64) + tl.load(ptr + NUMBERS).to(tl.float64)
-
-
-@triton.jit
-def wide_logit(row, x, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, NUMBERS: tl.constexpr):
-    for j in tl.static_range(D):
-        if IS_DIAGONAL:
-            d = wide(row + (1 + j), NUMBERS) - x[j].to(tl.float64)
-            square = d * wide(row + (1 + D + j), NUMBERS) * d
-        else:
-            d = wide(row + (3 + j), NUMBERS) - x[j].to(tl.float64)
-            square = d * d
-        if j == 0:
-            total = square
-        else:
-            total = total + square
-    if IS_DIAGONAL:
-        return total * WIDE_MINUS_HALF_LOG2_E + wide(row, NUMBERS)
+def load_element(ptr, valid, D: tl.constexpr):
+    if D <= 4:
+        return tl.load(ptr, mask=valid, other=0.0)
     else:
-        return total * wide(row + 1, NUMBERS) + wide(row, NUMBERS)
+        return load_apart(ptr, valid)
 
 
 @triton.jit
-def wide_score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    """The score in fp64, rounded to fp32."""
-    NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
-    WIDTH: tl.constexpr = 2 * NUMBERS + 1
-    most = tl.full(x[0].shape, -float("inf"), tl.float64)
-    for k in tl.range(0, components, loop_unroll_factor=1):
-        most = tl.maximum(wide_logit(row + k * WIDTH, x, D, IS_DIAGONAL, NUMBERS), most)
-    weight = tl.full(x[0].shape, -0.0, tl.float64)
-    score = ()
-    for j in tl.static_range(D):  # noqa: B007
-        score += (weight,)
-    for k in tl.range(0, components, loop_unroll_factor=1):
-        at = row + k * WIDTH
-        e = wide_exp2_below_one(wide_logit(at, x, D, IS_DIAGONAL, NUMBERS) - most)
-        weight = weight + e
-        added = ()
-        for j in tl.static_range(D):
-            if IS_DIAGONAL:
-                d = wide(at + (1 + j), NUMBERS) - x[j].to(tl.float64)
-                added += (score[j] + e * (d * wide(at + (1 + D + j), NUMBERS)),)
-            else:
-                d = wide(at + (3 + j), NUMBERS) - x[j].to(tl.float64)
-                added += (score[j] + e * wide(at + 2, NUMBERS) * d,)
-        score = added
-    share = 1.0 / weight
-    shared = ()
-    for j in tl.static_range(D):
-        shared += ((score[j] * share).to(tl.float32),)
-    return shared
-
-
-@triton.jit
-def exact_score_of(row, x, valid, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNROLL: tl.constexpr):
-    """The score of a tuple of elements, in fp64 for the samples that need it."""
-    score, imprecise = score_of(row, x, components, D, IS_DIAGONAL, UNROLL)
-    if tl.max((imprecise & valid).to(tl.int32), 0) > 0:
-        better = wide_score_of(row, x, components, D, IS_DIAGONAL)
-        chosen = ()
-        for j in tl.static_range(D):
-            chosen += (tl.where(imprecise, better[j], score[j]),)
-        score = chosen
-    return score
+def store_element(ptr, x, valid, D: tl.constexpr):
+    if D <= 4:
+        tl.store(ptr, x, mask=valid)
+    else:
+        store_apart(ptr, x, valid)
 
 
 @triton.jit
@@ -215,23 +161,86 @@ def load_elements(ptr, valid, D: tl.constexpr):
     """The elements of each sample, a tuple, at pointers to the first."""
     x = ()
     for j in tl.static_range(D):
-        if D <= 4:
-            x += (tl.load(ptr + j, mask=valid, other=0.0),)
-        else:
-            x += (load_apart(ptr + j, valid),)
+        x += (load_element(ptr + j, valid, D),)
     return x
 
 
 @triton.jit
 def store_elements(ptr, x, valid, D: tl.constexpr):
     for j in tl.static_range(D):
-        if D <= 4:
-            tl.store(ptr + j, x[j], mask=valid)
-        else:
-            store_apart(ptr + j, x[j], valid)
+        store_element(ptr + j, x[j], valid, D)
 
 
-@triton.jit(do_not_specialize=["batch", "components", "levels"])
+@triton.jit
+def wide(ptr, NUMBERS: tl.constexpr):
+    """A number of the table in fp64."""
+    return tl.load(ptr).to(tl.float64) + tl.load(ptr + NUMBERS).to(tl.float64)
+
+
+@triton.jit
+def wide_pull(row, x_ptr, j, valid, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, NUMBERS: tl.constexpr):
+    """d = m - x of an element, and d or d i as in :func:`component`."""
+    x = load_element(x_ptr + j, valid, D).to(tl.float64)
+    if IS_DIAGONAL:
+        d = wide(row + (1 + j), NUMBERS) - x
+        return d, d * wide(row + (1 + D + j), NUMBERS)
+    else:
+        d = wide(row + (3 + j), NUMBERS) - x
+        return d, d
+
+
+@triton.jit
+def wide_logit(row, x_ptr, features, valid, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, NUMBERS: tl.constexpr):
+    total = tl.full(valid.shape, -0.0, tl.float64)
+    for j in range(features):
+        d, pull = wide_pull(row, x_ptr, j, valid, D, IS_DIAGONAL, NUMBERS)
+        total = total + pull * d
+    if IS_DIAGONAL:
+        return total * WIDE_MINUS_HALF_LOG2_E + wide(row, NUMBERS)
+    else:
+        return total * wide(row + 1, NUMBERS) + wide(row, NUMBERS)
+
+
+@triton.jit
+def wide_score(
+    out_ptr, x_ptr, row, valid, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, GROUP: tl.constexpr
+):
+    """Writes the score of the samples that are ``valid``, made in fp64 and rounded to fp32.
+
+    It goes from memory to memory, a few elements at a time, and makes the logits anew for each of these groups, so that
+    it takes no more registers than what it is a rare branch of; ``features``, which is D, is no constant so that nothing
+    is unrolled.
+    """
+    NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 2 * NUMBERS + 1
+    most = tl.full(valid.shape, -float("inf"), tl.float64)
+    for k in range(components):
+        most = tl.maximum(wide_logit(row + k * WIDTH, x_ptr, features, valid, D, IS_DIAGONAL, NUMBERS), most)
+    for first in range(0, features, GROUP):
+        weight = tl.full(valid.shape, -0.0, tl.float64)
+        score = ()
+        for j in tl.static_range(GROUP):  # noqa: B007
+            score += (weight,)
+        for k in range(components):
+            at = row + k * WIDTH
+            e = wide_exp2_below_one(wide_logit(at, x_ptr, features, valid, D, IS_DIAGONAL, NUMBERS) - most)
+            weight = weight + e
+            if not IS_DIAGONAL:
+                e = e * wide(at + 2, NUMBERS)
+            added = ()
+            for j in tl.static_range(GROUP):
+                # The last group may have fewer elements: it makes the last of all several times.
+                place = tl.minimum(first + j, features - 1)
+                _, pull = wide_pull(at, x_ptr, place, valid, D, IS_DIAGONAL, NUMBERS)
+                added += (score[j] + e * pull,)
+            score = added
+        share = 1.0 / weight
+        for j in tl.static_range(GROUP):
+            place = tl.minimum(first + j, features - 1)
+            store_element(out_ptr + place, (score[j] * share).to(tl.float32), valid, D)
+
+
+@triton.jit(do_not_specialize=["batch", "components", "features", "levels"])
 def score_kernel(
     out_ptr,
     x_ptr,
@@ -239,6 +248,7 @@ def score_kernel(
     labels_ptr,
     batch: tl.int64,
     components,
+    features,
     levels: tl.int64,
     D: tl.constexpr,
     IS_DIAGONAL: tl.constexpr,
@@ -251,18 +261,24 @@ def score_kernel(
     # As elsewhere, a label of no level gives NaN: it could be refused only by waiting for the device.
     known = label.to(tl.uint64) < levels.to(tl.uint64)
     row = table_ptr + tl.where(known, label, 0) * components * WIDTH
-    score = exact_score_of(row, load_elements(x_ptr + sample * D, valid, D), valid, components, D, IS_DIAGONAL, 1)
+    score, imprecise = score_of(row, load_elements(x_ptr + sample * D, valid, D), components, D, IS_DIAGONAL, 1)
     told = ()
     for j in tl.static_range(D):
         told += (tl.where(known, score[j], float("nan")),)
     store_elements(out_ptr + sample * D, told, valid, D)
+    again = imprecise & known & valid
+    if tl.max(again.to(tl.int32), 0) > 0:
+        GROUP: tl.constexpr = min(D, 8)
+        wide_score(
+            out_ptr + sample * D, x_ptr + sample * D, row, again, components, features, D, IS_DIAGONAL, GROUP
+        )
 
 
 def prepare(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> Call:
     """The launch that :func:`mixture_score` makes, of the same arguments. ``x`` must not be empty."""
     batch, features = x.shape
     arguments: dict[str, Any] = {"out_ptr": out, "x_ptr": x, "table_ptr": table, "labels_ptr": labels, "batch": batch}
-    arguments |= {"levels": table.shape[0], "components": table.shape[1]}
+    arguments |= {"levels": table.shape[0], "components": table.shape[1], "features": features}
     arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
