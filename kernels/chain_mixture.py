@@ -64,7 +64,7 @@ def _mended(
     """The score, in fp64 for the chains for which fp32 does not do; by way of memory, as :func:`wide_score` goes."""
     if tl.max(imprecise.to(tl.int32), 0) > 0:
         store_elements(x_ptr, x, imprecise, D)
-        wide_score(scratch_ptr, x_ptr, row, imprecise, components, features, D, IS_DIAGONAL, min(D, 8))
+        wide_score(scratch_ptr, x_ptr, row, imprecise, components, features, D, IS_DIAGONAL)
         better = load_elements(scratch_ptr, imprecise, D)
         mended = ()
         for j in tl.static_range(D):

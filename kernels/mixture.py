@@ -141,34 +141,24 @@ def score_of(row, x, components, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, UNR
 
 
 @triton.jit
-def load_element(ptr, valid, D: tl.constexpr):
-    if D <= 4:
-        return tl.load(ptr, mask=valid, other=0.0)
-    else:
-        return load_apart(ptr, valid)
-
-
-@triton.jit
-def store_element(ptr, x, valid, D: tl.constexpr):
-    if D <= 4:
-        tl.store(ptr, x, mask=valid)
-    else:
-        store_apart(ptr, x, valid)
-
-
-@triton.jit
 def load_elements(ptr, valid, D: tl.constexpr):
     """The elements of each sample, a tuple, at pointers to the first."""
     x = ()
     for j in tl.static_range(D):
-        x += (load_element(ptr + j, valid, D),)
+        if D <= 4:
+            x += (tl.load(ptr + j, mask=valid, other=0.0),)
+        else:
+            x += (load_apart(ptr + j, valid),)
     return x
 
 
 @triton.jit
 def store_elements(ptr, x, valid, D: tl.constexpr):
     for j in tl.static_range(D):
-        store_element(ptr + j, x[j], valid, D)
+        if D <= 4:
+            tl.store(ptr + j, x[j], mask=valid)
+        else:
+            store_apart(ptr + j, x[j], valid)
 
 
 @triton.jit
@@ -180,12 +170,14 @@ def wide(ptr, NUMBERS: tl.constexpr):
 @triton.jit
 def wide_pull(row, x_ptr, j, valid, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, NUMBERS: tl.constexpr):
     """d = m - x of an element, and d or d i as in :func:`component`."""
-    x = load_element(x_ptr + j, valid, D).to(tl.float64)
+    # Not by `wide`: Triton's interpreter takes far longer to call a function than for what this one does.
+    at = row + ((1 if IS_DIAGONAL else 3) + j)
+    d = tl.load(at).to(tl.float64) + tl.load(at + NUMBERS).to(tl.float64)
+    d = d - tl.load(x_ptr + j, mask=valid, other=0.0).to(tl.float64)
     if IS_DIAGONAL:
-        d = wide(row + (1 + j), NUMBERS) - x
-        return d, d * wide(row + (1 + D + j), NUMBERS)
+        at += D
+        return d, d * (tl.load(at).to(tl.float64) + tl.load(at + NUMBERS).to(tl.float64))
     else:
-        d = wide(row + (3 + j), NUMBERS) - x
         return d, d
 
 
@@ -202,9 +194,7 @@ def wide_logit(row, x_ptr, features, valid, D: tl.constexpr, IS_DIAGONAL: tl.con
 
 
 @triton.jit
-def wide_score(
-    out_ptr, x_ptr, row, valid, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr, GROUP: tl.constexpr
-):
+def wide_score(out_ptr, x_ptr, row, valid, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
     """Writes the score of the samples that are ``valid``, made in fp64 and rounded to fp32.
 
     It goes from memory to memory, a few elements at a time, and makes the logits anew for each of these groups, so that
@@ -213,6 +203,7 @@ def wide_score(
     """
     NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
     WIDTH: tl.constexpr = 2 * NUMBERS + 1
+    GROUP: tl.constexpr = min(D, 8)
     most = tl.full(valid.shape, -float("inf"), tl.float64)
     for k in range(components):
         most = tl.maximum(wide_logit(row + k * WIDTH, x_ptr, features, valid, D, IS_DIAGONAL, NUMBERS), most)
@@ -237,7 +228,7 @@ def wide_score(
         share = 1.0 / weight
         for j in tl.static_range(GROUP):
             place = tl.minimum(first + j, features - 1)
-            store_element(out_ptr + place, (score[j] * share).to(tl.float32), valid, D)
+            tl.store(out_ptr + place, (score[j] * share).to(tl.float32), mask=valid)
 
 
 @triton.jit(do_not_specialize=["batch", "components", "features", "levels"])
@@ -268,10 +259,7 @@ def score_kernel(
     store_elements(out_ptr + sample * D, told, valid, D)
     again = imprecise & known & valid
     if tl.max(again.to(tl.int32), 0) > 0:
-        GROUP: tl.constexpr = min(D, 8)
-        wide_score(
-            out_ptr + sample * D, x_ptr + sample * D, row, again, components, features, D, IS_DIAGONAL, GROUP
-        )
+        wide_score(out_ptr + sample * D, x_ptr + sample * D, row, again, components, features, D, IS_DIAGONAL)
 
 
 def prepare(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> Call:
