@@ -30,7 +30,7 @@ __all__ = ["MAX_COMPONENTS", "MAX_FEATURES", "GaussianMixture", "PerturbedMixtur
 
 MAX_COMPONENTS = 256
 MAX_FEATURES = 64
-# Of a mean by fp32, in standard deviations: with more, its scores are computed in fp64.
+# Standard deviations that fp32 may move a mean by; beyond, all scores of a level are computed in fp64.
 LARGEST_MOVE = 1e-6
 
 Numbers = Tensor | Sequence[Any]
@@ -234,7 +234,7 @@ class GaussianMixture:
         return x.reshape(x.shape[0], self.features)
 
     def table(self, sigmas: list[float]) -> Tensor:
-        """The rows of :mod:`fastlangevin.reference.mixture` at some noise levels, fp32 ``(L, K, 2 W + 1)`` on the CPU."""
+        """The rows of :mod:`fastlangevin.reference.mixture` at some levels, fp32 ``(L, K, 2 W + 1)`` on the CPU."""
         levels = torch.tensor(sigmas, dtype=torch.float64, device="cpu").view(-1, 1, *[1] * (self.variances.ndim - 1))
         total = self.variances + levels**2
         logs = total.log2().sum(2) if self.diagonal else self.features * total.log2()
@@ -250,11 +250,11 @@ class GaussianMixture:
     def _limits(self, g: Tensor, inverse: Tensor) -> Tensor:
         """The largest logit below which a score is computed in fp64, for each level, fp32 ``(L, 1, 1)``.
 
-        A logit of size q carries an error of some (6 + D) 2^-24 q at most, and of 12 2^-24 q with 64 elements, as their
-        roundings average out. That is a relative error of the component's weight of 6e-5 with q = 128, and of 1e-5 where
-        the logits of an ordinary mixture are: states of its law have the quadratic form of D elements, about 0.72 D,
-        beside the logarithm of a component's weight. A mean counts by how far fp32 moves it: with 1e-6 standard
-        deviations an element it moves a logit of 128 by 2e-5 with one element, and by 1e-4 with 64 in the worst case.
+        The error of a logit of size q is below (6 + D) 2^-24 q. With 64 elements it is about 12 2^-24 q, since their
+        roundings average out. At the lowest limit, q = 128, a component's weight then has a relative error of 6e-5.
+        States of an ordinary mixture's law are far above the limit: their logits are about -0.72 D, beside the
+        logarithm of a component's weight. A mean that fp32 moves by 1e-6 standard deviations an element changes a logit
+        of 128 by 2e-5 with one element, and by 1e-4 with 64 in the worst case.
         """
         moved = (self.means - self.means.float().double()) ** 2 * inverse
         exact = moved.mean(2, keepdim=True).amax(1, keepdim=True) <= LARGEST_MOVE**2

@@ -7,9 +7,8 @@ registers an element, besides about 40, of the 255 that there are; with frames, 
 update reads once into local memory on sm_80. Memory is touched for the table, which the caches keep, for frames, and
 for the state once at each end: bound by arithmetic, whatever the number of chains.
 
-A chain of which an update needs the score in fp64 keeps its state, and a second launch makes all of its updates, with
-fp64 for those that need it. That costs the other chains one comparison an update, and the programs without such a chain
-one number a chain.
+If an update of a chain needs its score in fp64, the first launch leaves the chain's state as it was, and a second launch
+makes all of its updates. The other chains pay one comparison an update, so that their registers stay as few as they were.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ BLOCK = 128
 MAX_FEATURES = 64
 
 Run = tuple[tuple[float, float, float | None], int, int]
-CHANGING = ("batch", "components", "features", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")
+CHANGING = ("batch", "components", "features", "run_count", "every")
+CHANGING += ("seed", "seed_high", "draw", "sample_offset", "purpose")
 
 
 @triton.jit

@@ -4,9 +4,8 @@
 
 in the written order of ``fastlangevin.reference.mixture``, whose table this reads. The logits are made twice rather
 than kept: a component's operations cost less than the registers. Elements are a tuple, a register each, so that their
-sum goes in the written order. Samples whose logits are too large for fp32 have it all in fp64, of which consumer GPUs have
-a thirty-second or less of their speed: a branch of the whole program, rare in chains that have found their modes. Bytes
-per sample: 8 D, and 8 for the level.
+sum goes in the written order. Samples whose logits are too large for fp32 are computed in fp64, in a branch that a whole
+program takes; consumer GPUs have a 32nd of their speed there or less. Bytes per sample: 8 D, and 8 for the level.
 """
 
 from __future__ import annotations
@@ -195,11 +194,12 @@ def wide_logit(row, x_ptr, features, valid, D: tl.constexpr, IS_DIAGONAL: tl.con
 
 @triton.jit
 def wide_score(out_ptr, x_ptr, row, valid, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr):
-    """Writes the score of the samples that are ``valid``, made in fp64 and rounded to fp32.
+    """Writes the score of the samples that are ``valid``, computed in fp64 and rounded to fp32.
 
-    It goes from memory to memory, a few elements at a time, and makes the logits anew for each of these groups, so that
-    it takes no more registers than what it is a rare branch of; ``features``, which is D, is no constant so that nothing
-    is unrolled.
+    This is a rare branch, which must not take registers from the common one: with 16 elements in registers it took 152,
+    and now the kernel has the 64 to 72 of the common branch. So elements come from memory, up to eight scores are summed
+    at a time, and the logits are computed again for each eight. ``features`` equals D, and is not a constant, since loops
+    over it would be unrolled.
     """
     NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
     WIDTH: tl.constexpr = 2 * NUMBERS + 1

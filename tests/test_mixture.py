@@ -116,9 +116,9 @@ def in_fp32(score, x):
 def error(score, x):
     """The largest error of an element, relative to the sum of all components' pulls, sum_k w_k |m_k - x| / V_k.
 
-    The score is the sum of those with their signs, which cancel: near a tie of two modes it goes through zero, where no
-    arithmetic has it relative to itself, and the error of a weight is one of the pulls. A distance counts as a hundredth
-    of a standard deviation at least: the means of a mixture that has its scores in fp32 are off by a millionth of one.
+    The score is the sum of the pulls with their signs, and near a tie of two modes it goes through zero: there an error
+    of the weights is one of the pulls. A distance counts as a hundredth of a standard deviation at least, since in fp32
+    the means may be off by a millionth of one.
     """
     got = score.at_one_level(x).double()
     level = torch.tensor(score.sigmas, dtype=torch.float64)
@@ -129,7 +129,7 @@ def error(score, x):
 
 
 def test_scores_near_a_tie_of_narrow_modes(impl):
-    """Two modes a thousand standard deviations from zero: (m tanh(m x / V) - x) / V, over twenty orders of magnitude."""
+    """Two modes a thousand standard deviations from zero: (m tanh(m x / V) - x) / V, over twenty powers of ten."""
     mixture, sigma = fl.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], 1e-6), 1e-4
     x = torch.cat([sign * 10.0 ** torch.linspace(-20, 0, 101) for sign in (-1, 1)])[:, None]
     total, wide = 1e-6 + sigma**2, x.double()
@@ -171,7 +171,7 @@ def test_scores_of_narrow_modes_are_those_of_fp64(impl, features, diagonal):
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("features", [1, 2, 8, 64])
 def test_states_of_an_ordinary_law_have_their_scores_in_fp32(features, diagonal):
-    """As they had before fp64 was there, bit for bit; in the middle of two modes thirty standard deviations apart they have not."""
+    """Bit for bit as without a limit; in the middle of two modes thirty standard deviations apart they have not."""
     means = torch.tensor([[-1.0], [1.0]]) * 7.5 / math.sqrt(features)
     variances = torch.full((2, features), 0.25) if diagonal else 0.25
     mixture = fl.GaussianMixture([0.2, 0.8], means.expand(2, features), variances)

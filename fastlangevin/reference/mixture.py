@@ -5,9 +5,9 @@ A row of the table belongs to a component at a noise level, V being its variance
     isotropic     g, h, i, m_1 .. m_D     i = 1/V, h = -i/(2 ln 2), m the mean
     diagonal      g, m_1 .. m_D, i_1 .. i_D
 
-with g = log2(weight) - 1/2 sum log2 V, up to one number for all components. Behind these W numbers, rounded to fp32, stand
-what their rounding has left of each, in fp32 too, and ``limit``, the same in every row of a level. For a state x, with
-d = m - x,
+with g = log2(weight) - 1/2 sum log2 V, up to one number for all components. These W numbers are rounded to fp32. Behind
+them stand the W remainders of that rounding, in fp32 too, and ``limit``, which all rows of a level share. For a state x,
+with d = m - x,
 
     isotropic     l = h (d_1^2 + .. + d_D^2) + g          u_j = e i d_j
     diagonal      l = MINUS_HALF_LOG2_E (d_1 i_1 d_1 + ..) + g  u_j = e i_j d_j
@@ -18,10 +18,10 @@ the quotient being the product with one reciprocal. LOWEST keeps everything far 
 further away counts 2^-100 of the nearest. The power of 2 is the nearest integer's, in the exponent, times a polynomial
 on [-1/2, 1/2], within 3.2 x 2^-24 of its value.
 
-A logit's error is a few of its last places, so where all logits are large, their differences are lost: between two modes
-that are a thousand standard deviations apart, half a million less half a million. A sample whose largest logit is below
-``limit``, or NaN, has all of it in fp64 instead, with the table's numbers as the sums of their two parts, and its score is
-rounded to fp32 at the end. Which of the two a sample has depends on nothing but the sample and its level.
+The error of a logit is a few of its last places. If all logits are large, their differences are therefore lost: a thousand
+standard deviations from two modes, both are half a million. If a sample's largest logit is below ``limit``, or NaN, its
+score is computed in fp64, in the same order and with each number of the table the sum of its two parts, and rounded to fp32
+at the end. The choice depends on the sample and its level alone.
 """
 
 from __future__ import annotations
