@@ -31,8 +31,8 @@ OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched
 # taken, and the usual one.
 MLPS = ["mlp-fp32-64-2-2", "mlp-fp32-64-4-32", "mlp-fp32-128-3-16", "mlp-tf32-128-2-16", "mlp-bf16-64-4-32"]
 MLPS += ["mlp-bf16-128-4-16", "mlp-tf32-64-2-2"]
-# Chains of a mixture: features, and whether its components are diagonal. Then one that keeps frames, two second launches,
-# and scores alone.
+# Chains of a mixture: features, and whether its components are diagonal. Then one that keeps frames, two second
+# launches, and scores alone.
 CHAINS = {
     f"mixture-{features}-{'diagonal' if diagonal else 'isotropic'}": (features, diagonal)
     for features in (1, 2, 3, 4, 8, 16, 64)

@@ -7,8 +7,8 @@ registers an element, besides about 40, of the 255 that there are; with frames, 
 update reads once into local memory on sm_80. Memory is touched for the table, which the caches keep, for frames, and
 for the state once at each end: bound by arithmetic, whatever the number of chains.
 
-If an update of a chain needs its score in fp64, the first launch leaves the chain's state as it was, and a second launch
-makes all of its updates. The other chains pay one comparison an update, so that their registers stay as few as they were.
+If an update of a chain needs its score in fp64, the first launch leaves the chain's state as it was, and a second
+launch makes all of its updates. The other chains pay one comparison an update, and no registers.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 in the written order of ``fastlangevin.reference.mixture``, whose table this reads. The logits are made twice rather
 than kept: a component's operations cost less than the registers. Elements are a tuple, a register each, so that their
-sum goes in the written order. Samples whose logits are too large for fp32 are computed in fp64, in a branch that a whole
-program takes; consumer GPUs have a 32nd of their speed there or less. Bytes per sample: 8 D, and 8 for the level.
+sum goes in the written order. Samples whose logits are too large for fp32 are computed in fp64, in a branch that a
+whole program takes; consumer GPUs have a 32nd of their speed there or less. Bytes per sample: 8 D, and 8 for the level.
 """
 
 from __future__ import annotations
@@ -197,9 +197,9 @@ def wide_score(out_ptr, x_ptr, row, valid, components, features, D: tl.constexpr
     """Writes the score of the samples that are ``valid``, computed in fp64 and rounded to fp32.
 
     This is a rare branch, which must not take registers from the common one: with 16 elements in registers it took 152,
-    and now the kernel has the 64 to 72 of the common branch. So elements come from memory, up to eight scores are summed
-    at a time, and the logits are computed again for each eight. ``features`` equals D, and is not a constant, since loops
-    over it would be unrolled.
+    and now the kernel has the 64 to 72 of the common branch. So elements come from memory, up to eight scores are
+    summed at a time, and the logits are computed again for each eight. ``features`` equals D, and is not a constant,
+    since loops over it would be unrolled.
     """
     NUMBERS: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
     WIDTH: tl.constexpr = 2 * NUMBERS + 1

@@ -6,8 +6,8 @@ A row of the table belongs to a component at a noise level, V being its variance
     diagonal      g, m_1 .. m_D, i_1 .. i_D
 
 with g = log2(weight) - 1/2 sum log2 V, up to one number for all components. These W numbers are rounded to fp32. Behind
-them stand the W remainders of that rounding, in fp32 too, and ``limit``, which all rows of a level share. For a state x,
-with d = m - x,
+them stand the W remainders of that rounding, in fp32 too, and ``limit``, which all rows of a level share. For a state
+x, with d = m - x,
 
     isotropic     l = h (d_1^2 + .. + d_D^2) + g          u_j = e i d_j
     diagonal      l = MINUS_HALF_LOG2_E (d_1 i_1 d_1 + ..) + g  u_j = e i_j d_j
@@ -18,10 +18,10 @@ the quotient being the product with one reciprocal. LOWEST keeps everything far 
 further away counts 2^-100 of the nearest. The power of 2 is the nearest integer's, in the exponent, times a polynomial
 on [-1/2, 1/2], within 3.2 x 2^-24 of its value.
 
-The error of a logit is a few of its last places. If all logits are large, their differences are therefore lost: a thousand
-standard deviations from two modes, both are half a million. If a sample's largest logit is below ``limit``, or NaN, its
-score is computed in fp64, in the same order and with each number of the table the sum of its two parts, and rounded to fp32
-at the end. The choice depends on the sample and its level alone.
+The error of a logit is a few of its last places. If all logits are large, their differences are therefore lost: a
+thousand standard deviations from two modes, both are half a million. If a sample's largest logit is below ``limit``, or
+NaN, its score is computed in fp64, in the same order and with each number of the table the sum of its two parts, and
+rounded to fp32 at the end. The choice depends on the sample and its level alone.
 """
 
 from __future__ import annotations
