@@ -42,7 +42,8 @@ BYTES_PER_PS = 4.3
 # with 3.7.1, instructions up to 1.18 and narrow accesses up to 1.33.
 HEADROOM = {"registers": 1.5, "instructions": 1.25, "update": 1.25, "narrow": 1.5}
 # What ptxas makes of an operation of PTX that is rounded once, its rare cases included, alike on all architectures.
-OWN_FFMA = {"div.rn.f32": 16}
+OWN_FFMA = {"div.rn.f32": 16, "div.rn.f64": 1}
+OWN_DFMA = {"div.rn.f64": 16}
 OWN_RSQ = {"div.rn.f32": 1}
 
 File = dict[str, Any]
@@ -129,17 +130,19 @@ def faults(found: Record, kept: Rules, budget: dict[str, float]) -> list[str]:
     if (kept.is_stream or kept.matmul) and contractible:
         wrong.append(f"{contractible} operations that the assembler may contract")
     if kept.is_stream:
-        if set(special) - {kept.own}:
+        if set(special) - set(kept.own):
             wrong.append(f"arithmetic that is not the stream's: {special}")
         if code.get("unwritten"):
             wrong.append(f"fused operations for {roots} square roots that are not those written: {code['unwritten']}")
         # The machine code has as many as the PTX: nothing was contracted, and nothing done twice.
-        own = kept.own if kept.own in special else ""
-        ffma = roots * code.get("fused_per_root", 0) + OWN_FFMA.get(own, 0)
-        counted = code.get("ffma", 0) != ffma or code.get("rsq", 0) != roots + OWN_RSQ.get(own, 0)
-        if code.get("dfma") or (counted and own != "sqrt.rn.f32"):
+        own = [each for each in kept.own if each in special]
+        ffma = roots * code.get("fused_per_root", 0) + sum(OWN_FFMA.get(each, 0) for each in own)
+        rsq = roots + sum(OWN_RSQ.get(each, 0) for each in own)
+        counted = code.get("ffma", 0) != ffma or code.get("rsq", 0) != rsq
+        dfma = code.get("dfma", 0) != sum(OWN_DFMA.get(each, 0) for each in own)
+        if dfma or (counted and own != ["sqrt.rn.f32"]):
             wrong.append(f"{code.get('ffma', 0)} FFMA and {code.get('dfma', 0)} DFMA for {roots} square roots")
-    if kept.own == "sqrt.rn.f32" and special != [kept.own]:
+    if kept.own == ("sqrt.rn.f32",) and special != [*kept.own]:
         wrong.append(f"no root of the compiler's own: {special}")
     if kept.matmul:
         # Noise and update are the stream's; with matrix units only the square roots are left to fuse anything.

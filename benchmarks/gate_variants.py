@@ -31,14 +31,16 @@ OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched
 # taken, and the usual one.
 MLPS = ["mlp-fp32-64-2-2", "mlp-fp32-64-4-32", "mlp-fp32-128-3-16", "mlp-tf32-128-2-16", "mlp-bf16-64-4-32"]
 MLPS += ["mlp-bf16-128-4-16", "mlp-tf32-64-2-2"]
-# Chains of a mixture: features, and whether its components are diagonal. Then one that keeps frames, and scores alone.
+# Chains of a mixture: features, and whether its components are diagonal. Then one that keeps frames, two second
+# launches, and scores alone.
 CHAINS = {
     f"mixture-{features}-{'diagonal' if diagonal else 'isotropic'}": (features, diagonal)
     for features in (1, 2, 3, 4, 8, 16, 64)
     for diagonal in (False, True)
 }
 SCORES = {f"score-{features}": features for features in (2, 16)}
-MIXTURES = [*CHAINS, "mixture-frames", *SCORES]
+SECONDS = {"mixture-second-2": "mixture-2-isotropic", "mixture-second-64": "mixture-64-diagonal"}
+MIXTURES = [*CHAINS, "mixture-frames", *SECONDS, *SCORES]
 VARIANTS = [*FAST, *NORMS, *RESCALES, *OTHERS, *MLPS, *MIXTURES]
 # What the gates must refuse, compiled for sm_90, and the variant whose rules and budget it breaks.
 CONTROLS = {
@@ -75,7 +77,7 @@ class Rules(NamedTuple):
     Attributes:
         vectors: bits of the accesses that move its bulk; 0 for any.
         is_stream: whether its bits are the stream's, so that nothing may be approximate, contracted or done twice.
-        own: the one operation of PTX, rounded once, that the compiler makes of fused instructions of its own.
+        own: operations of PTX, rounded once, that the compiler makes of fused instructions of its own.
         matmul: how a perceptron's matrices are multiplied.
         loop: for chains, how many loops are around that of the updates.
         is_elementwise: whether instructions and bytes are counted for each element of the state.
@@ -83,7 +85,7 @@ class Rules(NamedTuple):
 
     vectors: int = 0
     is_stream: bool = True
-    own: str = ""
+    own: tuple[str, ...] = ()
     matmul: str = ""
     loop: int | None = None
     is_elementwise: bool = True
@@ -95,12 +97,12 @@ def rules(variant: str) -> Rules:
     if kind == "mlp":
         return Rules(is_stream=False, matmul=name, loop=0, is_elementwise=False)
     if kind == "mixture":
-        return Rules(own="div.rn.f32", loop=1, is_elementwise=False)
+        return Rules(own=("div.rn.f32", "div.rn.f64"), loop=1, is_elementwise=False)
     if kind == "score":
-        return Rules(own="div.rn.f32", is_elementwise=False)
+        return Rules(own=("div.rn.f32", "div.rn.f64"), is_elementwise=False)
     if kind == "roots":
         # A norm's root is of any number, so it is the compiler's own, rare cases included.
-        return Rules(own="sqrt.rn.f32", is_elementwise=False)
+        return Rules(own=("sqrt.rn.f32",), is_elementwise=False)
     if kind in ("values", "levels"):
         return Rules(is_elementwise=False)
     if variant in OTHERS:
@@ -284,7 +286,7 @@ def mixture_calls() -> dict[str, Variant]:
 
     made = {}
     for name, (features, diagonal) in CHAINS.items():
-        table = torch.zeros(1, 8, 1 + 2 * features if diagonal else 3 + features)
+        table = torch.zeros(1, 8, 3 + 4 * features if diagonal else 7 + 2 * features)
         x = torch.zeros(1024, features)
         runs = [((1.0, 0.5, 0.5), 0, 9)]
         call = chain_mixture.prepare(x, table, diagonal=diagonal, runs=runs, every=0, frames=None, **ADDRESS)
@@ -292,10 +294,14 @@ def mixture_calls() -> dict[str, Variant]:
     call = made["mixture-2-isotropic"].call
     frames = {**call.arguments, "frames_ptr": call.arguments["x_ptr"], "ids_ptr": torch.zeros(1, dtype=torch.int64)}
     made["mixture-frames"] = Variant(chain_mixture.chain_kernel, call._replace(arguments=frames), {})
+    for name, first in SECONDS.items():
+        call = made[first].call
+        second = call._replace(arguments={**call.arguments, "IS_SECOND": True})
+        made[name] = Variant(chain_mixture.chain_kernel, second, {})
     labels = torch.zeros(1024, dtype=torch.int64)
     for name, features in SCORES.items():
         x = torch.zeros(1024, features)
-        call = mixture.prepare(x, x, torch.zeros(1, 8, 3 + features), labels, diagonal=False)
+        call = mixture.prepare(x, x, torch.zeros(1, 8, 7 + 2 * features), labels, diagonal=False)
         made[name] = Variant(mixture.score_kernel, call, {})
     return made
 

@@ -32,6 +32,8 @@ __all__ = ["MAX_COMPONENTS", "MAX_FEATURES", "GaussianMixture", "PerturbedMixtur
 
 MAX_COMPONENTS = 256
 MAX_FEATURES = 64
+# Standard deviations that fp32 may move a mean by; beyond, all scores of a level are computed in fp64.
+LARGEST_MOVE = 1e-6
 
 Numbers = Tensor | Sequence[Any]
 
@@ -239,17 +241,32 @@ class GaussianMixture:
         return x.reshape(x.shape[0], self.features)
 
     def table(self, sigmas: list[float]) -> Tensor:
-        """The rows of :mod:`fastlangevin.reference.mixture` at some noise levels, fp32 ``(L, K, W)`` on the CPU."""
+        """The rows of :mod:`fastlangevin.reference.mixture` at some levels, fp32 ``(L, K, 2 W + 1)`` on the CPU."""
         levels = torch.tensor(sigmas, dtype=torch.float64, device="cpu").view(-1, 1, *[1] * (self.variances.ndim - 1))
         total = self.variances + levels**2
         logs = total.log2().sum(2) if self.diagonal else self.features * total.log2()
         g = self.weights.log2() - logs / 2
         g = (g - g.amax(1, keepdim=True))[..., None]
         means = self.means.expand(len(sigmas), -1, -1)
-        if self.diagonal:
-            return torch.cat([g, means, 1 / total], 2).float().contiguous()
-        inverse = 1 / total[..., None]
-        return torch.cat([g, inverse / (-2 * math.log(2)), inverse, means], 2).float().contiguous()
+        inverse = 1 / (total if self.diagonal else total[..., None])
+        rows = torch.cat([g, means, inverse] if self.diagonal else [g, inverse / (-2 * math.log(2)), inverse, means], 2)
+        rounded = rows.float()
+        rest = torch.where(rounded.isfinite(), rows - rounded.double(), 0.0).float()
+        return torch.cat([rounded, rest, self._limits(g, inverse).expand_as(g)], 2).contiguous()
+
+    def _limits(self, g: Tensor, inverse: Tensor) -> Tensor:
+        """The largest logit below which a score is computed in fp64, for each level, fp32 ``(L, 1, 1)``.
+
+        The error of a logit of size q is below (6 + D) 2^-24 q. With 64 elements it is about 12 2^-24 q, since their
+        roundings average out. At the lowest limit, q = 128, a component's weight then has a relative error of 6e-5.
+        States of an ordinary mixture's law are far above the limit: their logits are about -0.72 D, beside the
+        logarithm of a component's weight. A mean that fp32 moves by 1e-6 standard deviations an element changes a logit
+        of 128 by 2e-5 with one element, and by 1e-4 with 64 in the worst case.
+        """
+        moved = (self.means - self.means.float().double()) ** 2 * inverse
+        exact = moved.mean(2, keepdim=True).amax(1, keepdim=True) <= LARGEST_MOVE**2
+        limits = (g.amin(1, keepdim=True) - 32 - self.features).clamp_(min=-128)
+        return torch.where(exact, limits, math.inf).float()
 
     def closed_form(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The score in fp64, differentiable, for fp64 ``x`` ``(B, D)`` and ``sigma`` ``(B,)`` or ``(1,)``."""

@@ -6,6 +6,9 @@ with the noise of the address, and the bits of the loop. A thread holds state, s
 registers an element, besides about 40, of the 255 that there are; with frames, 64 elements put up to 12 numbers that an
 update reads once into local memory on sm_80. Memory is touched for the table, which the caches keep, for frames, and
 for the state once at each end: bound by arithmetic, whatever the number of chains.
+
+If an update of a chain needs its score in fp64, the first launch leaves the chain's state as it was, and a second
+launch makes all of its updates. The other chains pay one comparison an update, and no registers.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from .layout import Call, Launch, address, on_device, random_arguments
 from .loops import bound
-from .mixture import load_elements, score_of, store_elements
+from .mixture import load_elements, score_of, store_elements, wide_score
 from .philox import pair, philox
 from .ptx import multiply, stay
 
@@ -28,7 +31,8 @@ BLOCK = 128
 MAX_FEATURES = 64
 
 Run = tuple[tuple[float, float, float | None], int, int]
-CHANGING = ("batch", "components", "run_count", "every", "seed", "seed_high", "draw", "sample_offset", "purpose")
+CHANGING = ("batch", "components", "features", "run_count", "every")
+CHANGING += ("seed", "seed_high", "draw", "sample_offset", "purpose")
 
 
 @triton.jit
@@ -54,6 +58,22 @@ def _moved(x, score, c, a, b, has_b, c1, c2, c3, k0, k1, D: tl.constexpr):
     return moved
 
 
+@triton.jit
+def _mended(
+    score, imprecise, x_ptr, scratch_ptr, x, row, components, features, D: tl.constexpr, IS_DIAGONAL: tl.constexpr
+):
+    """The score, in fp64 for the chains for which fp32 does not do; by way of memory, as :func:`wide_score` goes."""
+    if tl.max(imprecise.to(tl.int32), 0) > 0:
+        store_elements(x_ptr, x, imprecise, D)
+        wide_score(scratch_ptr, x_ptr, row, imprecise, components, features, D, IS_DIAGONAL)
+        better = load_elements(scratch_ptr, imprecise, D)
+        mended = ()
+        for j in tl.static_range(D):
+            mended += (tl.where(imprecise, better[j], score[j]),)
+        score = mended
+    return score
+
+
 @triton.jit(do_not_specialize=CHANGING, do_not_specialize_on_alignment=CHANGING)
 def chain_kernel(
     x_ptr,
@@ -61,8 +81,11 @@ def chain_kernel(
     rules_ptr,
     runs_ptr,
     frames_ptr,
+    missed_ptr,
+    scratch_ptr,
     batch: tl.int64,
     components,
+    features,
     run_count,
     every: tl.int64,
     seed,
@@ -73,12 +96,17 @@ def chain_kernel(
     purpose,
     D: tl.constexpr,
     IS_DIAGONAL: tl.constexpr,
+    IS_SECOND: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    WIDTH: tl.constexpr = 1 + 2 * D if IS_DIAGONAL else 3 + D
+    WIDTH: tl.constexpr = 3 + 4 * D if IS_DIAGONAL else 7 + 2 * D
     chain = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = chain < batch
+    if IS_SECOND:
+        valid = tl.load(missed_ptr + chain, mask=valid, other=0) != 0
+        run_count *= tl.max(valid.to(tl.int32), 0)
+    missed = chain < 0
     c1, first, c3, k0, k1 = address(chain, valid, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
     x = load_elements(x_ptr + chain * D, valid, D)
     number = first.to(tl.int64)
@@ -92,7 +120,22 @@ def chain_kernel(
         has_b = tl.load(runs_ptr + 3 * run) != 0
         row = table_ptr + tl.load(runs_ptr + 3 * run + 1) * components * WIDTH
         for _ in range(bound(tl.load(runs_ptr + 3 * run + 2))):
-            score = score_of(row, x, bound(components), D, IS_DIAGONAL, UNROLL)
+            score, imprecise = score_of(row, x, bound(components), D, IS_DIAGONAL, UNROLL)
+            if IS_SECOND:
+                score = _mended(
+                    score,
+                    imprecise & valid,
+                    x_ptr + chain * D,
+                    scratch_ptr + chain * D,
+                    x,
+                    row,
+                    components,
+                    features,
+                    D,
+                    IS_DIAGONAL,
+                )
+            else:
+                missed |= imprecise
             if D > 4:
                 # Or what each block's first rounds have for all updates is kept, and twenty keys of each sample's own:
                 # with 16 elements that was 70 registers for 64, and with 32 it spilled.
@@ -106,7 +149,9 @@ def chain_kernel(
                 if number % every == 0:
                     store_elements(frame_ptr, x, valid, D)
                     frame_ptr += batch * D
-    store_elements(x_ptr + chain * D, x, valid, D)
+    store_elements(x_ptr + chain * D, x, valid & (missed == 0), D)
+    if not IS_SECOND:
+        tl.store(missed_ptr + chain, missed, mask=valid)
 
 
 def prepare(
@@ -123,7 +168,7 @@ def prepare(
     every: int,
     frames: Tensor | None,
 ) -> Call:
-    """The launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
+    """The first launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
     batch, features = x.shape
     rules = torch.tensor([[c, a, b or 0.0] for (c, a, b), _, _ in runs], dtype=torch.float32, device="cpu")
     numbers = [[b is not None, level, times] for (_, _, b), level, times in runs]
@@ -134,13 +179,17 @@ def prepare(
         "rules_ptr": rules.to(x.device),
         "runs_ptr": whole.to(x.device),
         "frames_ptr": frames if every else None,
+        "missed_ptr": torch.empty(batch, dtype=torch.bool, device=x.device),
+        "scratch_ptr": torch.empty_like(x),
         "batch": batch,
         "components": table.shape[1],
+        "features": features,
         "run_count": len(runs),
         "every": max(every, 1),
         **random_arguments(seed, draw, sample_ids, sample_offset, purpose),
     }
-    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
+    arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "IS_SECOND": False}
+    arguments |= {"UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 
@@ -149,7 +198,7 @@ def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
 
     Args:
         x: contiguous fp32 ``(B, D)``, D up to MAX_FEATURES; written to.
-        table: contiguous fp32 ``(L, K, W)``.
+        table: contiguous fp32 ``(L, K, 2 W + 1)``.
         diagonal: whether the table has a variance for each element.
         runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
         seed, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
@@ -160,4 +209,6 @@ def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
     if x.numel() and arguments["runs"]:
         grid, values, launch = prepare(x, table, **arguments)
         with on_device(x):
-            chain_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)
+            for second in (False, True):
+                values["IS_SECOND"] = second
+                chain_kernel[grid](**values, num_warps=launch.num_warps, enable_fp_fusion=False)

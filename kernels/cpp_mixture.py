@@ -28,7 +28,7 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
 
     Args:
         out, x: contiguous fp32 ``(B, D)``, D up to 64; overlap nothing.
-        table: contiguous fp32 ``(L, K, W)``, K up to 256, as :mod:`fastlangevin.reference.mixture` has it.
+        table: contiguous fp32 ``(L, K, 2 W + 1)``, K up to 256, as :mod:`fastlangevin.reference.mixture` has it.
         labels: contiguous int64 ``(B,)``, below L.
         diagonal: whether the table has a variance for each element.
     """

@@ -1,5 +1,7 @@
 """What all registered operations promise: opcheck has no objections, nothing is left unwritten, the bits repeat."""
 
+import math
+
 import pytest
 import torch
 
@@ -26,6 +28,59 @@ def test_no_operation_leaves_an_element_unwritten(impl):
         for name, arguments in registered.arguments(impl, side=5, dtype=torch.bfloat16).items():
             for found in registered.results(name, arguments):
                 assert found.isfinite().all(), name
+
+
+SPECIAL = torch.tensor([math.inf, -math.inf, math.nan])
+
+
+def with_specials(value, first):
+    """Every seventh number of an operand infinite or NaN; tables of few numbers as they are."""
+    if isinstance(value, list):
+        return [with_specials(each, first) for each in value]
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.numel() < 14:
+        return value
+    flat = value.reshape(-1).clone()
+    places = torch.arange(first, len(flat), 7)
+    flat[places] = SPECIAL[places % 3].to(value.dtype)
+    return flat.view(value.shape)
+
+
+def are_alike(one, other):
+    """NaN in the same places, and the same bits elsewhere."""
+    missing = one.isnan()
+    kept = [each[~missing].view(torch.uint8) for each in (one, other)]
+    return torch.equal(missing, other.isnan()) and torch.equal(*kept)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of Triton's interpreter
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_results_that_are_not_finite_are_so_in_the_same_places(impl, dtype):
+    """Bits are promised of all results but NaN, whose sign and payload are the processor's."""
+    made = [registered.arguments(each, dtype=dtype) for each in (impl, "reference")]
+    seen = 0
+    for name in registered.names():
+        if dtype == torch.float64 and name in ("dsm", "perturb"):
+            continue  # the tables of these arguments are fp32, and those of fp64 samples are not
+        for first in (0, 3):
+            found, want = (
+                registered.results(name, tuple(with_specials(value, first) for value in arguments[name]))
+                for arguments in made
+            )
+            seen += int(want[0].isnan().any())
+            if "norm" in name or name in ("add_elu", "mlp_chain_"):
+                # No bits are promised, nor which sums of an infinite channel are infinite and which NaN.
+                assert torch.equal(found[0].isnan(), want[0].isnan()), name
+                continue
+            for one, other in zip(found, want, strict=True):
+                assert are_alike(one, other) if one.is_floating_point() else torch.equal(one, other), name
+    assert seen > 20
+
+
+def test_a_nan_elsewhere_and_another_infinity_are_seen():
+    x = torch.tensor([1.0, math.inf, math.nan, -0.0])
+    assert are_alike(x, torch.tensor([1.0, math.inf, -math.nan, -0.0]))
+    for other in ([1.0, -math.inf, math.nan, -0.0], [math.nan, math.inf, 1.0, -0.0], [1.0, math.inf, math.nan, 0.0]):
+        assert not are_alike(x, torch.tensor(other))
 
 
 def test_a_kernel_that_leaves_a_tail_is_seen():

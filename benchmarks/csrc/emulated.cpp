@@ -158,13 +158,16 @@ void objectives(int64_t set) {
 void mixtures(int64_t set) {
     for (int64_t diagonal : {0, 1})
         for (int64_t features : {1, 2, 3, 4, 7, 64}) {
-            const int64_t components = 5, batch = 37, levels = 2, width = diagonal ? 1 + 2 * features : 3 + features;
+            const int64_t components = 5, batch = 37, levels = 2;
+            const int64_t rest = diagonal ? 1 + 2 * features : 3 + features, width = 2 * rest + 1;
             std::vector<float> rows = numbers(levels * components * width, 4), x = numbers(batch * features, 5);
-            // h is negative and i positive, as those of a table are.
+            // h is negative and i positive, as those of a table are; at the second level some samples are in fp64.
             for (int64_t row = 0; row < levels * components; ++row) {
                 float* const at = rows.data() + row * width;
                 if (!diagonal) at[1] = -fabsf(at[1]), at[2] = fabsf(at[2]);
                 for (int64_t j = 0; diagonal && j < features; ++j) at[1 + features + j] = fabsf(at[1 + features + j]);
+                for (int64_t i = 0; i < rest; ++i) at[rest + i] *= 0x1p-25f;
+                at[2 * rest] = row < components ? -1e30f : -1.0f;
             }
             std::vector<int64_t> labels(batch);
             for (int64_t i = 0; i < batch; ++i) labels[i] = i % 3 == 0;

@@ -36,7 +36,7 @@ def mixture_score(x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool, i
 
     Args:
         x: fp32 ``(B, D)``, contiguous.
-        table: fp32 ``(L, K, W)``, contiguous, as :mod:`fastlangevin.reference.mixture` has it.
+        table: fp32 ``(L, K, 2 W + 1)``, contiguous, as :mod:`fastlangevin.reference.mixture` has it.
         labels: int64 ``(B,)``, contiguous, from 0 to L - 1.
         diagonal: whether each element has variances of its own.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.

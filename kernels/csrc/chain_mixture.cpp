@@ -33,7 +33,7 @@ template <int D, bool kDiagonal>
 void run_chains(const ChainRequest& q, int64_t first, int64_t present) {
     constexpr int kRoom = D ? D : kMaxFeatures, V = kChainVectors;
     const int64_t features = D ? D : q.table.features;
-    const int64_t level_size = q.table.components * (kDiagonal ? 1 + 2 * features : 3 + features);
+    const int64_t level_size = q.table.components * row_width<kDiagonal>(features);
     const ChainAddress address[V] = {{q, first}, {q, first + kLanes}};
     F x[V][kRoom], score[V][kRoom], z[V][(kRoom + 3) / 4 * 4], logits[kMaxComponents][V];
     float* const state = q.x + first * features;
@@ -70,7 +70,7 @@ template <int D, bool kDiagonal>
 void run_scores(const MixtureRequest& q, int64_t first, int64_t present) {
     constexpr int kRoom = D ? D : kMaxFeatures;
     const int64_t features = D ? D : q.table.features;
-    const int64_t level_size = q.table.components * (kDiagonal ? 1 + 2 * features : 3 + features);
+    const int64_t level_size = q.table.components * row_width<kDiagonal>(features);
     F x[1][kRoom], score[1][kRoom], logits[kMaxComponents][1];
     read_chains(q.x + first * features, present, features, 0, x[0]);
     for (int64_t begin = 0, end; begin < present; begin = end) {

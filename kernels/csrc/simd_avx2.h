@@ -14,6 +14,7 @@ FL_INLINE I high_words(W a, W b) { return (I)_mm256_shuffle_ps((__m256)a, (__m25
 FL_INLINE F square_root(F x) { return (F)_mm256_sqrt_ps((__m256)x); }
 FL_INLINE F select(I sign, F yes, F no) { return (F)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)sign); }
 FL_INLINE F largest(F a, F b) { return (F)_mm256_max_ps((__m256)a, (__m256)b); }
+FL_INLINE bool any(I signs) { return _mm256_movemask_ps((__m256)signs) != 0; }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

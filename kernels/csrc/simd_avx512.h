@@ -16,6 +16,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     return (F)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)sign), (__m512)no, (__m512)yes);
 }
 FL_INLINE F largest(F a, F b) { return (F)_mm512_max_ps((__m512)a, (__m512)b); }
+FL_INLINE bool any(I signs) { return _mm512_movepi32_mask((__m512i)signs) != 0; }
 FL_INLINE I exclusive_or(I a, I b, I c) {
     return (I)_mm512_ternarylogic_epi32((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
 }

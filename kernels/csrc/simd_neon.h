@@ -17,6 +17,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     return (F)vbslq_f32(all, (float32x4_t)yes, (float32x4_t)no);
 }
 FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
+FL_INLINE bool any(I signs) { return (int32_t)vmaxvq_u32((uint32x4_t)signs) < 0; }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

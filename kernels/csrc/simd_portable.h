@@ -17,6 +17,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     return (F)((all & (I)yes) | (~all & (I)no));
 }
 FL_INLINE F largest(F a, F b) { return select((I)(a > b), a, b); }
+FL_INLINE bool any(I signs) { return (int32_t)(signs[0] | signs[1] | signs[2] | signs[3]) < 0; }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

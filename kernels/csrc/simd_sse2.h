@@ -17,6 +17,7 @@ FL_INLINE F select(I sign, F yes, F no) {
     return (F)_mm_or_ps(_mm_and_ps(all, (__m128)yes), _mm_andnot_ps(all, (__m128)no));
 }
 FL_INLINE F largest(F a, F b) { return (F)_mm_max_ps((__m128)a, (__m128)b); }
+FL_INLINE bool any(I signs) { return _mm_movemask_ps((__m128)signs) != 0; }
 FL_INLINE I exclusive_or(I a, I b, I c) { return a ^ b ^ c; }
 FL_INLINE W exclusive_or(W a, W b, W c) { return a ^ b ^ c; }
 

@@ -1,9 +1,9 @@
 // The vector types, in the compilers' own vector extension (GCC and Clang), for FL_LANES 32-bit lanes.
 //
 // + - * ^ & | << >> are the language's operators on them; what has no operator is in the simd_*.h header of the
-// instruction set: multiply, low_words, high_words, transpose, square_root, select, largest, exclusive_or, stream.
-// largest(a, b) is b unless a > b, so also where one is NaN. multiply_add, fused where the set has that, is for what is
-// nobody's stream.
+// instruction set: multiply, low_words, high_words, transpose, square_root, select, largest, any, exclusive_or, stream.
+// largest(a, b) is b unless a > b, so also where one is NaN. any says whether the highest bit of some lane is set.
+// multiply_add, fused where the set has that, is for what is nobody's stream.
 //
 // A group is FL_LANES blocks of Philox. Counters live in 64-bit lanes of two vectors, a and b, in an order such that
 // low_words(a, b), which interleaves inside 128 bits, followed by the transpose of 4x4 inside 128 bits, leaves the
