@@ -79,7 +79,8 @@ def test_words_at_random_addresses(monkeypatch):
 @needs_compiler
 def test_every_instruction_set_prints_the_same_digests(tmp_path):
     program = str(emulation.native(tmp_path))
-    found = [emulation.digests([program], number, 10_000_019) for number in range(len(cpp.instruction_sets()))]
+    here = [number for number, name in enumerate(cpp._set_names()) if name]  # a set that does not run has a number too
+    found = [emulation.digests([program], number, 10_000_019) for number in here]
     assert len(found[0]) > 190
     assert all(each == found[0] for each in found)
 
