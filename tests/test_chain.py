@@ -117,7 +117,7 @@ def test_many_elements_have_the_bits_of_the_reference(kernel, components, featur
         score.chain_kernel(got, kernel)(got, Segment(draw, part, *address, 2, kept))
         assert torch.equal(kept, torch.stack(frame))
     assert torch.equal(got, whole)
-    if diagonal:  # the order of a sum over elements is seen
+    if diagonal and features < 64:  # the order of a sum is seen, unless one component has all of the weight
         backwards = fl.GaussianMixture(mixture.weights, mixture.means.flip(1), mixture.variances.flip(1))
         other, first = PerturbedMixture(backwards, [2.0], "reference"), torch.zeros(count, dtype=torch.int64)
         assert not torch.equal(other(x.flip(1), first).flip(1), score(x, first))

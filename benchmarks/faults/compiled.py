@@ -153,6 +153,14 @@ COMPILED = (
         ("tests/test_mixture.py::test_every_implementation_has_the_bits_of_the_reference",),
     ),
     Fault(
+        "C++: fp64 scores by the numbers that fp32 has",
+        "mixture",
+        "kernels/csrc/mixture.h",
+        "return (double)at[0] + (double)at[rest];",
+        "return (double)at[0];",
+        ("tests/test_mixture.py::test_scores_of_narrow_modes_are_those_of_fp64",),
+    ),
+    Fault(
         "C++: a label one beyond the table taken",
         "levels",
         "kernels/csrc/library.cpp",

@@ -223,6 +223,14 @@ TRITON = (
         ("tests/test_mixture.py::test_every_implementation_has_the_bits_of_the_reference",),
     ),
     Fault(
+        "Triton: chains that a second launch makes, moved by the first too",
+        "mixture",
+        "kernels/chain_mixture.py",
+        "x, valid & (missed == 0), D)",
+        "x, valid, D)",
+        ("tests/test_chain.py::test_chains_between_narrow_modes_have_the_bits_of_the_loop",),
+    ),
+    Fault(
         "Triton: the third layer without its activation",
         "perceptron",
         "kernels/chain_mlp.py",
