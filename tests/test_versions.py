@@ -31,6 +31,7 @@ def test_the_oldest_versions_that_are_claimed_are_run() -> None:
     assert lowest('python_requires="') == python
     assert packages["torch"].startswith(f"{lowest('torch')}.")
     assert packages["triton"].startswith(f"{lowest('triton')}.")
+    assert packages["numpy"].startswith(f"{lowest('numpy')}.")
 
 
 def test_the_documents_name_the_versions_that_are_run() -> None:

@@ -33,7 +33,7 @@ class Versions(NamedTuple):
 
 
 ENVIRONMENTS = {
-    "oldest": Versions("3.11", ("torch==2.10.0", "triton==3.6.0", "numpy==2.4.*")),
+    "oldest": Versions("3.11", ("torch==2.10.0", "triton==3.6.0", "numpy==2.0.*")),
     "common": Versions("3.12", ("torch==2.11.0", "triton==3.6.0", "numpy==2.5.*")),
     "newest": Versions("3.13", ("torch==2.14.*", "triton", "numpy")),
 }
@@ -106,7 +106,7 @@ def main() -> int:
     failed = []
     with tempfile.TemporaryDirectory() as temporary:
         # The checkout before what is installed, so that an environment that was kept tests what stands here.
-        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         for name, python in environments(options, temporary):
             versions = subprocess.run([python, "-c", SHOW], env=variables, check=True, capture_output=True, text=True)
             print(f"{name}: Python, PyTorch, Triton and NumPy {versions.stdout.strip()}", flush=True)
