@@ -163,7 +163,7 @@ setup(
     distclass=Binary,
     install_requires=[
         "torch>=2.10",
-        "numpy",
+        "numpy>=2.0",
         "tqdm",
         "pillow",
         # What PyTorch's CUDA wheels for Linux pin exactly; its CPU wheels bring none.
