@@ -1,6 +1,7 @@
 """Scores that write to what they are given or that use autograd: every sampler gives the result of the plain score."""
 
 import weakref
+from types import ModuleType
 
 import pytest
 import torch
@@ -541,3 +542,29 @@ def test_the_gradient_of_the_callers_own_state_is_left_alone():
     assert x.requires_grad
     (gradient,) = torch.autograd.grad(score(x).sum(), x)
     torch.testing.assert_close(gradient, torch.cos(START))
+
+
+def test_a_patched_toy_runner_takes_a_score_that_uses_autograd():
+    class ToyRunner:
+        @staticmethod
+        def langevin_dynamics(score, init, lr=0.1, step=1000):
+            raise NotImplementedError
+
+        @staticmethod
+        def anneal_langevin_dynamics(score, init, sigmas, lr=0.1, n_steps_each=100):
+            raise NotImplementedError
+
+    checkout = ModuleType("toy_runner")
+    checkout.ToyRunner = ToyRunner
+    runs = [
+        lambda score: ToyRunner.langevin_dynamics(score, START, 1e-2, 3),
+        lambda score: ToyRunner.anneal_langevin_dynamics(score, START, LADDER, 1e-3, 2),
+    ]
+    with fl.patch("ncsn", checkout):
+        for run in runs:
+            torch.manual_seed(0)
+            want = run(plain)
+            torch.manual_seed(0)
+            got = run(detaching)
+            assert torch.equal(got, want)
+            assert not got.requires_grad
