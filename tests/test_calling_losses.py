@@ -1,4 +1,4 @@
-"""Networks of objectives that write to what they are given: loss, gradient and the caller's tensors are as without it."""
+"""Networks of objectives that write to what they are given: loss, gradient and samples are as without it."""
 
 import pytest
 import torch
