@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -370,3 +371,37 @@ def test_every_code_base_has_functions_of_its_own_name():
         ours = make().ours()
         assert len(ours) >= 5
         assert all(function.__module__.startswith(f"fastlangevin.compat.{name}") for function in ours)
+
+
+def test_a_patched_toy_runner_takes_a_score_that_uses_autograd():
+    class ToyRunner:
+        @staticmethod
+        def langevin_dynamics(score, init, lr=0.1, step=1000):
+            raise NotImplementedError
+
+        @staticmethod
+        def anneal_langevin_dynamics(score, init, sigmas, lr=0.1, n_steps_each=100):
+            raise NotImplementedError
+
+    def plain(x, *sigma):
+        return torch.sin(x)
+
+    def energetic(x, *sigma):
+        x = x.detach().requires_grad_()
+        return -torch.autograd.grad(torch.cos(x).sum(), x)[0]
+
+    start = torch.linspace(-1, 1, 12).view(4, 3)
+    checkout = ModuleType("toy_runner")
+    checkout.ToyRunner = ToyRunner
+    runs = [
+        lambda score: ToyRunner.langevin_dynamics(score, start, 1e-2, 3),
+        lambda score: ToyRunner.anneal_langevin_dynamics(score, start, [1.0, 0.1], 1e-3, 2),
+    ]
+    with fl.patch("ncsn", checkout):
+        for run in runs:
+            torch.manual_seed(0)
+            want = run(plain)
+            torch.manual_seed(0)
+            got = run(energetic)
+            assert torch.equal(got, want)
+            assert not got.requires_grad
