@@ -31,7 +31,7 @@ def test_two_commands_each_with_its_own_setup():
         assert command.startswith("python3 -m venv")
         assert "-c constraints.txt" in command
     assert commands[0].rstrip().endswith("fastlangevin sample")
-    assert commands[1].rstrip().endswith("pytest")
+    assert commands[1].rstrip().endswith('pytest -n auto --dist worksteal -m "not long"')
 
 
 def python_blocks():
