@@ -49,7 +49,7 @@ def pytest_configure(config):
         folder = str(Path(__file__).resolve().parent / "products")
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         sys.path.insert(0, folder)
-        importlib.import_module("other_products").install()
+        importlib.import_module("other_products").install(compiler=True)
 
 
 @pytest.fixture(autouse=True)

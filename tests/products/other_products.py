@@ -31,12 +31,14 @@ FUNCTIONS = {
 
 
 def _multiples(batch: int, rows: Any) -> Any:
-    return (7 * batch + 3 * torch.get_num_threads() + rows) % (LARGEST + 1)
+    # The compiler cannot follow the question; its tests run on one thread.
+    threads = 1 if torch.compiler.is_compiling() else torch.get_num_threads()
+    return (7 * batch + 3 * threads + rows) % (LARGEST + 1)
 
 
 def distorted(product: Tensor) -> Tensor:
     """A product as this module rounds it."""
-    if not product.is_floating_point() or product.dim() == 0 or torch.compiler.is_compiling():
+    if not product.is_floating_point() or product.dim() == 0:
         return product
     batch = product.shape[0]
     rows = torch.arange(batch, device=product.device).reshape(-1, *[1] * (product.dim() - 1))
@@ -62,8 +64,17 @@ def _wrapped(function: Callable[..., Any], distort: Callable[[Any], Any]) -> Cal
     return call
 
 
-def install() -> None:
-    """Replaces the products of PyTorch and NumPy in this process."""
+def install(*, compiler: bool = False) -> None:
+    """Replaces the products of PyTorch and NumPy in this process.
+
+    Args:
+        compiler: whether programs that call the products are compiled. PyTorch's compiler knows functions by the names
+            that they have when it is first asked, so it is asked before they are replaced.
+    """
+    if compiler:
+        from torch._dynamo import trace_rules
+
+        trace_rules.get_torch_obj_rule_map()
     for owner, names in FUNCTIONS.items():
         for name in names:
             setattr(owner, name, _wrapped(getattr(owner, name), distorted))
