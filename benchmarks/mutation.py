@@ -67,7 +67,8 @@ DEAR = (
 # What a test raises because the code does not hang together, not because it computes something else.
 INCOHERENT = {"SyntaxError", "ImportError", "ModuleNotFoundError", "NameError", "UnboundLocalError", "BuildError"}
 INCOHERENT |= {"CompilationError", "IndentationError"}
-LOADS = "import fastlangevin; from fastlangevin.kernels import cpp; print(fastlangevin.__file__); print(cpp.location())"
+# Both lines after what the build says of itself.
+LOADS = "import fastlangevin; from fastlangevin.kernels import cpp; print(fastlangevin.__file__, cpp.location())"
 BUILD_SECONDS = 900.0
 
 
