@@ -107,8 +107,9 @@ def test_many_elements_have_the_bits_of_the_reference(kernel, components, featur
     address = 2**63 + 9, None, 2**40 + 5
     if features % 2:
         address = torch.arange(count) * 2**33 - 7, torch.arange(count) * 2**30 + 3, 0
-    # States of the law where elements are most: in fp64, where the others have it, the interpreter takes too long.
-    x = mixture.sample(count, seed=5) if features == 64 else 2 * fl.randn((count, features), seed=5)
+    # In fp64, which states far from the law have, 64 elements take Triton's interpreter too long.
+    near = features == 64 and kernel == "triton"
+    x = mixture.sample(count, seed=5) if near else 2 * fl.randn((count, features), seed=5)
     whole, got = x.clone(), x.clone()
     frames = by_updates(score, whole, Segment(3, runs, *address, 2, None))
     assert len(frames) == 2
@@ -117,7 +118,7 @@ def test_many_elements_have_the_bits_of_the_reference(kernel, components, featur
         score.chain_kernel(got, kernel)(got, Segment(draw, part, *address, 2, kept))
         assert torch.equal(kept, torch.stack(frame))
     assert torch.equal(got, whole)
-    if diagonal and features < 64:  # the order of a sum is seen, unless one component has all of the weight
+    if diagonal and not near:  # the order of a sum over elements is seen
         backwards = fl.GaussianMixture(mixture.weights, mixture.means.flip(1), mixture.variances.flip(1))
         other, first = PerturbedMixture(backwards, [2.0], "reference"), torch.zeros(count, dtype=torch.int64)
         assert not torch.equal(other(x.flip(1), first).flip(1), score(x, first))

@@ -205,9 +205,10 @@ def test_every_implementation_has_the_bits_of_the_reference(impl, components, fe
     mixture = make(components, features, diagonal, spread=2.0)
     sigmas = [4.0, 1.0, 0.01]
     count = 70
-    # States of the law where elements are most: in fp64, where the others have it, the interpreter takes too long.
-    x = mixture.sample(count, seed=5) if features == 64 else 3 * fl.randn((count, features), seed=5)
-    x[7] *= 1e12 if features < 64 else 1
+    # In fp64, which states far from the law have, 64 elements take Triton's interpreter too long.
+    near = features == 64 and impl == "triton"
+    x = mixture.sample(count, seed=5) if near else 3 * fl.randn((count, features), seed=5)
+    x[7] *= 1 if near else 1e12
     table = mixture.table(sigmas)
     alike, mixed = torch.ones(count, dtype=torch.int64), torch.arange(count) % 3
     for labels in (alike, mixed):
