@@ -16,8 +16,6 @@ import fastlangevin as fl
 from fastlangevin import chains, checkpoint, runtime
 from fastlangevin.cli import main
 from fastlangevin.models import ConvConfig, ConvScore
-from fastlangevin.shards.working import place
-from fastlangevin.training.world import join
 
 # Environment variables.
 
@@ -44,25 +42,6 @@ def test_an_implementation_of_no_name_is_refused(choosing: None, monkeypatch: py
     with pytest.raises(ValueError, match=r"FASTLANGEVIN_IMPL must be one of auto, triton, cpp, .*, got") as caught:
         runtime.choose_for("auto", "cpu")
     assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize("value", ["", " ", "\t"])
-def test_an_empty_rank_is_none(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.setenv(name, value)
-    assert place() == (0, 1)
-    with join("cpu") as world:
-        assert (world.rank, world.size) == (0, 1)
-
-
-@pytest.mark.parametrize("value", ["one", "-1", "1.0", "0x1", "²", "9" * 5000])
-@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
-def test_a_rank_that_is_none_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=f"{name} must be an integer, zero or above, got .*; unset it") as caught:
-        join("cpu").__enter__() if name == "LOCAL_RANK" else place()
-    assert len(str(caught.value)) < 250
 
 
 # A checkout without symbolic links.

@@ -13,15 +13,20 @@ __all__ = ["augment_of", "part", "sampling_of", "shape_of"]
 _MEND = "write the checkpoint again with net.save_pretrained(path, metadata=...)"
 
 
-def part(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+def part(described: Mapping[str, Any], name: str, of: str = "metadata") -> dict[str, Any]:
     """A part of a description, empty if there is none.
+
+    Args:
+        described: the description.
+        name: of the part.
+        of: what the description is called in the message.
 
     Raises:
         ValueError: it is not a dictionary.
     """
-    value = metadata.get(name, {})
+    value = described.get(name, {})
     if not isinstance(value, dict):
-        raise _wrong(f"metadata[{name!r}]", "a dictionary", value)
+        raise _wrong(f"{of}[{name!r}]", "a dictionary", value)
     return value
 
 
@@ -77,9 +82,9 @@ def augment_of(metadata: Mapping[str, Any]) -> Augment:
     Raises:
         ValueError: its alpha is not one.
     """
-    alpha, training = part(metadata, "data").get("logit"), metadata.get("training")
-    if alpha is None and isinstance(training, dict) and isinstance(training.get("augment"), dict):
-        alpha = training["augment"].get("logit")  # where checkpoints had it before data.logit
+    alpha = part(metadata, "data").get("logit")
+    if alpha is None:  # where checkpoints had it before data.logit
+        alpha = part(part(metadata, "training"), "augment", "metadata['training']").get("logit")
     try:
         return Augment(logit=alpha)
     except (TypeError, ValueError) as error:

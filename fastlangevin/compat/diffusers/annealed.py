@@ -184,7 +184,7 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
                     f"num_inference_steps must be a multiple of the {levels} noise levels, got {count}; the nearest is "
                     f"{near}"
                 )
-        labels = torch.arange(levels, device="cpu").repeat_interleave(repeats)
+        labels = torch.arange(levels, dtype=torch.int64, device="cpu").repeat_interleave(repeats)
         if self.config.denoise:
             labels = torch.cat((labels, labels[-1:]))
         timesteps = labels if self.config.takes == "labels" else self.sigmas[labels]
