@@ -1,6 +1,6 @@
 """Fixtures. Without a CUDA device the Triton kernels run in its interpreter, which is chosen before the import."""
 
-import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
+from interpreter import prepare_once_a_launch
 
 # The harnesses, by their folder alone: were the whole checkout on the path, its own fastlangevin would be tested and
 # not the installed one.
@@ -24,6 +25,8 @@ sys.modules.setdefault("benchmarks", harnesses)
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+    if importlib.util.find_spec("triton") is not None:
+        prepare_once_a_launch()
 
 
 def pytest_addoption(parser):

@@ -52,6 +52,7 @@ def test_errors_of_radius_and_angle(accuracy):
         assert (error / accuracy.ulp(want)).max() <= units
 
 
+@pytest.mark.long
 def test_normals_reach_far_and_stay_within_a_millionth(accuracy):
     far, angles = torch.arange(2000), words()[::7]
     radius = reference.radius(far)

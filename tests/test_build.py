@@ -177,6 +177,7 @@ def test_a_lock_that_a_killed_build_leaves_would_be_waited_for(tmp_path: Path) -
     assert outcome == "waits"
 
 
+@pytest.mark.long
 def test_cache_that_cannot_be_written(sources: Path, tmp_path: Path) -> None:
     """Also for root, whom permissions do not stop: the folder's parent is a file."""
     (tmp_path / "file").write_text("")
@@ -200,6 +201,7 @@ def test_cache_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpp.cache_folder() == tmp_path / "own"
 
 
+@pytest.mark.long
 def test_shipped_library_of_other_sources_is_not_used(sources: Path, tmp_path: Path) -> None:
     """A library beside cpp.py that does not match, or is no library at all, is passed over."""
     beside = tmp_path / "package" / "cpp.py"

@@ -385,6 +385,7 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": here, "OMP_NUM_THREADS": str(torch.get_num_threads()), **changes}
 
 
+@pytest.mark.long
 def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, files: Path, tmp_path: Path) -> None:
     signals = {signal.SIGINT: 130, signal.SIGTERM: 143}
     options = ["--n", "2", "--steps-per-level", "120", "--seed", "9"]
@@ -415,6 +416,7 @@ def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, fi
         assert Path(f"{number}.strip").read_bytes() == Path("whole.strip").read_bytes()
 
 
+@pytest.mark.long
 def test_python_m_fastlangevin_is_the_command(files: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fastlangevin", "sample", "--checkpoint", str(files / "net"), "--quiet"]
     command += ["--device", "cpu", "--n", "2", "--impl", "reference"]

@@ -40,6 +40,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str], arguments: 
 
 
 # argparse says nothing of a help that nobody reads.
+@pytest.mark.long
 @pytest.mark.parametrize(("arguments", "status"), [(["info"], 141), (["train", "--help"], 0)])
 def test_it_ends_quietly_where_the_reader_of_its_output_leaves(arguments: list[str], status: int) -> None:
     reader, writer = os.pipe()

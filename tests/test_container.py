@@ -340,6 +340,7 @@ def test_what_a_file_has_no_room_for_is_refused_before_it_is_written(tmp_path, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_state_of_five_thousand_parameters_has_room(path):
     names = [f"{part}.encoder.3.blocks.{index}.norm.affine.weight" for part in "abcde" for index in range(5000)]
     container.write(path, dict.fromkeys(names, torch.ones(1)), {"a": 1})

@@ -109,7 +109,7 @@ def test_gradient_is_exact(impl, dtype, reduction):
 def test_gradcheck(impl):
     h = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     x = data((2, 3), torch.float64)
-    for output, reduction in itertools.product(("noise", "denoised"), ("mean", "none")):
+    for output, reduction in (("noise", "none"), ("denoised", "mean")):
 
         def loss(h, output=output, reduction=reduction):
             return dsm_loss(lambda x, labels: h, x, SIGMAS, seed=1, output=output, reduction=reduction, impl=impl)
@@ -244,11 +244,13 @@ def test_layouts_change_no_bit(impl, layout):
 @pytest.mark.parametrize("elements", [3, 129, 1025])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_implementations_have_the_same_bits(impl, elements, dtype):
-    x = data((6, elements)).to(dtype)
+    # Two long samples of two segments each: the interpreter takes a second for each.
+    batch = 2 if elements > 1000 else 6
+    x = data((batch, elements)).to(dtype)
     for output, reduction in (("score", "mean"), ("denoised", "none")):
         found = []
         for each in (impl, "reference"):
-            h = fl.randn((6, elements), seed=9).to(dtype).requires_grad_()
+            h = fl.randn((batch, elements), seed=9).to(dtype).requires_grad_()
             objective = DenoisingScoreMatching(SIGMAS, output=output, reduction=reduction, anneal_power=1.7, impl=each)
             loss = objective(lambda x, labels, h=h: h, x, seed=3, step=2**32 - 1, sample_offset=2**40)
             (gradient,) = torch.autograd.grad(loss.sum(), h)

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import durability
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = {"kills": 12, "flips": 300, "truncations": 50, "pages": 50}
 

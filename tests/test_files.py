@@ -224,6 +224,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.long
 def test_readers_and_other_writers_never_meet_half_a_file(path):
     container.write(path, {"x": torch.full((50_000,), 0)}, {"number": 0})
     writers = [process(WRITER, path) for _ in range(2)]

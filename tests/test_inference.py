@@ -65,6 +65,7 @@ def test_bfloat16_is_that_of_autocast_with_the_weights_converted_once(kind):
         assert ready.net.normalizer.embed.weight.dtype == torch.float32
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("kind", [NCSN, NCSNv2])

@@ -73,6 +73,7 @@ def test_what_goes_through_triton(found: dict[str, Any]) -> None:
     assert found["hooks"] == {"triton": 1, "direct": 1}
 
 
+@pytest.mark.long
 def test_the_environment_turns_it_off() -> None:
     code = "from fastlangevin.kernels import launching; print(launching._enabled)"
     for value, printed in (("0", "False"), ("1", "True"), (None, "True")):

@@ -194,6 +194,7 @@ def networks():
     yield plain
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("index", range(3), ids=["NCSN", "NCSNv2", "fused"])
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "training"])
 def test_networks_are_seen_whole(index, frozen):

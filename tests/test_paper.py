@@ -41,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("paper"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_claims_hold_and_controls_miss_them(name: str, runs: Runs) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()

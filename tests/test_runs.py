@@ -60,6 +60,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_stopped_at_random_steps_and_resumed_it_ends_with_the_same_bytes(tmp_path):
     alone = World(0, 1, torch.device("cpu"))
     assert resuming.resumes(4, tmp_path, seed=1, world=alone) == 0

@@ -257,6 +257,7 @@ def named(event: list[str]) -> bool:
     return event[0] == "subprocess.Popen" and event[1].startswith(PROGRAMS)
 
 
+@pytest.mark.long
 def test_no_shell_no_connection_and_no_pickle_in_any_part_of_a_run(seen: dict[str, list[list[str]]]) -> None:
     seen = {part: [each for each in events if not named(each)] for part, events in seen.items()}
     assert {part: events for part, events in seen.items() if events and part != "control"} == {}

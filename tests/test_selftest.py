@@ -79,6 +79,7 @@ def broken_checkpoints(monkeypatch):
     monkeypatch.setattr(checks.checkpoint, "load", load)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "break_it", "found"),
     [

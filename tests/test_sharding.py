@@ -130,6 +130,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.long
 def test_one_to_eight_processes_fill_a_folder_with_the_same_bits(record: dict[str, Any]) -> None:
     assert record["worlds"] == {"worlds": 4, "other_bits": 0}
 

@@ -190,6 +190,7 @@ def test_clipping_bounds_the_norm_of_the_gradient(parts, monkeypatch):
 
 
 # Inductor of PyTorch 2.13 uses torch.jit, which has been deprecated meanwhile.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_compiled_network_trains():
     torch._dynamo.reset()

@@ -15,6 +15,8 @@ from benchmarks import blocks, repeats, uniqueness
 from fastlangevin.noise import Purpose
 from fastlangevin.runtime import explain
 
+pytestmark = pytest.mark.long
+
 if explain("cpu")["cpp"] != "available":
     pytest.skip("launches are listened to, and the reference has none", allow_module_level=True)
 
