@@ -48,6 +48,7 @@ TESTS = (
     "tests/test_mixture.py",
     "tests/test_samplers.py",
     "tests/test_registered.py",
+    "tests/test_calling.py::test_a_transform_and_a_compiler_see_copies",
     "tests/test_models.py",
     "tests/test_build.py",
     "tests/test_processor.py",
