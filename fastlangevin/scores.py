@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -102,6 +102,10 @@ def _unwrapped(score: object) -> Iterator[object]:
     """A score, then what it hands its arguments on to, as far as that can be told."""
     while score is not None:
         yield score
+        if isinstance(score, FunctionType):
+            # Not by its __dict__: PyTorch 2.11 cannot compile that of a function that is made in the program.
+            score = getattr(score, "__wrapped__", None)
+            continue
         inside = vars(score) if hasattr(score, "__dict__") else {}
         modules: dict[str, Any] = inside.get("_modules", {}) if isinstance(score, nn.Module) else {}
         if isinstance(score, SamplingNet):
