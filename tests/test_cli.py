@@ -506,60 +506,6 @@ def test_a_bad_call_is_one_line_on_stderr_and_writes_nothing(
     only("file")
 
 
-MEND = "write the checkpoint again"
-
-
-@pytest.mark.parametrize(
-    ("metadata", "says"),
-    [
-        ({"data": [1, 8, 8]}, ["metadata['data']", "a dictionary", "[1, 8, 8] (list)", MEND]),
-        ({"data": {"shape": 8}}, ["metadata['data']['shape']", "positive integers", "8 (int)", MEND]),
-        ({"data": {"shape": [1, "8", 8]}}, ["metadata['data']['shape']", "'8'", MEND]),
-        ({"data": {"shape": [1, 0, 8]}}, ["metadata['data']['shape']", "[1, 0, 8]", MEND]),
-        ({"data": {"shape": [1, 8, 8], "logit": "x"}}, ["logit", "number", "'x'", MEND]),
-        ({"data": {"shape": [1, 8, 8], "logit": 5}}, ["logit", "5", MEND]),
-        ({"sampling": "slowly"}, ["metadata['sampling']", "a dictionary", "'slowly' (str)", MEND]),
-        ({"sampling": {"epsilon": "x", "steps_per_level": 1}}, ["['epsilon']", "above zero", "'x'", "--epsilon"]),
-        ({"sampling": {"epsilon": -1.0, "steps_per_level": 1}}, ["['epsilon']", "above zero", "-1.0", "--epsilon"]),
-        ({"sampling": {"epsilon": 1, "steps_per_level": 1.5}}, ["an integer above", "1.5", "--steps-per-level"]),
-        ({"sampling": {"epsilon": 1, "steps_per_level": True}}, ["an integer above", "True", "--steps-per-level"]),
-        ({"sampling": {**METADATA["sampling"], "init": [0]}}, ["['init']", "'uniform' or 'normal'", "[0]", MEND]),
-    ],
-)
-def test_a_description_that_makes_no_sense_is_refused(
-    draw: Sample, files: Path, capsys: pytest.CaptureFixture[str], metadata: dict[str, Any], says: list[str]
-) -> None:
-    checkpoint.save(files / "senseless", network(learnt=False), metadata={**METADATA, **metadata})
-    assert draw(net="senseless") == 2
-    refusal(capsys, "of the checkpoint must be" if "logit" not in says else "the checkpoint does not say", *says)
-    only()
-
-
-def test_options_take_the_place_of_advice_that_makes_no_sense(draw: Sample, files: Path) -> None:
-    advice = {"epsilon": "x", "steps_per_level": "y"}
-    checkpoint.save(files / "senseless", network(learnt=False), metadata={**METADATA, "sampling": advice})
-    assert draw("--epsilon", 1e-3, "--steps-per-level", 1, "--n", 1, net="senseless") == 0
-
-
-@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK"])
-def test_what_torchrun_sets_is_checked_before_the_training(
-    draw: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    monkeypatch.setenv(name, "x")
-    assert main(["train", "--steps", "1", "--quiet", "--device", "cpu"]) == 2
-    refusal(capsys, f"the environment variable {name} must be an integer from", "got 'x'", "unset it")
-    only()
-
-
-def test_a_rank_that_is_no_number_is_refused(
-    draw: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RANK", "x")
-    assert draw() == 2
-    refusal(capsys, "the environment variable RANK must be an integer from 0 to 0", "got 'x'", "torchrun")
-    only()
-
-
 def test_a_picture_that_cannot_be_finished_is_not_left_half_written(
     draw: Sample, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
