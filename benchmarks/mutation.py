@@ -259,10 +259,11 @@ def _kept(path: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in rows if (row["name"], row["digest"]) in known}
 
 
-def _save(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+def _save(path: Path, rows: dict[str, dict[str, Any]], whole: bool) -> None:
+    """Writes the results, with the machine if all of them are of this run."""
     record = {
         "benchmark": "mutation",
-        "machine": machine(torch.device("cpu")),
+        **({"machine": machine(torch.device("cpu"))} if whole else {}),
         "faults": [rows[fault.name] for fault in FAULTS if fault.name in rows],
         "equivalent": [rows[fault.name] for fault in EQUIVALENT if fault.name in rows],
     }
@@ -325,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _show(result)
                 rows[result.name] = asdict(result)
                 found.append(asdict(result))
-                _save(options.json, rows)
+                _save(options.json, rows, whole=len(found) == len(FAULTS) + len(EQUIVALENT))
     lines = wrong(found)
     for line in lines:
         print(f"benchmarks.mutation: error: {line}", file=sys.stderr)

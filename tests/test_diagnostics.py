@@ -292,6 +292,7 @@ class Peak(TorchDispatchMode):
         return result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(200, 5), (5, 200), (1001, 1)])
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "chains"])
 def test_memory_is_bounded(name, shape, monkeypatch):

@@ -160,6 +160,7 @@ def test_the_operations_are_well_registered(impl, shape):
     )
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_it_compiles_whole_with_the_same_bits(impl):
     def f(x, weight, bias, groups, eps):

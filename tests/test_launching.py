@@ -40,6 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.long
 def test_the_key_separates_what_triton_separates(found: dict[str, Any]) -> None:
     assert found["kernels"] >= 10
     assert found["calls"] > 400

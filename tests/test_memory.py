@@ -270,6 +270,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ELSEWHERE)
 def test_values_that_stand_elsewhere_are_refused(kind):
     code = f"import test_memory; test_memory.refuse({kind!r})"

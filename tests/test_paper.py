@@ -55,6 +55,7 @@ def test_claims_hold_and_controls_miss_them(name: str, runs: Runs) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["low-density", "slow-mixing"])
 def test_the_same_command_writes_the_same_bytes(name: str, runs: Runs, tmp_path: Path) -> None:
     runs.outcome(name)

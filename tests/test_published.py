@@ -80,6 +80,7 @@ def assert_equal_nets(one, other):
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.long
 @NETWORKS
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
 def test_every_container_is_read_and_named(network, zipped, tmp_path):

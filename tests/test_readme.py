@@ -40,6 +40,7 @@ def python_blocks():
             yield pytest.param(code, id=f"{name} {number}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("code", list(python_blocks()))
 def test_the_code_runs(code, tmp_path):
     done = subprocess.run(

@@ -213,6 +213,7 @@ def named(field):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "net"), named("caught_by"))
 def test_a_mistake_is_caught(name, net):
     value, where = worst(net, name)

@@ -135,6 +135,7 @@ def test_one_to_eight_processes_fill_a_folder_with_the_same_bits(record: dict[st
     assert record["worlds"] == {"worlds": 4, "other_bits": 0}
 
 
+@pytest.mark.long
 def test_no_kill_changes_a_bit_or_costs_more_than_a_batch(record: dict[str, Any]) -> None:
     killed = record["random_kills"]
     assert killed["kills"] == 8

@@ -18,6 +18,8 @@ from fastlangevin import reference
 from fastlangevin.kernels import cpp
 from fastlangevin.runtime import explain
 
+pytestmark = pytest.mark.long
+
 if explain("cpu")["cpp"] != "available":
     pytest.skip("the normals tried are those of the C++ kernels", allow_module_level=True)
 
