@@ -21,7 +21,7 @@ import torch
 
 from fastlangevin.cli import sources
 from fastlangevin.data import Augment, Source
-from fastlangevin.files import check_writable, open_regular
+from fastlangevin.files import check_writable, open_regular, read_regular
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.processes import rank_and_size
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     if rank:
         return 0
     # A run that is resumed keeps the rule of its averages.
-    rule = json.loads((folder / "config.json").read_bytes())["config"]["ema_rule"]
+    rule = json.loads(read_regular(folder / "config.json", 2**23))["config"]["ema_rule"]
     net.save_pretrained(out, metadata=_metadata(source, dataclasses.replace(config, ema_rule=rule)))
     weights = sum(parameter.numel() for parameter in net.parameters())
     with open_regular(out) as file:
