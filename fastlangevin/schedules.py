@@ -17,6 +17,7 @@ __all__ = [
     "Sigmas",
     "check_sigmas",
     "continuous_ve_sigmas",
+    "evenly",
     "geometric_sigmas",
     "karras_sigmas",
     "linear_sigmas",
@@ -83,6 +84,23 @@ def ends(high: str, sigma_high: Any, low: str, sigma_low: Any) -> tuple[float, f
     return top, bottom
 
 
+def evenly(first: float, last: float, count: int) -> list[float]:
+    """``count`` numbers at equal distances from ``first`` to ``last``, both exact.
+
+    In Python, as all that ladders are made of: the last bits of ``torch.linspace`` and ``torch.exp`` differ between
+    processors, in fp64 too, and a ladder must not.
+    """
+    if count == 1:
+        return [first]
+    gap = (last - first) / (count - 1)
+    half = count // 2
+    return [first + gap * i if i < half else last - gap * (count - 1 - i) for i in range(count)]
+
+
+def _ladder(levels: Iterable[float]) -> Tensor:
+    return torch.tensor(list(levels), dtype=torch.float64, device="cpu")
+
+
 def _ends_and_levels(sigma_1: Any, sigma_L: Any, levels: Any) -> tuple[float, float, int]:
     count = integer("levels", levels, 1, 10**6)
     if count > 1:
@@ -108,7 +126,7 @@ def geometric_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
     high, low, count = _ends_and_levels(sigma_1, sigma_L, levels)
-    return torch.exp(torch.linspace(math.log(high), math.log(low), count, dtype=torch.float64, device="cpu"))
+    return _ladder(map(math.exp, evenly(math.log(high), math.log(low), count)))
 
 
 def linear_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
@@ -125,7 +143,7 @@ def linear_sigmas(sigma_1: float, sigma_L: float, levels: int) -> Tensor:
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    return torch.linspace(*_ends_and_levels(sigma_1, sigma_L, levels), dtype=torch.float64, device="cpu")
+    return _ladder(evenly(*_ends_and_levels(sigma_1, sigma_L, levels)))
 
 
 def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0) -> Tensor:
@@ -147,9 +165,8 @@ def karras_sigmas(sigma_1: float, sigma_L: float, levels: int, rho: float = 7.0)
     rho = positive("rho", rho)
     # sigma_1 (1 - t (1 - w))^rho with w = (sigma_L / sigma_1)^(1/rho), which cannot overflow as sigma^(1/rho) does.
     fall = -math.expm1(math.log(low / high) / rho)
-    sigmas = high * torch.exp(rho * torch.log1p(-fall * torch.linspace(0, 1, count, dtype=torch.float64, device="cpu")))
-    sigmas[-1] = low
-    return sigmas
+    inner = (high * math.exp(rho * math.log1p(-fall * t)) for t in evenly(0.0, 1.0, count)[:-1])
+    return _ladder([*inner, low])
 
 
 def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end: float = 1e-5) -> Tensor:
@@ -176,4 +193,4 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
     last = 0.0 if last == 0 else positive("t_end", last)
     if last >= 1:
         raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
-    return low * (high / low) ** torch.linspace(1, last, count, dtype=torch.float64, device="cpu")
+    return _ladder(low * (high / low) ** t for t in evenly(1.0, last, count))

@@ -1,9 +1,11 @@
 """Fixtures. Without a CUDA device the Triton kernels run in its interpreter, which is chosen before the import."""
 
+import getpass
 import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from pathlib import Path
 if "PYTEST_XDIST_WORKER" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+# PyTorch's compiler keeps headers that it has compiled, and takes those of other vector instructions for its own.
+if "ATEN_CPU_CAPABILITY" in os.environ:
+    folder = f"torchinductor-{getpass.getuser()}-{os.environ['ATEN_CPU_CAPABILITY']}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / folder))
 
 import pytest
 import torch

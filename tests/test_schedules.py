@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -113,3 +116,29 @@ def test_a_chain_takes_every_ladder(make: Callable[[float, float, int], Tensor])
         impl="reference",
     )
     assert x.isfinite().all()
+
+
+BITS = """
+import sys
+import fastlangevin as fl
+
+for ladder in (fl.geometric_sigmas, fl.linear_sigmas, fl.karras_sigmas, fl.continuous_ve_sigmas):
+    for levels in (10, 232, 1000):
+        low, high = 0.01, 50.0
+        ends = (low, high) if ladder is fl.continuous_ve_sigmas else (high, low)
+        sys.stdout.write(ladder(*ends, levels).numpy().tobytes().hex())
+"""
+CONTROL = "import torch; print(torch.exp(torch.linspace(-4.6, 3.9, 232, dtype=torch.float64)).numpy().tobytes().hex())"
+
+
+@pytest.mark.parametrize("code", [BITS, CONTROL], ids=["ladders", "PyTorch's own functions"])
+def test_a_ladder_has_the_same_bits_with_other_vector_instructions(code: str) -> None:
+    def printed(**more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    if code is CONTROL and torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        pytest.skip("this processor has no other vector instructions for PyTorch")
+    assert (printed() == printed(ATEN_CPU_CAPABILITY="default")) == (code is BITS)

@@ -18,7 +18,7 @@ from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
-from fastlangevin.schedules import Sigmas
+from fastlangevin.schedules import Sigmas, evenly
 from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]
@@ -143,10 +143,10 @@ class RowNoise:
             "device": like.device,
             "impl": impl,
         }
-        angle = torch.linspace(0, math.pi / 2, points, dtype=torch.float64, device="cpu")
+        angles = evenly(0.0, math.pi / 2, points)
         self.cosine, self.sine = (
-            each.to(like.device, torch.float32).view(1, -1, *[1] * (like.ndim - 1))
-            for each in (angle.cos(), angle.sin())
+            torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, *[1] * (like.ndim - 1))
+            for values in (list(map(math.cos, angles)), list(map(math.sin, angles)))
         )
 
     def __call__(self, draw: int) -> Tensor:

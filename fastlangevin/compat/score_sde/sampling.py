@@ -33,7 +33,7 @@ from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, sizes
 from fastlangevin.rules import SignalNorm
-from fastlangevin.schedules import positive
+from fastlangevin.schedules import evenly, positive
 
 __all__ = ["get_pc_sampler"]
 
@@ -105,7 +105,7 @@ class Sampler:
 
         predictor, corrector = self.pair(score, noise)
         mean = x
-        times = torch.linspace(self.sde.T, self.eps, self.sde.N, dtype=torch.float64, device="cpu").tolist()
+        times = evenly(self.sde.T, self.eps, self.sde.N)
         own = type(predictor) in OWN_PREDICTORS
         if type(corrector) in OWN_CORRECTORS:
             corrector.means = False
