@@ -1,6 +1,6 @@
 """Metadata, and the build of the C++ kernels.
 
-The library is built by ``kernels/build.py`` with any C++17 compiler, without PyTorch and without looking for a GPU, so
+``kernels/cpp/build.py`` builds the library with any C++17 compiler, without PyTorch and without looking for a GPU, so
 build isolation has nothing to trip over. Where there is no compiler the install goes on without the library: it is then
 built on first use, or the reference implementation stands in.
 
@@ -29,8 +29,8 @@ KERNELS = "kernels" if (ROOT / "kernels").is_dir() else "fastlangevin/kernels"
 
 
 def load_builder() -> ModuleType:
-    """``kernels/build.py`` by its path: the package itself needs PyTorch to be imported."""
-    spec = importlib.util.spec_from_file_location("fastlangevin_build", ROOT / KERNELS / "build.py")
+    """``kernels/cpp/build.py`` by its path: the package itself needs PyTorch to be imported."""
+    spec = importlib.util.spec_from_file_location("fastlangevin_build", ROOT / KERNELS / "cpp" / "build.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -128,6 +128,8 @@ class Binary(Distribution):
         return not self.without_library
 
 
+# By name: a checkout without symbolic links hides them from the search.
+KERNEL_PACKAGES = ("fastlangevin.kernels", "fastlangevin.kernels.cpp", "fastlangevin.kernels.triton")
 TRAIN = ["scikit-learn", "matplotlib"]
 BENCH = ["pytest-benchmark", "matplotlib"]
 TEST = [
@@ -153,12 +155,11 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    # The kernels by name: a checkout without symbolic links hides them from the search.
-    packages=sorted({*find_packages(include=["fastlangevin", "fastlangevin.*"]), "fastlangevin.kernels"}),
+    packages=sorted({*find_packages(include=["fastlangevin", "fastlangevin.*"]), *KERNEL_PACKAGES}),
     package_dir={"fastlangevin.kernels": KERNELS},
-    package_data={"fastlangevin": ["py.typed", "assets/*"], "fastlangevin.kernels": ["csrc/*"]},
+    package_data={"fastlangevin": ["py.typed", "assets/*"], "fastlangevin.kernels.cpp": ["csrc/*"]},
     include_package_data=False,
-    ext_modules=[Extension("fastlangevin.kernels._cpp", sources=[])],
+    ext_modules=[Extension("fastlangevin.kernels.cpp._library", sources=[])],
     cmdclass={"build_ext": BuildLibrary, "build_py": BuildPackages, "bdist_wheel": Wheel, "sdist": Sdist},
     distclass=Binary,
     install_requires=[

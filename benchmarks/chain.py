@@ -11,10 +11,10 @@ Sizes are chains, of 1,000 updates up to 10,000 chains and of 100 above. Provide
     loop             fl.langevin with the mixture's score, update by update
     chain            fl.langevin with the mixture: the chain kernel
 
-Those for the perceptron stand in benchmarks.chain_mlp.
+Those for the perceptron stand in benchmarks.mlp_chain.
 
 No time is printed for a provider whose chains do not end with the mean square that the chain kernel's have, which is
-held to its law by benchmarks.law and to the loop's bits by the tests.
+held to its law by tests.long.law and to the loop's bits by the tests.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 import fastlangevin as fl
-from benchmarks.chain_mlp import mlp_providers
 from benchmarks.command import command
 from benchmarks.harness import Benchmark, Trial
+from benchmarks.mlp_chain import mlp_providers
 from fastlangevin.mixture import PerturbedMixture
 
 COMPONENTS, VARIANCE, RADIUS = 8, 0.3, 4.0

@@ -25,7 +25,7 @@ import torch
 import fastlangevin as fl
 from benchmarks.harness import Case, save
 from benchmarks.timing import interleaved
-from fastlangevin.kernels import build, cpp
+from fastlangevin.kernels.cpp import build, native
 from fastlangevin.noise import Purpose
 
 SOURCE = Path(__file__).parent / "csrc" / "parts.cpp"
@@ -46,7 +46,7 @@ WAITING = 4  # operations of a turn of the chain
 def compiled(name: str, folder: Path) -> ctypes.CDLL:
     """The parts for one instruction set."""
     output = folder / f"parts-{name}.so"
-    flags = [*build.FLAGS, *build.instruction_sets()[name], f'-DFL_HEADER="simd_{name}.h"', "-I", str(build.SOURCES)]
+    flags = [*build.FLAGS, *build.instruction_sets()[name], f"-DFL_SET={name}", "-I", str(build.SOURCES)]
     command = [*build.find_compiler(), *flags, "-shared", str(SOURCE), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -114,7 +114,7 @@ def small_call(budget: float) -> Case:
         "x + a*score + b*randn_like": lambda: x + 0.1 * score + 0.2 * torch.randn_like(x),
         "fl.step, a new tensor": lambda: fl.step(x, score, a=0.1, b=0.2, **address),
         "fl.step, out=": lambda: fl.step(x, score, a=0.1, b=0.2, out=out, **address),
-        "its launcher": lambda: cpp.step(out, x, score, sample_offset=0, purpose=1, **plain, **address),
+        "its launcher": lambda: native.step(out, x, score, sample_offset=0, purpose=1, **plain, **address),
         "torch.empty_like": lambda: torch.empty_like(x),
         "torch.add, out=": lambda: torch.add(x, score, out=out),
     }
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="instruction sets; all that run here by default")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args(arguments)
-    here = cpp.instruction_sets()
+    here = native.instruction_sets()
     for name in options.sets or ():
         if name not in here:
             parser.error(f"instruction set {name!r} does not run here; there are {', '.join(here)}")

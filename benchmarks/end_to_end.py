@@ -33,7 +33,8 @@ import fastlangevin as fl
 from benchmarks.command import command
 from benchmarks.harness import Benchmark, Trial
 from benchmarks.unfused import Half, eager_norm, published_norm, unfused
-from fastlangevin import checkpoint, rules
+from fastlangevin import rules
+from fastlangevin.storage import checkpoint
 
 STEP_LR = 2e-5
 Net = Callable[[Tensor, Tensor], Tensor]

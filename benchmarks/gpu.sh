@@ -52,9 +52,9 @@ suite 30 dsm --budget 2
 suite 30 perturb --budget 2
 suite 40 chain --sizes 4096 1000000 --budget 3
 suite 35 sampling --sizes 128 --budget 4
-suite 35 replaying --budget 2
+suite 35 graph_replay --budget 2
 suite 40 network --budget 3
-suite 25 norms --budget 2
+suite 25 sample_norms --budget 2
 suite 30 normalisation --sizes 64 --budget 2
 suite 35 training --sizes 128 --budget 3
 suite 40 end_to_end --sizes 1 --budget 4

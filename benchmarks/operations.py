@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastlangevin as fl
 from benchmarks.harness import save
 from benchmarks.unfused import eager_norm, published_norm, unfused
-from fastlangevin.kernels import cpp
+from fastlangevin.kernels.cpp import native
 from fastlangevin.models import refinenet
 
 NETWORKS = {"ncsn": fl.models.NCSN, "ncsnv2": fl.models.NCSNv2}
@@ -59,7 +59,7 @@ class Operations(TorchDispatchMode):
 def counted() -> Iterator[Operations]:
     """Operations of PyTorch on CPU tensors, and launches of the fused norm, which go past its dispatcher."""
     operations = Operations()
-    launch = cpp.norm
+    launch = native.normalise
 
     def count(request: bytes) -> None:
         operations.norms += 1
@@ -77,7 +77,7 @@ def counted() -> Iterator[Operations]:
     knows = [module.recorded for module in modules]
     for module in modules:
         module.recorded = lambda: False
-    cpp.norm = count
+    native.normalise = count
     refinenet.add_elu = count_elu if elu is fl.ops.add_elu else elu
     try:
         with operations:
@@ -85,7 +85,7 @@ def counted() -> Iterator[Operations]:
     finally:
         for module, recorded in zip(modules, knows, strict=True):
             module.recorded = recorded
-        cpp.norm = launch
+        native.normalise = launch
         refinenet.add_elu = elu
 
 

@@ -10,12 +10,12 @@ A folder gets report.md, with a table for each case, and time.png, speedup.png a
 - a table, between ``<!-- table: FOLDER / BENCHMARK / CASE / THREADS -->`` and ``<!-- end of table -->``, of all
   providers or of those that a fifth part names, with semicolons between them; where the case ends in ``*``, the cases
   that begin alike stand side by side;
-- budgets of ``benchmarks.gates`` and the times that they predict beside those measured, between
+- budgets of ``tests.gates`` and the times that they predict beside those measured, between
   ``<!-- table: budgets / VARIANT VARIANT -->`` and the same end;
 - in the text, between ``<!-- times: FOLDER / BENCHMARK / CASE / THREADS / PROVIDER; OTHER -->`` and ``<!-- end -->``,
   how many times as long one provider takes as another, from the least to the most where there are several cases;
-- between ``<!-- value: FILE / KEY : KEY / FORMAT -->`` and the same end, a number of benchmarks/results/FILE.json, as
-  Python formats it, or with ``time`` for the format, seconds with their unit.
+- between ``<!-- value: FILE / KEY : KEY / FORMAT -->`` and the same end, a number of FILE.json, a path from the
+  root of the tree, as Python formats it, or with ``time`` for the format, seconds with their unit.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import budgets
-from benchmarks.documents import documents, rewrite
+from benchmarks.documents import ROOT, documents, rewrite
 from benchmarks.harness import Case, duration
 from benchmarks.pictures import draw
 from benchmarks.suite import BENCHMARKS, RESULTS
 from benchmarks.writing import write_text
+from tests.gates import budgets
 
 __all__ = ["markdown", "report", "with_results"]
 
@@ -163,7 +163,7 @@ def one_table(what: str) -> str:
     if what.startswith("budgets / "):
         file = budgets.read()
         chain = ", ".join(f"{name} {version}" for name, version in file["toolchain"].items())
-        return f"{budgets.table(file, what.split()[2:])}\n\n{chain}: `python -m benchmarks.gates`"
+        return f"{budgets.table(file, what.split()[2:])}\n\n{chain}: `python -m tests.gates`"
     folder, name, title, threads, *some = (part.strip() for part in what.split(" / "))
     record, cases = found_cases(folder, name, title, threads)
     if some:
@@ -185,7 +185,7 @@ def times(what: str) -> str:
 def value(what: str) -> str:
     """A number of a file of results."""
     name, keys, form = (part.strip() for part in what.split(" / "))
-    found = json.loads((RESULTS / f"{name}.json").read_text())
+    found = json.loads((ROOT / f"{name}.json").read_text())
     for key in keys.split(" : "):
         found = found[key]
     return duration(found) if form == "time" else format(found, form)

@@ -20,7 +20,18 @@ from typing import Any
 
 import torch
 
-from benchmarks import chain, end_to_end, network, normalisation, norms, perturb, replaying, sampling, step, training
+from benchmarks import (
+    chain,
+    end_to_end,
+    graph_replay,
+    network,
+    normalisation,
+    perturb,
+    sample_norms,
+    sampling,
+    step,
+    training,
+)
 from benchmarks import dsm as objective
 from benchmarks.command import add_options, failed, run
 from benchmarks.harness import Benchmark, Case, save
@@ -35,13 +46,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         step,
         perturb,
         objective,
-        norms,
+        sample_norms,
         normalisation,
         network,
         training,
         sampling,
         chain,
-        replaying,
+        graph_replay,
         end_to_end,
     )
 }

@@ -125,7 +125,7 @@ def machine(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     else:
-        from fastlangevin.kernels import cpp
+        from fastlangevin.kernels.cpp import native
 
-        record["instruction_sets"] = cpp.instruction_sets()
+        record["instruction_sets"] = native.instruction_sets()
     return record

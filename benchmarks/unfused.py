@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastlangevin.models import refinenet
-from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
+from fastlangevin.models.instance_norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
 
 __all__ = ["Half", "eager_norm", "published_norm", "unfused"]
 

@@ -13,7 +13,7 @@ __all__ = ["write_figure", "write_record", "write_text"]
 def write_text(path: Path, text: str) -> None:
     """Writes a document."""
     # Here, since some harnesses decide what PyTorch and Triton see before they are imported.
-    from fastlangevin.files import write_whole
+    from fastlangevin.storage.files import write_whole
 
     write_whole(path, text.encode())
 
@@ -25,7 +25,7 @@ def write_record(path: Path, record: Any) -> None:
 
 def write_figure(path: Path, figure: Any, dpi: int) -> None:
     """Writes a figure of matplotlib's as a PNG file."""
-    from fastlangevin.files import write_whole
+    from fastlangevin.storage.files import write_whole
 
     encoded = io.BytesIO()
     figure.savefig(encoded, format="png", dpi=dpi)

@@ -26,6 +26,7 @@ from fastlangevin import advisor, diagnostics, losses, models, rules, shards
 from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.fusion import FusionReport, fuse
+from fastlangevin.ladders import continuous_ve_sigmas, geometric_sigmas, karras_sigmas, linear_sigmas
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.mixture import GaussianMixture
 from fastlangevin.noise import STREAM_VERSION, Purpose
@@ -42,7 +43,6 @@ from fastlangevin.samplers import (
     langevin,
     predictor_corrector,
 )
-from fastlangevin.schedules import continuous_ve_sigmas, geometric_sigmas, karras_sigmas, linear_sigmas
 from fastlangevin.scores import adapt
 
 __version__ = "0.1.0"

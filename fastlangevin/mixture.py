@@ -12,21 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastlangevin.chain_score import ChainKernel, Segment
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
 from fastlangevin.ops.arguments import check_labels, floating, is_complex
 from fastlangevin.ops.memory import lasting, observed, transforms
 from fastlangevin.runtime import choose
-from fastlangevin.schedules import Sigmas, check_sigmas
 from fastlangevin.values import is_number, real, shown
-
-if TYPE_CHECKING:
-    from fastlangevin.samplers.segments import ChainKernel, Segment
 
 __all__ = ["MAX_COMPONENTS", "MAX_FEATURES", "GaussianMixture", "PerturbedMixture"]
 
@@ -319,7 +317,7 @@ class PerturbedMixture:
         return self._tables[device]
 
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
-        """See :class:`fastlangevin.samplers.segments.ChainScore`."""
+        """See :class:`fastlangevin.chain_score.ChainScore`."""
         launchers = choose(impl, x.device)[1]
         if launchers is None or launchers.mixture_chain is None or x.numel() == 0 or observed():
             return None

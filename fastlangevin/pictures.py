@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastlangevin.files import write_whole
+from fastlangevin.storage.files import write_whole
 
 __all__ = ["grid", "save_png", "strip"]
 

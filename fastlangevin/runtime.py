@@ -102,39 +102,32 @@ def _interpreting() -> bool:
 
 @functools.cache
 def _cpp() -> Launchers:
-    import fastlangevin.kernels.build as build
-    import fastlangevin.kernels.cpp as cpp
-    import fastlangevin.kernels.cpp_add_elu as add_elu
-    import fastlangevin.kernels.cpp_denoising as denoising
-    import fastlangevin.kernels.cpp_mixture as mixture
-    import fastlangevin.kernels.cpp_mlp as mlp
-    import fastlangevin.kernels.cpp_norm as norm
-    import fastlangevin.kernels.cpp_norms as norms
+    from fastlangevin.kernels.cpp import add_elu, build, dsm, mixture, mlp_chain, native, normalisation, sample_norms
 
     def load() -> None:
         try:
-            cpp.load()
+            native.load()
         except (RuntimeError, OSError) as error:
             raise UnavailableError(f"the C++ kernels cannot be used: {error}") from error
 
     _attempt("cpp", build.circumstances, load)
     return Launchers(
-        step=cpp.step,
-        step_plain=cpp.step_plain,
-        randn=cpp.randn,
-        perturb=denoising.perturb,
-        dsm=denoising.dsm,
-        norms=norms.norms,
+        step=native.step,
+        step_plain=native.step_plain,
+        randn=native.randn,
+        perturb=dsm.perturb,
+        dsm=dsm.dsm,
+        norms=sample_norms.norms,
         rescale=None,
-        instance_norm=norm.instance_norm,
-        instance_norm_backward=norm.instance_norm_backward,
-        group_norm=norm.group_norm,
-        group_norm_backward=norm.group_norm_backward,
+        instance_norm=normalisation.instance_norm,
+        instance_norm_backward=normalisation.instance_norm_backward,
+        group_norm=normalisation.group_norm,
+        group_norm_backward=normalisation.group_norm_backward,
         add_elu=add_elu.add_elu,
         mixture_score=mixture.mixture_score,
         mixture_chain=mixture.chain,
         mixture_chain_features=mixture.MAX_FEATURES,
-        mlp_chain=mlp.mlp_chain,
+        mlp_chain=mlp_chain.mlp_chain,
     )
 
 
@@ -147,20 +140,20 @@ def _triton(device_type: str) -> Launchers:
             "Triton runs on GPUs; for a CPU tensor use impl='cpp' or 'reference', or set TRITON_INTERPRET=1 "
             "before the program starts to run the kernels in Triton's interpreter"
         )
-    from fastlangevin.kernels import chain_mixture
-    from fastlangevin.kernels.add_elu import add_elu
-    from fastlangevin.kernels.chain_mlp import mlp_chain
-    from fastlangevin.kernels.dsm import dsm
-    from fastlangevin.kernels.group_norm import group_norm
-    from fastlangevin.kernels.group_norm_backward import group_norm_backward
-    from fastlangevin.kernels.instance_norm import instance_norm
-    from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
-    from fastlangevin.kernels.mixture import mixture_score
-    from fastlangevin.kernels.norms import norms
-    from fastlangevin.kernels.perturb import perturb
-    from fastlangevin.kernels.randn import randn
-    from fastlangevin.kernels.rescale import rescale
-    from fastlangevin.kernels.step import step
+    from fastlangevin.kernels.triton import mixture_chain
+    from fastlangevin.kernels.triton.add_elu import add_elu
+    from fastlangevin.kernels.triton.dsm import dsm
+    from fastlangevin.kernels.triton.group_norm import group_norm
+    from fastlangevin.kernels.triton.group_norm_backward import group_norm_backward
+    from fastlangevin.kernels.triton.instance_norm import instance_norm
+    from fastlangevin.kernels.triton.instance_norm_backward import instance_norm_backward
+    from fastlangevin.kernels.triton.mixture import mixture_score
+    from fastlangevin.kernels.triton.mlp_chain import mlp_chain
+    from fastlangevin.kernels.triton.perturb import perturb
+    from fastlangevin.kernels.triton.randn import randn
+    from fastlangevin.kernels.triton.rescale import rescale
+    from fastlangevin.kernels.triton.sample_norms import norms
+    from fastlangevin.kernels.triton.step import step
 
     def probe() -> None:
         result = torch.empty(1, 4, dtype=torch.float32, device=device_type)
@@ -189,8 +182,8 @@ def _triton(device_type: str) -> Launchers:
         group_norm_backward=group_norm_backward,
         add_elu=add_elu,
         mixture_score=mixture_score,
-        mixture_chain=chain_mixture.chain,
-        mixture_chain_features=chain_mixture.MAX_FEATURES,
+        mixture_chain=mixture_chain.chain,
+        mixture_chain_features=mixture_chain.MAX_FEATURES,
         mlp_chain=mlp_chain,
     )
 

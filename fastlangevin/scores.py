@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin.calling import Guarded, wrong_shape
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.models.inference import SamplingNet
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.memory import lasting, observed
-from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = ["ScoreFunction", "adapt", "check_ladder"]
 
@@ -52,7 +52,7 @@ def check_ladder(
 
     Args:
         score: called with labels that index ``sigmas``.
-        sigmas: a ladder, as :func:`fastlangevin.schedules.check_sigmas` returns it.
+        sigmas: a ladder, as :func:`fastlangevin.ladders.check_sigmas` returns it.
         strict: whether to look at all.
         name: what errors call the score.
         ladder: what they call the ladder.

@@ -26,9 +26,10 @@ from interpreter import prepare_once_a_launch
 
 # The harnesses, by their folder alone: were the whole checkout on the path, its own fastlangevin would be tested and
 # not the installed one.
-harnesses = types.ModuleType("benchmarks")
-harnesses.__path__ = [str(Path(__file__).resolve().parents[1] / "benchmarks")]
-sys.modules.setdefault("benchmarks", harnesses)
+for folder in ("benchmarks", "examples", "tests"):
+    harnesses = types.ModuleType(folder)
+    harnesses.__path__ = [str(Path(__file__).resolve().parents[1] / folder)]
+    sys.modules.setdefault(folder, harnesses)
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

@@ -1,29 +1,10 @@
-"""The normals against fp64 on a sample of words: the short form of ``python -m benchmarks.accuracy``."""
-
-import importlib.util
-import sys
-from pathlib import Path
+"""The normals against fp64 on a sample of words: the short form of ``python -m tests.long.accuracy``."""
 
 import pytest
 import torch
 
 from fastlangevin.reference import random as reference
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def accuracy():
-    """The script as a module; the root of the checkout is never put on the path, where ``kernels`` would shadow."""
-    modules = {}
-    for name in ("timing", "accuracy"):
-        spec = importlib.util.spec_from_file_location(f"benchmarks.{name}", ROOT / "benchmarks" / f"{name}.py")
-        modules[name] = importlib.util.module_from_spec(spec)
-        sys.modules[f"benchmarks.{name}"] = modules[name]
-        spec.loader.exec_module(modules[name])
-    yield modules["accuracy"]
-    for name in modules:
-        del sys.modules[f"benchmarks.{name}"]
+from tests.long import accuracy
 
 
 def words():
@@ -34,7 +15,7 @@ def words():
     return torch.cat([near, 2**32 - 1 - near, 2**31 + near - 2000, powers, powers - 1, spread]).unique()
 
 
-def test_errors_of_radius_and_angle(accuracy):
+def test_errors_of_radius_and_angle():
     w = words()
     radius = reference.radius(w)
     cosine, sine = reference.cos_sin(w)
@@ -53,7 +34,7 @@ def test_errors_of_radius_and_angle(accuracy):
 
 
 @pytest.mark.long
-def test_normals_reach_far_and_stay_within_a_millionth(accuracy):
+def test_normals_reach_far_and_stay_within_a_millionth():
     far, angles = torch.arange(2000), words()[::7]
     radius = reference.radius(far)
     want_radius = accuracy.exact_radius(far)
@@ -69,7 +50,7 @@ def test_normals_reach_far_and_stay_within_a_millionth(accuracy):
 
 
 @pytest.mark.parametrize("mistake", ["clamped at 1e-7", "no complement near one", "a dropped coefficient"])
-def test_a_worse_recipe_is_rejected(accuracy, mistake, monkeypatch):
+def test_a_worse_recipe_is_rejected(mistake, monkeypatch):
     w = words()
     want = accuracy.exact_radius(w)
     u = (w.double() + 0.5) * 2.0**-32
@@ -84,7 +65,7 @@ def test_a_worse_recipe_is_rejected(accuracy, mistake, monkeypatch):
     assert error.max() > 4e-7 or (error / accuracy.ulp(want)).max() > 1.65
 
 
-def test_the_yardstick_is_exact(accuracy):
+def test_the_yardstick_is_exact():
     """The fp64 angle in each octant against the same number without reduction, which is off by 2 pi 2^-53 at most."""
     w = torch.tensor([0, 127, 2**29, 2**30, 2**31 - 1, 2**31, 3 * 2**30, 2**32 - 2**29, 2**32 - 1])
     angle = ((w // 128).double() + 0.5) * (2 * torch.pi * 2.0**-25)

@@ -14,7 +14,7 @@ from benchmarks.harness import Benchmark, Trial
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 CPU = torch.device("cpu")
-SMALL = {"step": 3072, "perturb": 3072, "dsm": 3072, "norms": 3072, "normalisation": 1}
+SMALL = {"step": 3072, "perturb": 3072, "dsm": 3072, "sample_norms": 3072, "normalisation": 1}
 
 
 def trial(kind, size, dtype, device):
@@ -194,6 +194,7 @@ def results(tmp_path, monkeypatch):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "fake.json").write_text(json.dumps(RECORD))
     monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
 
 
 def made(what, kind="table", end="end of table"):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.building import at_once, control, environment, finished, kill, portable_sources, start
-from fastlangevin.kernels import build as builder
-from fastlangevin.kernels import cpp
+from fastlangevin.kernels.cpp import build as builder
+from fastlangevin.kernels.cpp import native
+from tests.long.building import at_once, control, environment, finished, kill, portable_sources, start
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, builder.COMPILERS)), reason="builds need a C++ compiler: c++, g++ or clang++"
@@ -85,7 +85,7 @@ echo "{failed}" > "$last"
 
 
 @pytest.mark.parametrize("use_ninja", [True, False])
-@pytest.mark.parametrize("failing", ["denoising.cpp", "chain_mlp.cpp", "pool.cpp", "library.cpp", "-shared"])
+@pytest.mark.parametrize("failing", ["dsm.cpp", "mlp_chain.cpp", "pool.cpp", "library.cpp", "-shared"])
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (500, 500)])
 def test_the_message_of_a_failed_build_has_the_error(
     use_ninja: bool, failing: str, before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,17 +194,17 @@ def test_cache_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("FASTLANGEVIN_CACHE_DIR", raising=False)
-    assert cpp.cache_folder() == tmp_path / "home" / ".cache" / "fastlangevin"
+    assert native.cache_folder() == tmp_path / "home" / ".cache" / "fastlangevin"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cpp.cache_folder() == tmp_path / "xdg" / "fastlangevin"
+    assert native.cache_folder() == tmp_path / "xdg" / "fastlangevin"
     monkeypatch.setenv("FASTLANGEVIN_CACHE_DIR", str(tmp_path / "own"))
-    assert cpp.cache_folder() == tmp_path / "own"
+    assert native.cache_folder() == tmp_path / "own"
 
 
 @pytest.mark.long
 def test_shipped_library_of_other_sources_is_not_used(sources: Path, tmp_path: Path) -> None:
-    """A library beside cpp.py that does not match, or is no library at all, is passed over."""
-    beside = tmp_path / "package" / "cpp.py"
+    """A library beside native.py that does not match, or is no library at all, is passed over."""
+    beside = tmp_path / "package" / "native.py"
     beside.parent.mkdir()
     shipped = beside.with_name(builder.LIBRARY)
     shipped.write_bytes(b"not a library")
@@ -226,10 +226,10 @@ def test_shipped_library_of_other_sources_is_not_used(sources: Path, tmp_path: P
 
 
 def test_import_loads_nothing() -> None:
-    root = Path(cpp.__file__).resolve().parents[1]
+    root = Path(native.__file__).resolve().parents[1]
     code = (
-        "import sys; from fastlangevin.kernels import cpp; "
-        "assert cpp._library is None; assert 'triton' not in sys.modules"
+        "import sys; from fastlangevin.kernels.cpp import native; "
+        "assert native._library is None; assert 'triton' not in sys.modules"
     )
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = environment(Path("/nowhere"), FASTLANGEVIN_NO_BUILD="1", PYTHONPATH=path)

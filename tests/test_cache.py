@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fastlangevin.kernels import cache, cpp
 from fastlangevin.kernels import environment as switches
+from fastlangevin.kernels.cpp import cache, native
 
 fcntl = pytest.importorskip("fcntl")
 HASH = "0123456789abcdef0123456789abcdef"
@@ -118,12 +118,12 @@ def test_the_bytes_are_compared_before_anything_is_loaded(
     assert "key.sha256 cannot be read (No such file" in str(cache.refusal(library, HASH))
     # Of what is refused nothing is loaded, in the cache or beside the Python files.
     loaded: list[str] = []
-    monkeypatch.setattr(cpp.ctypes, "CDLL", lambda name: loaded.append(name))
-    monkeypatch.setattr(cpp, "_library", None)
-    monkeypatch.setattr(cpp, "__file__", str(library.with_name("cpp.py")))
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda name: loaded.append(name))
+    monkeypatch.setattr(native, "_library", None)
+    monkeypatch.setattr(native, "__file__", str(library.with_name("native.py")))
     monkeypatch.setenv("FASTLANGEVIN_NO_BUILD", "1")
     with pytest.raises(RuntimeError, match="was built from other sources"):
-        cpp.load()
+        native.load()
     assert loaded == []
 
 

@@ -1,12 +1,12 @@
-"""Short forms of benchmarks.calls: generated calls of the public operations, and the packing of addresses."""
+"""Short forms of tests.long.calls: generated calls of the public operations, and the packing of addresses."""
 
 from collections import Counter
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import calls
-from benchmarks.generated_calls import generate
+from tests.long import calls
+from tests.long.generated_calls import generate
 
 
 @st.composite

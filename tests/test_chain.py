@@ -218,18 +218,18 @@ def test_stops_resumes_and_subsets_have_the_bits_of_the_whole_run(kernel):
 
 
 def test_threads_and_instruction_sets_change_no_bit():
-    from fastlangevin.kernels import cpp
+    from fastlangevin.kernels.cpp import native
 
     mixture, threads = make(8, 2), torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            for name in cpp.instruction_sets():
-                cpp.use_instruction_set(name)
+            for name in native.instruction_sets():
+                native.use_instruction_set(name)
                 results.append(annealed(mixture, (2000, 2), 10, impl="cpp", seed=9).samples)
     finally:
-        cpp.use_instruction_set(None)
+        native.use_instruction_set(None)
         torch.set_num_threads(threads)
     assert all(torch.equal(result, results[0]) for result in results)
 

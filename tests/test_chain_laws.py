@@ -7,8 +7,8 @@ import torch
 
 import fastlangevin as fl
 from benchmarks.chain import mixture_providers, wrong
-from benchmarks.law import whole_chains
 from fastlangevin import rules
+from tests.long.law import whole_chains
 
 CPU = torch.device("cpu")
 

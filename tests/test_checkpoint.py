@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, container, shards
+from fastlangevin import shards
 from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig
+from fastlangevin.storage import checkpoint, container, stopped_chain
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
 METADATA = {"data": {"shape": [2]}, "note": "Größe", "sampling": {"epsilon": 2e-5}}
@@ -87,11 +88,11 @@ def test_a_network_of_several_dtypes_is_refused(tmp_path):
 def test_files_are_read_to_the_cpu_whatever_the_default_device(tmp_path):
     net, cpu = network(), torch.device("cpu")
     checkpoint.save(tmp_path / "net", net, SIGMAS)
-    chains.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
+    stopped_chain.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
     shards.sample(net, SIGMAS, tmp_path / "run", shape=(3, 2), seed=1, epsilon=1e-4, steps_per_level=1, device=cpu)
     with torch.device("meta"):
         loaded = checkpoint.load(tmp_path / "net").net
-        chain = chains.load(tmp_path / "chain")
+        chain = stopped_chain.load(tmp_path / "chain")
         samples = shards.collect(tmp_path / "run")
     for tensor in (*loaded.state_dict().values(), chain.x, samples):
         assert tensor.device == cpu
@@ -100,9 +101,9 @@ def test_files_are_read_to_the_cpu_whatever_the_default_device(tmp_path):
 
 
 def test_a_bad_device_is_no_reason_to_delete_a_chain(tmp_path):
-    chains.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
+    stopped_chain.save(tmp_path / "chain", fl.ChainState(torch.ones(2, 3), 1, 7, record={}))
     with pytest.raises(TypeError) as refused:
-        chains.load(tmp_path / "chain", device=["cpu"])
+        stopped_chain.load(tmp_path / "chain", device=["cpu"])
     assert "delete" not in str(refused.value)
 
 

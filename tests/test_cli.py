@@ -18,9 +18,9 @@ from patience import HUNG, wait_for_text
 from PIL import Image
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint
 from fastlangevin.cli import main, sample
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.storage import checkpoint, stopped_chain
 
 SIDE = 8
 TILE, GAP = 48, 4  # an 8x8 sample is enlarged to 48x48, with white lines between
@@ -275,7 +275,7 @@ def test_a_stopped_run_goes_on_to_the_same_files(
         assert draw("--n", 2, "--seed", 5, "--out", "parts.png", *extra) == 130
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert f"stopped after {step} of 6 updates; go on with --resume" in capsys.readouterr().out
-    assert chains.load("parts.png.chain").step == step
+    assert stopped_chain.load("parts.png.chain").step == step
     assert not Path("parts.png").exists()
     assert draw("--n", 2, "--seed", 5, "--out", "parts.png", *extra, "--resume") == 0
     assert Path("parts.png").read_bytes() == Path("whole.png").read_bytes()
@@ -410,7 +410,7 @@ def test_a_signal_stops_the_process_and_resume_finishes_its_run(draw: Sample, fi
         assert not Path(f"{number}.png").exists()
         assert not Path(f"{number}.strip").exists()
         assert "Traceback" not in Path(f"{number}.log").read_text()
-        assert 0 < chains.load(f"{number}.png.chain").step < 240
+        assert 0 < stopped_chain.load(f"{number}.png.chain").step < 240
         assert draw(*options, "--out", f"{number}.png", "--trajectory", f"{number}.strip", "--resume") == 0
         assert Path(f"{number}.png").read_bytes() == Path("whole.png").read_bytes()
         assert Path(f"{number}.strip").read_bytes() == Path("whole.strip").read_bytes()

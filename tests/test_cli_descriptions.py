@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastlangevin import checkpoint
 from fastlangevin.cli import main
 from fastlangevin.models import ConvConfig, ConvScore
+from fastlangevin.storage import checkpoint
 
 SIDE = 8
 METADATA = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from patience import HUNG
 
-from fastlangevin import checkpoint
 from fastlangevin.cli import main
+from fastlangevin.storage import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

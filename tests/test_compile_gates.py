@@ -1,6 +1,6 @@
 """What the compilers make of every Triton kernel is what its budget says, for GPUs that need not be there.
 
-Compilation needs Triton without its interpreter, so it is done in a process of its own, ``python -m benchmarks.gates``.
+Compilation needs Triton without its interpreter, so it is done in a process of its own, ``python -m tests.gates``.
 There the text of every variant is compared with that of its record; to machine code go those whose text has changed, a
 sample of one variant of each kernel, and what the gates must refuse. The rules hold for measured and recorded alike.
 """
@@ -20,8 +20,8 @@ import pytest
 
 pytest.importorskip("triton")
 
-from benchmarks import budgets, gates
-from benchmarks.gate_variants import ARCHITECTURES, CONTROLS, VARIANTS, rules
+from tests.gates import budgets, compiling
+from tests.gates.variants import ARCHITECTURES, CONTROLS, VARIANTS, rules
 
 pytestmark = pytest.mark.long
 
@@ -44,7 +44,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, file: dict[str, Any]) -> dic
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TRITON_")}
     environment["TRITON_CACHE_DIR"] = str(folder / "cache")
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "benchmarks.gates", "--file", folder / "budgets.json"]
+    command = [sys.executable, "-m", "tests.gates", "--file", folder / "budgets.json"]
     done = subprocess.run(
         [*command, "--survey", folder / "found.json"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -56,7 +56,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, file: dict[str, Any]) -> dic
 @pytest.fixture
 def current(file: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """The file, or with other compilers than its own what it would be."""
-    return gates.renew(file, found, "other compilers")[0]
+    return compiling.renew(file, found, "other compilers")[0]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def changed(file: dict[str, Any], variant: str, architecture: int, part: str, na
 def test_kernels_are_what_their_budgets_say(file: dict[str, Any], found: dict[str, Any]) -> None:
     assert set(found["digests"]) == set(VARIANTS)
     assert set(found["drawn"]) <= set(found["measured"])
-    wrong = gates.complaints(file, found)
+    wrong = compiling.complaints(file, found)
     assert not wrong, "\n".join(wrong)
 
 
@@ -107,7 +107,7 @@ def test_a_tampered_record_is_compiled_again(current: dict[str, Any], found: dic
     key = budgets.key_of(*TAMPERED)
     assert key in found["measured"]
     tampered = changed(current, *TAMPERED, "budget", "registers", 0)
-    wrong = gates.complaints(tampered, found)
+    wrong = compiling.complaints(tampered, found)
     assert any(key in each and "over the budget of 0" in each for each in wrong), wrong
 
 
@@ -120,9 +120,9 @@ def test_every_figure_is_held_to_its_budget(
     value = budgets.record_of(current, variant, architecture)["budget"][figure]
     tampered = changed(current, variant, architecture, "budget", figure, value + by)
     assert budgets.stale(tampered, found["digests"]) == [key]
-    wrong = "\n".join(gates.complaints(tampered, found))
+    wrong = "\n".join(compiling.complaints(tampered, found))
     assert f"{key}: {figure} of {value:g}, {'over' if by < 0 else 'under'} the budget of {value + by:g}" in wrong
-    assert "python -m benchmarks.gates --write" in wrong
+    assert "python -m tests.gates --write" in wrong
 
 
 @pytest.mark.parametrize("figure", ["instructions", "update"])
@@ -132,7 +132,7 @@ def test_a_chains_loop_is_held_to_its_budget(figure: str, current: dict[str, Any
     for key, variant, architecture in chains:
         value = budgets.record_of(current, variant, architecture)["budget"][figure]
         tampered = changed(current, variant, architecture, "budget", figure, value - 1)
-        assert any(key in each and f"{figure} of" in each for each in gates.complaints(tampered, found))
+        assert any(key in each and f"{figure} of" in each for each in compiling.complaints(tampered, found))
 
 
 def test_a_record_of_other_code_is_refused(
@@ -140,10 +140,10 @@ def test_a_record_of_other_code_is_refused(
 ) -> None:
     _, variant, architecture = known
     tampered = changed(current, variant, architecture, "code", "accesses", {"128": 99})
-    assert any("not that of the record" in each for each in gates.complaints(tampered, found))
+    assert any("not that of the record" in each for each in compiling.complaints(tampered, found))
     # A kernel whose text is another, with the same figures: the record must be renewed, or every run compiles it.
     moved = {**found, "digests": {**found["digests"], variant: "another"}}
-    assert any("renews the record" in each for each in gates.complaints(current, moved))
+    assert any("renews the record" in each for each in compiling.complaints(current, moved))
 
 
 @pytest.mark.parametrize("figure", ["registers", "instructions"])
@@ -156,7 +156,7 @@ def test_with_other_compilers_only_much_more_is_refused(
     for factor, refused in ((0.5, False), (1.2, False), (1.6, True)):
         measured = copy.deepcopy(found["measured"])
         measured[key]["figures"][figure] = value * factor
-        assert bool(gates.complaints(current, {**other, "measured": measured})) == refused
+        assert bool(compiling.complaints(current, {**other, "measured": measured})) == refused
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_budget_is_raised_with_a_reason_only(
     worse["digests"][variant] = "of another kernel"
 
     def run(*arguments: str, of: dict[str, Any]) -> int:
-        return gates.main([*arguments, "--file", str(path)], look=lambda *given: of)
+        return compiling.main([*arguments, "--file", str(path)], look=lambda *given: of)
 
     assert run("--check", of=worse) == 1
     assert f"{key}: registers of {value + 8}, over the budget of {value}" in capsys.readouterr().err
@@ -261,14 +261,14 @@ def test_a_variant_without_a_budget_and_a_budget_without_a_variant_are_refused(
 ) -> None:
     less = copy.deepcopy(current)
     less["variants"]["gone-fp32"] = less["variants"].pop("step-fp32")
-    wrong = gates.complaints(less, found)
+    wrong = compiling.complaints(less, found)
     assert any("gone-fp32 is no variant" in each for each in wrong)
     assert any("step-fp32 sm_90 has no budget" in each for each in wrong)
 
 
 def test_a_reason_alone_is_refused(capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        gates.main(["--why", "because"])
+        compiling.main(["--why", "because"])
     assert "--why is for --write" in capsys.readouterr().err
 
 
@@ -293,4 +293,4 @@ def test_what_is_not_measured_is_said_to_be(file: dict[str, Any]) -> None:
     # Rewriting keeps it.
     about = {"step-fp32": {name: timed["variants"]["step-fp32"][name] for name in ("kernel", "bytes")}}
     nothing = {"toolchain": {}, "about": about, "digests": {}, "measured": {}}
-    assert gates.renew(timed, nothing)[0]["variants"] == timed["variants"]
+    assert compiling.renew(timed, nothing)[0]["variants"] == timed["variants"]

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as library_load
 from torch import _weights_only_unpickler
 
-from fastlangevin import container
+from fastlangevin.storage import container
 
 DESCRIPTION = {"step": 2**63, "note": "Größe", "losses": [0.1, None, True, 1e-300], "nested": {"b": {}, "a": []}}
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.kernels import cpp
+from fastlangevin.kernels.cpp import native
 
 try:
-    SETS = cpp.instruction_sets()
+    SETS = native.instruction_sets()
 except RuntimeError as error:
     pytest.skip(f"no C++ kernels: {error}", allow_module_level=True)
 
@@ -27,9 +27,9 @@ ADDRESS: dict[str, Any] = {"seed": 5, "draw": 3, "sample_ids": None, "sample_off
 
 @pytest.fixture(params=SETS, autouse=True)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    cpp.use_instruction_set(request.param)
+    native.use_instruction_set(request.param)
     yield request.param
-    cpp.use_instruction_set(None)
+    native.use_instruction_set(None)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,9 @@ def expand(value: Any, x: Tensor) -> Any:
 
 def launch(out: Tensor, x: Tensor, score: Tensor, **arguments: Any) -> None:
     """The launcher with usual arguments."""
-    cpp.step(out, x, score, **{"purpose": PURPOSE, "noise": None, "mask": None, "known": None, **ADDRESS, **arguments})
+    native.step(
+        out, x, score, **{"purpose": PURPOSE, "noise": None, "mask": None, "known": None, **ADDRESS, **arguments}
+    )
 
 
 def check(
@@ -246,7 +248,7 @@ def test_randn_and_rand(dtype: torch.dtype) -> None:
             elements = torch.empty(shape)[0].numel()
             want = make(elements, ids, seed=8, draw=2, purpose=200).reshape(shape).to(dtype)
             for out in (torch.empty(shape, dtype=dtype), torch.empty(*shape, 3, dtype=dtype)[..., 1]):
-                cpp.randn(out, uniform=uniform, seed=8, draw=2, sample_ids=ids, sample_offset=0, purpose=200)
+                native.randn(out, uniform=uniform, seed=8, draw=2, sample_ids=ids, sample_offset=0, purpose=200)
                 assert torch.equal(out, want)
 
 
@@ -254,7 +256,7 @@ def test_randn_and_rand(dtype: torch.dtype) -> None:
 def test_nothing_to_do(shape: tuple[int, ...]) -> None:
     check(*pair(*shape))
     check(*pair(*shape), mask=torch.zeros(shape, dtype=torch.bool), known=torch.zeros(shape))
-    cpp.randn(torch.empty(shape), uniform=False, purpose=PURPOSE, **ADDRESS)
+    native.randn(torch.empty(shape), uniform=False, purpose=PURPOSE, **ADDRESS)
 
 
 def test_one_dimension_and_many() -> None:
@@ -362,7 +364,7 @@ def test_a_sample_of_more_than_two_to_the_31_elements(instruction_set: str) -> N
     rows, row = 2**16 + 2, 2**15
     last = torch.empty(row)
     every = last.as_strided((1, rows, row), (0, 0, 1))
-    cpp.randn(every, uniform=False, purpose=PURPOSE, **{**ADDRESS, "sample_offset": 9})
+    native.randn(every, uniform=False, purpose=PURPOSE, **{**ADDRESS, "sample_offset": 9})
     block = (rows - 1) * row // 4 + torch.arange(row // 4)
     words = reference.philox(block, *(torch.tensor(word) for word in (9, 3, PURPOSE << 24, 5, 0)))
     want = torch.stack((*reference.normal_pair(*words[:2]), *reference.normal_pair(*words[2:])), dim=-1)
@@ -374,11 +376,11 @@ def test_polar_agrees_with_the_reference() -> None:
     words = torch.cat(
         [torch.tensor(edges), torch.randint(0, 2**32, (100_003,), generator=torch.Generator().manual_seed(1))]
     )
-    length, cosine, sine = cpp.polar(words.to(torch.int32))
+    length, cosine, sine = native.polar(words.to(torch.int32))
     assert torch.equal(length, reference.radius(words))
     assert torch.equal(torch.stack([cosine, sine]), torch.stack(reference.cos_sin(words)))
 
 
 def test_unknown_instruction_set_is_refused() -> None:
     with pytest.raises(ValueError, match="does not run here"):
-        cpp.use_instruction_set("mmx")
+        native.use_instruction_set("mmx")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from patience import HUNG
 
-from fastlangevin.generations import Generations
+from fastlangevin.storage.generations import Generations
 
 pytestmark = pytest.mark.long
 

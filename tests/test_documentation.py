@@ -32,12 +32,12 @@ MODULES = (
         "generations",
         "losses",
     ),
-    *("mixture", "models", "noise", "ops", "pictures", "published", "rules", "runtime", "samplers", "schedules"),
+    *("mixture", "models", "noise", "ops", "pictures", "published", "rules", "runtime", "samplers", "ladders"),
     *("scores", "selftest", "shards", "stopping", "training"),
     *(f"compat.{name}" for name in ("diffusers", "k_diffusion", "ncsn", "ncsnv2", "ncsn_losses", "score_sde")),
 )
 # Modules whose functions and networks are formulas of others, or have one of their own to derive.
-SOURCED = ("diagnostics", "losses", "models", "rules", "samplers", "schedules", "advisor", "compat.score_sde")
+SOURCED = ("diagnostics", "losses", "models", "rules", "samplers", "ladders", "advisor", "compat.score_sde")
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
 SHAPE = re.compile(r"``\(|shape|\b[Aa]s (for|there|in)\b|0-dim|one-dimensional|likewise|broadcasts? to|``x``")
@@ -186,7 +186,7 @@ FORMULAS = [
     and (inspect.isfunction(public.value) or hasattr(public.value, "forward"))
 ] + [public for public in PUBLIC if public.name in ("randn", "rand", "step", "GaussianMixture", "data.logit")]
 # What computes nothing of another's: tables, conversions, checks; and the mixture, whose module derives its formula.
-PLAIN = {"check_sigmas", "schedules.check_sigmas", "diagnostics.by_level", "diagnostics.to_arviz", "GaussianMixture"}
+PLAIN = {"check_sigmas", "ladders.check_sigmas", "diagnostics.by_level", "diagnostics.to_arviz", "GaussianMixture"}
 PLAIN |= {"models.for_sampling"}
 
 

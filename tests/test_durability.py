@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import durability
+from tests.long import durability
 
 pytestmark = pytest.mark.long
 
@@ -22,7 +22,7 @@ def record(tmp_path_factory):
     folder = tmp_path_factory.mktemp("durability")
     options = [text for name, count in COUNTS.items() for text in (f"--{name}", str(count))]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.durability", *options, "--folder", folder, "--json", folder / "record.json"],
+        [sys.executable, "-m", "tests.long.durability", *options, "--folder", folder, "--json", folder / "record.json"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -76,7 +76,7 @@ for name in blocked:
 import torch
 import fastlangevin as fl
 from fastlangevin import runtime
-from fastlangevin.kernels import build
+from fastlangevin.kernels.cpp import build
 
 class Keep(logging.Handler):
     def emit(self, record):
@@ -266,7 +266,7 @@ def test_a_wrong_name_in_the_environment_is_refused(fallbacks: dict[str, dict[st
 def test_a_read_only_home_gives_a_private_folder_for_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastlangevin.kernels import cpp
+    from fastlangevin.kernels.cpp import native
 
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "tmp").mkdir()
@@ -274,12 +274,12 @@ def test_a_read_only_home_gives_a_private_folder_for_the_library(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    folder = cpp.cache_folder()
+    folder = native.cache_folder()
     assert folder.parent == tmp_path / "tmp"
     assert folder.stat().st_mode & 0o077 == 0
-    assert cpp.cache_folder() == folder
+    assert native.cache_folder() == folder
     monkeypatch.setenv("FASTLANGEVIN_CACHE_DIR", str(tmp_path / "chosen"))
-    assert cpp.cache_folder() == tmp_path / "chosen"
+    assert native.cache_folder() == tmp_path / "chosen"
 
 
 def test_the_checks_of_the_random_state_can_fail() -> None:

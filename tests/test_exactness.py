@@ -7,7 +7,7 @@ import torch
 
 import fastlangevin as fl
 from benchmarks import sampling
-from benchmarks.promises import PARTS, STOPS
+from tests.long.promises import PARTS, STOPS
 
 LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
 COUNT, ITEM = 12, (2, 3, 3)

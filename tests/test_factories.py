@@ -29,8 +29,8 @@ DEFAULTS = {
     "FloatTensor",
 }
 # Modules are made on the default device and in the default dtype, as all of PyTorch's are.
-MODULES = {("fastlangevin/models/base.py", "tensor"), ("fastlangevin/models/norm.py", "empty")}
-MODULES |= {("fastlangevin/models/norm.py", "zeros")}
+MODULES = {("fastlangevin/models/base.py", "tensor"), ("fastlangevin/models/instance_norm.py", "empty")}
+MODULES |= {("fastlangevin/models/instance_norm.py", "zeros")}
 
 
 def careless(source):

@@ -63,7 +63,7 @@ def test_a_fault_is_found_wherever_it_is(impl, elements):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_instruction_set_finds_it(threads):
-    cpp = pytest.importorskip("fastlangevin.kernels.cpp")
+    cpp = pytest.importorskip("fastlangevin.kernels.cpp.native")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

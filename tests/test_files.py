@@ -11,8 +11,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks.promises import FULL_SIZES
-from fastlangevin import container, files
+from fastlangevin.storage import container, files
+from tests.long.promises import FULL_SIZES
 
 DESCRIPTION = {"step": 5, "losses": [0.5, 0.25]}
 
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(path):
 
 HALF = """
 import sys
-from fastlangevin.files import write_whole
+from fastlangevin.storage.files import write_whole
 def parts():
     yield b"half"
     print("writing", flush=True)

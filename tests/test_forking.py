@@ -1,4 +1,4 @@
-"""A short form of benchmarks.forking."""
+"""A short form of tests.long.forking."""
 
 import os
 import shutil
@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from benchmarks import forking
 from fastlangevin import runtime
+from tests.long import forking
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork"),

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import fuzz, mutations
-from benchmarks.readers import CONTROLS, READERS, Reader, WrongError, opened
+from tests.long import forgery, fuzz
+from tests.long.readers import CONTROLS, READERS, Reader, WrongError, opened
 
 INPUTS = {
     **dict.fromkeys(READERS, 300),
@@ -63,7 +63,7 @@ def test_memory_that_is_taken_for_a_claim_is_seen(folder: Path) -> None:
     for number in range(2000):
         deliberate = reader.mutate(random.Random(f"0 sizes too late {number}"))
         header = reader.path.read_bytes()
-        if deliberate and str(mutations.NUMBERS[0]).encode() in header:
+        if deliberate and str(forgery.NUMBERS[0]).encode() in header:
             return
     pytest.fail("no forged header claims more memory than its file has")
 
@@ -141,7 +141,7 @@ def test_the_million_is_shared_out_to_the_last_input() -> None:
 
 
 def test_the_result_of_the_long_form_is_clean() -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "results" / "fuzz.json"
+    path = Path(__file__).parent / "long" / "results" / "fuzz.json"
     record = json.loads(path.read_text())
     assert fuzz.failures(record) == []
     assert record["figure"].keys() == READERS.keys()

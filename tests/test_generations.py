@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from fastlangevin import files
-from fastlangevin.generations import MAX_STEP, Generations, read_numbered
+from fastlangevin.storage import files
+from fastlangevin.storage.generations import MAX_STEP, Generations, read_numbered
 
 
 def tensors(step):

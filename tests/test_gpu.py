@@ -10,7 +10,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin.ops import NO_FAULT
-from fastlangevin.ops.norms import norms_with_noise
+from fastlangevin.ops.sample_norms import norms_with_noise
 
 pytestmark = pytest.mark.gpu
 
@@ -324,8 +324,8 @@ def test_a_thousand_repeats_of_the_objective_have_the_same_bits():
 @pytest.mark.parametrize("shape", [(64, 128, 32, 32), (1, 3, 256, 256), (5, 512, 4, 4), (3, 6, 33, 17)], ids=str)
 def test_instance_norm_and_its_gradient(shape, channels_last):
     from fastlangevin import reference
-    from fastlangevin.kernels.instance_norm import instance_norm
-    from fastlangevin.kernels.instance_norm_backward import instance_norm_backward
+    from fastlangevin.kernels.triton.instance_norm import instance_norm
+    from fastlangevin.kernels.triton.instance_norm_backward import instance_norm_backward
 
     kept = torch.channels_last if channels_last else torch.contiguous_format
     x, gradient = (state(shape, seed=seed).contiguous(memory_format=kept) for seed in (0, 1))
@@ -345,7 +345,7 @@ def test_instance_norm_and_its_gradient(shape, channels_last):
     first = run()
     for found, correct in zip(first, wanted, strict=True):
         # Relative to the largest: means of few channels are of 1/sqrt(HW), and dividing by their deviation makes of a
-        # rounding of 2^-24 up to 10^2 of them; those of test_triton_norm.py are derived element by element.
+        # rounding of 2^-24 up to 10^2 of them; those of test_triton_instance_norm.py are derived element by element.
         scale = correct.abs().max().item()
         torch.testing.assert_close(found.double().cpu(), correct.detach(), rtol=0, atol=1e-4 * scale)
     for _ in range(100):

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from fastlangevin import files
 from fastlangevin.shards import lease, working
 from fastlangevin.shards.lease import claim, holder, while_claimed
+from fastlangevin.storage import files
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -96,7 +96,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_interrupt_anywhere_in_a_write_leaves_neither_its_file_nor_a_handle(tmp_path: Path, quick: None) -> None:
     path = tmp_path / "state"
-    assert interrupted_everywhere(lambda: files.write_whole(path, b"new"), tmp_path, "fastlangevin/files.py") == []
+    assert (
+        interrupted_everywhere(lambda: files.write_whole(path, b"new"), tmp_path, "fastlangevin/storage/files.py") == []
+    )
     assert path.read_bytes() == b"new"
 
 
@@ -106,7 +108,7 @@ def test_an_interrupt_anywhere_in_a_claim_lets_it_go(tmp_path: Path) -> None:
     def call() -> None:
         assert while_claimed(tmp_path / "shard.lock", lambda: done.append(1) or True)
 
-    traced = ("fastlangevin/files.py", "fastlangevin/shards/lease.py")
+    traced = ("fastlangevin/storage/files.py", "fastlangevin/shards/lease.py")
     assert interrupted_everywhere(call, tmp_path, *traced) == []
     assert list(tmp_path.iterdir()) == []
     assert done

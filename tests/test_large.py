@@ -1,11 +1,11 @@
-"""The part of benchmarks.large that touches little memory."""
+"""The part of tests.long.large that touches little memory."""
 
 import shutil
 
 import pytest
 
-from benchmarks import large
 from fastlangevin import runtime
+from tests.long import large
 
 
 def test_rows_that_lie_further_apart_than_an_int32_reaches(impl):

@@ -1,9 +1,9 @@
-"""Every 13th of the cases of benchmarks.layouts, and a few in Triton's interpreter; its mistakes are caught there."""
+"""Every 13th of the cases of tests.long.layouts, and a few in Triton's interpreter; its mistakes are caught there."""
 
 import pytest
 import torch
 
-from benchmarks import layouts
+from tests.long import layouts
 
 EVERY = list(layouts.cases())
 # A step that shares no factor with the numbers of dtypes, arrangements or operations takes all of them in turn.

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from benchmarks import loss_law
 from fastlangevin import ops
 from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.noise import Purpose
+from tests.long import loss_law
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
 BATCH, D = 20_000, 8
@@ -102,7 +102,7 @@ def test_other_scores_are_above_the_floor(error):
 
 
 def test_the_harness_of_the_closed_forms():
-    """benchmarks.loss_law in a short form: 0.1 % of the noise shows beyond 2 x 10^7 elements only."""
+    """tests.long.loss_law in a short form: 0.1 % of the noise shows beyond 2 x 10^7 elements only."""
     for net in loss_law.NETWORKS.values():
         assert loss_law.worst(loss_law.distances(net, 200_000)) < loss_law.LIMIT
     for name, mistake in loss_law.MISTAKES.items():

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fastlangevin as fl
 from fastlangevin import ops
-from fastlangevin.ops.norms import norms_with_noise
+from fastlangevin.ops.sample_norms import norms_with_noise
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -219,7 +219,7 @@ def test_every_implementation_has_the_bits_of_the_reference(impl, components, fe
 
 def test_labels_of_no_level_give_nan_on_a_device():
     """There they cannot be refused without waiting for it; Triton's launcher is asked, in its interpreter."""
-    launchers = pytest.importorskip("fastlangevin.kernels.mixture")
+    launchers = pytest.importorskip("fastlangevin.kernels.triton.mixture")
     if torch.cuda.is_available():
         pytest.skip("with a CUDA device Triton compiles for it: see test_gpu.py")
     mixture, x = make(3, 2, False), torch.ones(5, 2)

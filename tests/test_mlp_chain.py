@@ -29,13 +29,13 @@ def kernel(request):
 
 @pytest.fixture(params=["best", "avx512", "avx2", "sse2", "neon", "portable"])
 def instruction_set(request):
-    from fastlangevin.kernels import cpp
+    from fastlangevin.kernels.cpp import native
 
-    if request.param != "best" and request.param not in cpp.instruction_sets():
+    if request.param != "best" and request.param not in native.instruction_sets():
         pytest.skip("this processor lacks it")
-    cpp.use_instruction_set(None if request.param == "best" else request.param)
+    native.use_instruction_set(None if request.param == "best" else request.param)
     yield request.param
-    cpp.use_instruction_set(None)
+    native.use_instruction_set(None)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_matrix_units_round_the_factors(matmul):
 
 
 def test_activations_over_the_floats(instruction_set):
-    from fastlangevin.kernels import cpp_mlp
+    from fastlangevin.kernels.cpp import mlp_chain
 
     bits = torch.arange(0, 2**32, 40009, dtype=torch.int64)
     y = torch.where(bits < 2**31, bits, bits - 2**32).to(torch.int32).view(torch.float32)
@@ -273,12 +273,12 @@ def test_activations_over_the_floats(instruction_set):
     floors = {"silu": 1.5e-36, "softplus": 1.7e-38}
     for name, values in exact.items():
         spacing = 2.0 ** (values.abs().clamp(min=2.0**-126).log2().floor() - 23)
-        error = (cpp_mlp.activate(name, y).double() - values).abs()
+        error = (mlp_chain.activate(name, y).double() - values).abs()
         normal = wide > -87
         assert (error <= units[name] * spacing)[normal].all(), name
         assert (error <= torch.maximum(units[name] * spacing, torch.tensor(floors.get(name, 0.0))))[~normal].all(), name
         assert not (error <= 0.4 * units[name] * spacing)[normal].all() or name == "relu"
-        assert cpp_mlp.activate(name, torch.tensor([float("nan")])).isnan().all()
+        assert mlp_chain.activate(name, torch.tensor([float("nan")])).isnan().all()
 
 
 def test_the_operation_is_registered():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import fastlangevin as fl
-from fastlangevin.models import MLP, MLPConfig, chained
+from fastlangevin.models import MLP, MLPConfig, mlp_chain
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 4)
 RUN = {"epsilon": 2e-3, "steps_per_level": 12, "seed": 5, "denoise": True, "full_output": True}
@@ -213,7 +213,7 @@ def test_a_network_that_was_changed_runs_in_the_loop(name, caplog):
     net = trained()
     reason, change = CHANGES[name]
     change(net)
-    chained.log_once.cache_clear()
+    mlp_chain.log_once.cache_clear()
     with caplog.at_level(logging.INFO, "fastlangevin"):
         results = [sample(net) for _ in range(2)]
     assert caplog.text.count("chains of an MLP run update by update") == 1

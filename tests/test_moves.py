@@ -11,7 +11,7 @@ import torch
 import fastlangevin as fl
 from fastlangevin import rules
 from fastlangevin.noise import Purpose
-from fastlangevin.ops.norms import noise_norms, sample_norms
+from fastlangevin.ops.sample_norms import noise_norms, sample_norms
 
 LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
 SHAPE = (5, 2, 3, 3)

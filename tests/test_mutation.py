@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import mutation
-from benchmarks.faults import EQUIVALENT, FAULTS
-from benchmarks.faults.fault import StaleTableError, apply
+from tests.long import mutation
+from tests.long.faults import EQUIVALENT, FAULTS
+from tests.long.faults.fault import StaleTableError, apply
 
 TABLE = (*FAULTS, *EQUIVALENT)
 RECORD = json.loads(mutation.RESULTS.read_text())
@@ -35,7 +35,7 @@ def test_the_table_fits_the_tree(fault):
 def test_a_stale_table_is_refused(change):
     fault = named(CHEAP)
     change = {name: text.format(old=fault.old) for name, text in change.items()}
-    with pytest.raises(StaleTableError, match="bring benchmarks/faults up to date"):
+    with pytest.raises(StaleTableError, match="bring tests/long/faults up to date"):
         apply(replace(fault, **change), mutation.ROOT)
 
 
@@ -44,8 +44,8 @@ def test_names_are_unique_and_kernels_and_rules_are_in_the_table():
     assert len(FAULTS) >= 40
     folders = {fault.file.rpartition("/")[0] for fault in FAULTS}
     assert folders >= {
-        "kernels",
-        "kernels/csrc",
+        "kernels/triton",
+        "kernels/cpp/csrc",
         *(f"fastlangevin/{name}" for name in ("reference", "rules", "samplers")),
     }
 
@@ -70,7 +70,7 @@ def test_a_fault_that_is_not_caught_fails_the_harness(outcome):
 @pytest.mark.long
 def test_one_fault_is_caught_and_its_equivalent_is_not(tmp_path):
     # One that needs no C++ library, which the harness would build.
-    test = "tests/test_schedules.py::test_a_ladder_descends_from_end_to_end_in_fp64"
+    test = "tests/test_ladders.py::test_a_ladder_descends_from_end_to_end_in_fp64"
     fault, same = (replace(named(name), tests=(test,)) for name in (CHEAP, SAME))
     caught = mutation.run_fault(fault, tmp_path, 120.0, whole=False)
     assert (caught.outcome, caught.caught_by) == ("caught", f"{test}[geometric]")

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 import fastlangevin as fl
 from fastlangevin import runtime
-from fastlangevin.models import NCSN, NCSNConfig, NCSNv2, NCSNv2Config, NCSNv2Deeper, NCSNv2Deepest, norm
+from fastlangevin.models import NCSN, NCSNConfig, NCSNv2, NCSNv2Config, NCSNv2Deeper, NCSNv2Deepest
+from fastlangevin.models import instance_norm as norm_modules
 from fastlangevin.ops import instance_norm
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -163,10 +164,10 @@ def _swapped(x, dims, *, correction, **options):
 torch_var_mean, avg_pool2d, interpolate = torch.var_mean, F.avg_pool2d, F.interpolate
 
 MUTANTS = {
-    "variances swapped": ("ncsn", norm.torch, "var_mean", _swapped),
+    "variances swapped": ("ncsn", norm_modules.torch, "var_mean", _swapped),
     "unbiased variance of the pixels": (
         "ncsnv2",
-        norm.torch,
+        norm_modules.torch,
         "var_mean",
         lambda x, dims, correction, **options: torch_var_mean(x, dims, correction=1, **options),
     ),
@@ -224,7 +225,7 @@ def test_norms_that_stand_before_an_activation_are_one_call_with_it(name, monkey
         return count
 
     for name_of_call in ("instance_norm", "add_instance_norm"):
-        monkeypatch.setattr(norm, name_of_call, counting(getattr(norm, name_of_call)))
+        monkeypatch.setattr(norm_modules, name_of_call, counting(getattr(norm_modules, name_of_call)))
     with torch.no_grad():
         small(name)(images(name), LABELS)
     norms = {"ncsn": (71, 57), "ncsnv2": (17, 17), "ncsnv2_deeper": (21, 21), "ncsnv2_deepest": (25, 25)}

@@ -8,7 +8,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import runtime
-from fastlangevin.kernels import cpp, openmp
+from fastlangevin.kernels.cpp import native, openmp
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))) and runtime.explain("cpu")["cpp"] != "available",
@@ -27,7 +27,7 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
-    cpp.load().fl_use_openmp(openmp.entry())
+    native.load().fl_use_openmp(openmp.entry())
 
 
 def test_threads_of_its_own_give_the_same_bits(two_threads):
@@ -36,7 +36,7 @@ def test_threads_of_its_own_give_the_same_bits(two_threads):
         return x, fl.step(x, x, a=0.3, b=0.7, seed=1, draw=2, impl="cpp")
 
     shared = results()
-    cpp.load().fl_use_openmp(None)
+    native.load().fl_use_openmp(None)
     assert all(map(torch.equal, shared, results()))
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.library import opcheck
 
 import fastlangevin as fl
-from benchmarks.promises import COMPILED_UPDATES
 from fastlangevin import reference
 from fastlangevin.noise import Purpose
+from tests.long.promises import COMPILED_UPDATES
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 SHAPES = [

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, runtime
+from fastlangevin import runtime
 from fastlangevin.cli import main
 from fastlangevin.models import ConvConfig, ConvScore
+from fastlangevin.storage import checkpoint, stopped_chain
 
 # Environment variables.
 
@@ -164,7 +165,7 @@ def test_a_state_with_any_record_of_its_run_is_refused(
     checkpoint.save("net", ConvScore([1.0, 0.5], ConvConfig(widths=(2,), patch=1, blocks=1)), metadata=GOOD)
     for seed in (0, torch.zeros(1, dtype=torch.int64)):
         state = fl.ChainState(torch.zeros(1, 1, 4, 4), 1, seed, record={"sampler": "annealed_langevin", "run": value})
-        chains.save("samples.png.chain", state)
+        stopped_chain.save("samples.png.chain", state)
         assert sample("--resume") == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "samples.png.chain" in line

@@ -57,7 +57,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
         "fastlangevin/assets/digits.safetensors",
         "fastlangevin/cli/sample.py",
         "fastlangevin/kernels/step.py",
-        "fastlangevin/kernels/csrc/kernel.cpp",
+        "fastlangevin/kernels/cpp/csrc/update.cpp",
     ):
         assert names.count(wanted) == 1, wanted
     (metadata,) = (name for name in names if name.endswith("METADATA"))
@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
     assert "docs/promises.md" in text
     assert not re.search(r"\]\((?!https?:)|<!--", text)
     if shutil.which("c++") or shutil.which("g++"):
-        assert "fastlangevin/kernels/libfastlangevin.so" in names
+        assert "fastlangevin/kernels/cpp/libfastlangevin.so" in names
         assert "-py3-none-linux_" in built.name or sys.platform != "linux"
     site = tmp_path / "site"
     zipfile.ZipFile(built).extractall(site)
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HUNG
     )
     assert done.returncode == 0, done.stderr
-    if "fastlangevin/kernels/libfastlangevin.so" in names:
+    if "fastlangevin/kernels/cpp/libfastlangevin.so" in names:
         assert done.stdout.strip() == "available"
 
 

@@ -14,13 +14,13 @@ import torch
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from benchmarks.paper import __main__ as command
-from benchmarks.paper import ladder, slow_mixing
-from benchmarks.paper.drawing import canvas
-from benchmarks.paper.experiment import Check, Experiment, Outcome, perform
-from benchmarks.paper.low_density import rank_correlation
-from benchmarks.paper.registry import EXPERIMENTS
-from benchmarks.paper.toy import MEANS, TOY, interval, lower_left
+from examples.paper import __main__ as command
+from examples.paper import ladder, slow_mixing
+from examples.paper.drawing import canvas
+from examples.paper.experiment import Check, Experiment, Outcome, perform
+from examples.paper.low_density import rank_correlation
+from examples.paper.registry import EXPERIMENTS
+from examples.paper.toy import MEANS, TOY, interval, lower_left
 
 
 class Runs:
@@ -109,7 +109,7 @@ def test_the_exit_status_says_whether_the_claims_hold(
     made_up = Experiment("made-up", "nothing", lambda sizes, progress: outcome, ladder.Sizes(), ladder.Sizes())
     monkeypatch.setitem(EXPERIMENTS, "made-up", made_up)
     assert command.main(["made-up", "--out", str(tmp_path)]) == status
-    assert ("benchmarks.paper: error: made-up" in capsys.readouterr().err) == bool(status)
+    assert ("examples.paper: error: made-up" in capsys.readouterr().err) == bool(status)
     assert json.loads((tmp_path / "made-up.json").read_text())["numbers"] == {"number": 0.333333}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlangevin.kernels import build as builder
+from fastlangevin.kernels.cpp import build as builder
 
 COMPILERS = ("g++", *(f"g++-{version}" for version in range(9, 16)))
 COMPILERS += ("clang++", *(f"clang++-{version}" for version in range(9, 23)))

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 
-from benchmarks import cycles, emulation, promises, words
+from benchmarks import cycles
 from benchmarks.documents import documents
-from fastlangevin.kernels import cpp
+from fastlangevin.kernels.cpp import native
+from tests.long import emulation, promises, words
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 
@@ -30,7 +31,7 @@ def test_the_documents_have_the_table_of_the_results():
 def test_every_row_names_a_harness_that_there_is():
     for row in promises.ROWS:
         if (promises.RESULTS / f"{row.source}.json").exists() and row.source != "tests":
-            assert importlib.util.find_spec(f"benchmarks.{row.source}"), row
+            assert importlib.util.find_spec(f"tests.long.{row.source}"), row
 
 
 def test_a_record_of_an_older_form_is_none(tmp_path, monkeypatch):
@@ -72,14 +73,14 @@ def test_words_at_random_addresses(monkeypatch):
     outcome = words.measure(1)
     assert outcome["addresses"] == 500
     assert not any(outcome["differ"].values())
-    assert {"reference", "triton, interpreted", *cpp.instruction_sets()} == set(outcome["differ"])
+    assert {"reference", "triton, interpreted", *native.instruction_sets()} == set(outcome["differ"])
     assert outcome["control"]["nine rounds"] == 500
     assert outcome["control"]["swapped key"] > 400
 
 
 @needs_compiler
 def test_every_instruction_set_prints_the_same_digests(tmp_path):
-    program = str(emulation.native(tmp_path))
+    program = str(emulation.program_here(tmp_path))
     found = [emulation.digests([program], number, 10_000_019) for number in emulation.places().values()]
     assert len(found[0]) > 190
     assert all(each == found[0] for each in found)
@@ -94,7 +95,7 @@ def test_the_emulated_processor_that_is_told_of():
 
 @needs_compiler
 def test_the_parts_that_are_timed_make_the_stream(tmp_path, monkeypatch):
-    library = cycles.compiled(cpp.instruction_sets()[0], tmp_path)
+    library = cycles.compiled(native.instruction_sets()[0], tmp_path)
     assert cycles.wrong(library) is None
     monkeypatch.setattr(cycles.fl, "randn", lambda *args, **options: torch.zeros(1, library.elements()))
     assert cycles.wrong(library) == "differs from the reference"

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import checkpoint
 from fastlangevin.cli import main
 from fastlangevin.models import NCSN, ConvConfig, NCSNConfig, NCSNv2, NCSNv2Config, NCSNv2Deeper, NCSNv2Deepest
-from fastlangevin.published import load_published
+from fastlangevin.storage import checkpoint
+from fastlangevin.storage.published import load_published
 
 LADDER = fl.geometric_sigmas(1.0, 0.01, 10)
 LADDER_2 = fl.geometric_sigmas(50.0, 0.01, 12)

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import checkpoint, data
+from fastlangevin import data
 from fastlangevin.models import ConvScore
 from fastlangevin.noise import Purpose
+from fastlangevin.storage import checkpoint
 
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.long

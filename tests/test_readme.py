@@ -151,13 +151,13 @@ def told(text):
 
 
 def harnesses(text):
-    """``(module, options)`` of each ``python -m benchmarks.X`` that a text shows."""
-    spans = re.findall(r"python -m benchmarks\.(\w+)([^`\n#]*)", text)
+    """``(module, options)`` of each ``python -m`` of a module of the checkout that a text shows."""
+    spans = re.findall(r"python -m ((?:benchmarks|examples|tests)[\w.]*\w)([^`\n#]*)", text)
     return [(name, set(re.findall(r"(?<=\s)--[a-z][\w-]*", rest))) for name, rest in spans]
 
 
 def module_text(name):
-    place = ROOT / "benchmarks" / name
+    place = ROOT.joinpath(*name.split("."))
     paths = [place.with_suffix(".py")] if place.with_suffix(".py").exists() else sorted(place.glob("*.py"))
     return "".join(path.read_text(encoding="utf-8") for path in paths)
 
@@ -172,9 +172,9 @@ def missing_commands(text):
     for name, given in harnesses(text):
         source = module_text(name)
         if not any(each in source for each in ("argparse", "command(", "parser(")):
-            missing.append(f"benchmarks.{name}")
+            missing.append(name)
         shared = (ROOT / "benchmarks" / "command.py").read_text(encoding="utf-8")
-        missing += [f"benchmarks.{name} {option}" for option in given if f'"{option}"' not in source + shared]
+        missing += [f"{name} {option}" for option in given if f'"{option}"' not in source + shared]
     return missing
 
 
@@ -185,12 +185,12 @@ def test_every_command_and_option_exists(name):
 
 def test_a_command_that_does_not_exist_is_found():
     text = "`fastlangevin smaple`, `fastlangevin sample --smaples 3`, `python -m benchmarks.nothing`, "
-    text += "`python -m benchmarks.durability --kill 5` and `fastlangevin plan --budget 3 --out x`"
+    text += "`python -m tests.long.durability --kill 5` and `fastlangevin plan --budget 3 --out x`"
     assert missing_commands(text) == [
         "smaple",
         "sample --smaples",
         "benchmarks.nothing",
-        "benchmarks.durability --kill",
+        "tests.long.durability --kill",
     ]
 
 
@@ -202,9 +202,7 @@ def test_every_command_is_told_of():
 
 def test_a_harness_that_is_shown_runs_as_a_program():
     for name in {name for text in TEXTS.values() for name, _ in harnesses(text)}:
-        assert '__name__ == "__main__"' in module_text(name) or (ROOT / "benchmarks" / name / "__main__.py").exists(), (
-            name
-        )
+        assert '__name__ == "__main__"' in module_text(name), name
 
 
 def variables(text):

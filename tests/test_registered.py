@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from benchmarks import registered, repeating
-from benchmarks.poison import TAIL, leaves_a_tail, poisoned, unwritten
+from tests.long import registered, repeating
+from tests.long.poison import TAIL, leaves_a_tail, poisoned, unwritten
 
 
 def test_every_registered_operation_has_arguments_to_check_it_with():

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 import fastlangevin as fl
-from benchmarks import resuming, small_run
-from fastlangevin import checkpoint, container
 from fastlangevin.cli import main
 from fastlangevin.data import Augment
-from fastlangevin.generations import Generations
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.stopping import Stopped
+from fastlangevin.storage import checkpoint, container
+from fastlangevin.storage.generations import Generations
 from fastlangevin.training import Places, TrainConfig, report, train, trainer
 from fastlangevin.training.world import World
+from tests.long import resuming, small_run
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {"steps": 20, "batch": 8, "lr": 5e-3, "warmup": 2, "log_every": 5, "save_every": 10}
@@ -550,7 +550,7 @@ def test_processes_that_get_a_signal_at_random_moments_have_saved_their_last_ste
         [
             sys.executable,
             "-m",
-            "benchmarks.preemption",
+            "tests.long.preemption",
             "--signals",
             "5",
             "--longest",

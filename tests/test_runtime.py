@@ -15,8 +15,8 @@ import torch
 
 from fastlangevin import ops, runtime
 from fastlangevin.cli import main
-from fastlangevin.kernels import build as builder
-from fastlangevin.kernels import cpp
+from fastlangevin.kernels.cpp import build as builder
+from fastlangevin.kernels.cpp import native
 from fastlangevin.selftest import checks, running
 
 COMPILER = """#!/bin/sh
@@ -50,8 +50,8 @@ def calls(forgotten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("FASTLANGEVIN_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("FASTLANGEVIN_NO_BUILD", raising=False)
     monkeypatch.delenv("FASTLANGEVIN_IMPL", raising=False)
-    monkeypatch.setattr(cpp, "_library", None)
-    monkeypatch.setattr(cpp, "__file__", str(tmp_path / "nowhere" / "cpp.py"))
+    monkeypatch.setattr(native, "_library", None)
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "nowhere" / "native.py"))
     monkeypatch.setattr(builder, "find_ninja", lambda: None)  # one call of the compiler for a build
     return path
 
@@ -136,7 +136,7 @@ def test_it_is_tried_again_when_something_has_changed(change, calls: Path, monke
 
 def test_auto_takes_the_library_once_it_is_there(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime.choose_for("auto", "cpu")[0] == "reference"
-    monkeypatch.setattr(cpp, "load", lambda: None)
+    monkeypatch.setattr(native, "load", lambda: None)
     runtime._failures.clear()
     assert runtime.explain("cpu")["cpp"] == "available"
     assert runtime.choose_for("auto", "cpu")[0] == "reference"  # the implementation does not change in between
@@ -146,7 +146,7 @@ def test_auto_takes_the_library_once_it_is_there(calls: Path, monkeypatch: pytes
 
 def test_a_failed_probe_of_triton_is_tried_once(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    from fastlangevin.kernels import randn
+    from fastlangevin.kernels.triton import randn
 
     tried = []
 

@@ -27,11 +27,11 @@ import torch
 from scipy import stats
 
 import fastlangevin as fl
-from benchmarks.blocks import Recorder
-from benchmarks.repeats import find
 from fastlangevin import reference, rules
 from fastlangevin.noise import Purpose
 from fastlangevin.runtime import explain
+from tests.long.blocks import Recorder
+from tests.long.equal_rows import find
 
 if explain("cpu")["cpp"] != "available":
     pytest.skip("launches are listened to, and the reference has none", allow_module_level=True)

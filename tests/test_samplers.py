@@ -9,8 +9,9 @@ import torch
 from torch._subclasses import FakeTensor, FakeTensorMode
 
 import fastlangevin as fl
-from fastlangevin import chains, rules
+from fastlangevin import rules
 from fastlangevin.noise import Purpose
+from fastlangevin.storage import stopped_chain
 
 LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
 OPTIONS = {"epsilon": 2e-3, "steps_per_level": 4, "seed": 11}
@@ -81,13 +82,13 @@ def test_a_chain_resumes_after_any_step(tmp_path, keep, denoise):
             denoise=denoise, trajectory=keep, full_output=True, callback=lambda info, stop=stop: info.step == stop
         )
         assert halt.state.step == stop
-        chains.save(tmp_path / "chain", halt.state)
+        stopped_chain.save(tmp_path / "chain", halt.state)
         resumed = run(
             denoise=denoise,
             trajectory=keep,
             full_output=True,
             seed=None,
-            resume=chains.load(tmp_path / "chain"),
+            resume=stopped_chain.load(tmp_path / "chain"),
         )
         assert torch.equal(resumed.samples, expected.samples)
         assert halt.evaluations + resumed.evaluations == expected.evaluations == 12 + denoise

@@ -11,7 +11,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin.losses.controlled import controlled_dsm_loss
-from fastlangevin.losses.denoising import dsm_labels, dsm_loss
+from fastlangevin.losses.dsm import dsm_labels, dsm_loss
 from fastlangevin.losses.explicit import esm_loss
 from fastlangevin.losses.implicit import ism_loss
 from fastlangevin.losses.projections import projection_vectors

@@ -7,7 +7,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin.compat import score_sde as sde_lib
-from fastlangevin.losses.denoising import dsm_labels
+from fastlangevin.losses.dsm import dsm_labels
 from fastlangevin.noise import Purpose
 
 N, SEED, STEP = 20, 3, 4

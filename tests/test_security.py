@@ -17,14 +17,15 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import chains, container, shards
+from fastlangevin import shards
 from fastlangevin.data import Images
-from fastlangevin.generations import Generations
 from fastlangevin.models.shell import shell
-from fastlangevin.published import load_published
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
 from fastlangevin.shards.lease import claim
+from fastlangevin.storage import container, stopped_chain
+from fastlangevin.storage.generations import Generations
+from fastlangevin.storage.published import load_published
 from fastlangevin.training import Places, TrainConfig, train
 from fastlangevin.training.log import Log
 
@@ -38,7 +39,7 @@ BANNED = {
     *("asyncio", "socketserver", "webbrowser", "huggingface_hub"),
 }
 ALLOWED = {
-    ("kernels/build.py", "subprocess"),  # the compiler and ninja, as lists of arguments: no shell
+    ("kernels/cpp/build.py", "subprocess"),  # the compiler and ninja, as lists of arguments: no shell
     ("published.py", "pickle"),  # its UnpicklingError alone, for the message: see the next test
 }
 
@@ -409,12 +410,12 @@ def test_a_shell_has_the_tensors_of_its_network_and_no_memory(name: str) -> None
     ids=str,
 )
 def test_the_state_of_a_chain_is_one(tmp_path: Path, change: dict[str, Any]) -> None:
-    chains.save(tmp_path / "chain", fl.ChainState(torch.zeros(2, 3), 1, 7, record={"sampler": "langevin"}))
+    stopped_chain.save(tmp_path / "chain", fl.ChainState(torch.zeros(2, 3), 1, 7, record={"sampler": "langevin"}))
     rewritten(tmp_path / "chain", lambda description: None)
-    assert chains.load(tmp_path / "chain").seed == 7
+    assert stopped_chain.load(tmp_path / "chain").seed == 7
     rewritten(tmp_path / "chain", lambda description: description["chain"].update(change))
     with pytest.raises(ValueError, match="is not the state of a chain, or is damaged"):
-        chains.load(tmp_path / "chain")
+        stopped_chain.load(tmp_path / "chain")
 
 
 LINE = {"step": 5, "loss": 1.0, "lr": 1e-3, "gradient_norm": 2.0, "levels": [1.0, None], "samples": [3, 0]}
@@ -483,15 +484,17 @@ def test_a_state_of_training_that_does_not_fit_changes_nothing(tmp_path: Path) -
 def test_the_ladder_of_a_chain_may_be_long(tmp_path: Path) -> None:
     ladder = [1.0 + 0.1 / (step + 3) for step in range(60_000)]
     state = fl.ChainState(torch.zeros(2, 3), 1, 7, record={"sampler": "annealed", "sigmas": ladder, "epsilon": 0.1})
-    chains.save(tmp_path / "chain", state)
-    assert chains.load(tmp_path / "chain").record == state.record
+    stopped_chain.save(tmp_path / "chain", state)
+    assert stopped_chain.load(tmp_path / "chain").record == state.record
     tensors, description = container.read(tmp_path / "chain")
     for forged in (torch.ones(2, 2), torch.ones(2), torch.ones(2**20 + 1, dtype=torch.float64)):
         container.write(tmp_path / "chain", {**tensors, "record.sigmas": forged}, description)
         with pytest.raises(ValueError, match="is not the state of a chain"):
-            chains.load(tmp_path / "chain")
+            stopped_chain.load(tmp_path / "chain")
     with pytest.raises(ValueError, match="has 1048577 numbers, a file has room for 1048576"):
-        chains.save(tmp_path / "chain", fl.ChainState(torch.zeros(2), 1, 7, record={"sigmas": [0.5] * (2**20 + 1)}))
+        stopped_chain.save(
+            tmp_path / "chain", fl.ChainState(torch.zeros(2), 1, 7, record={"sigmas": [0.5] * (2**20 + 1)})
+        )
 
 
 # Names and paths.

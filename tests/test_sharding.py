@@ -16,10 +16,11 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from benchmarks import sharding
-from fastlangevin import checkpoint, shards
+from fastlangevin import shards
 from fastlangevin.cli import main
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.storage import checkpoint
+from tests.long import sharding
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs in each process. Every process waits in its first evaluation for the others to be in theirs, so that all of them
@@ -125,7 +126,7 @@ def test_processes_that_add_their_rank_to_the_seed_are_found_by_the_same_compari
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     # A process of its own: the harness forks, and this one has threads.
     out = tmp_path_factory.mktemp("sharding") / "record.json"
-    launch("-m", "benchmarks.sharding", "--kills", 8, "--json", out, folder=ROOT)
+    launch("-m", "tests.long.sharding", "--kills", 8, "--json", out, folder=ROOT)
     loaded: dict[str, Any] = json.loads(out.read_text())
     return loaded
 

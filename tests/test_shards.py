@@ -21,12 +21,12 @@ from torch import Tensor
 
 import fastlangevin as fl
 from fastlangevin import shards
-from fastlangevin.container import MAX_DESCRIPTION, DamagedError
-from fastlangevin.files import host_name
 from fastlangevin.models import MLP, MLPConfig
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
 from fastlangevin.shards.lease import claim
+from fastlangevin.storage.container import MAX_DESCRIPTION, DamagedError
+from fastlangevin.storage.files import host_name
 
 SIGMAS = [1.0, 0.3]
 CHAIN: dict[str, Any] = {"epsilon": 1e-3, "steps_per_level": 2, "denoise": True, "seed": 3, "impl": "reference"}

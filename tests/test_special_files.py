@@ -16,11 +16,12 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, container, files, shards
+from fastlangevin import shards
 from fastlangevin.cli import main
-from fastlangevin.generations import Generations
 from fastlangevin.models import MLP, MLPConfig
-from fastlangevin.published import load_published
+from fastlangevin.storage import checkpoint, container, files, stopped_chain
+from fastlangevin.storage.generations import Generations
+from fastlangevin.storage.published import load_published
 from fastlangevin.training.log import MAX_LINE, Log
 
 KINDS = ["pipe", "device", "socket", "folder"]
@@ -85,7 +86,7 @@ READERS: dict[str, Callable[[Path], tuple[Path, Callable[[], object]]]] = {
     "container": _of_a_path(container.read),
     "checkpoint": _of_a_path(checkpoint.load),
     "from_pretrained": _of_a_path(MLP.from_pretrained),
-    "chain": _of_a_path(chains.load),
+    "chain": _of_a_path(stopped_chain.load),
     "published": _of_a_path(load_published),
     "record of a run": lambda folder: (run(folder / "run") / "run.json", lambda: shards.RunFolder(folder / "run")),
     "record of a run that goes on": lambda folder: (run(folder / "run") / "run.json", lambda: run(folder / "run")),

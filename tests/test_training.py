@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import checkpoint, data
+from fastlangevin import data
 from fastlangevin.cli import main
 from fastlangevin.losses import DenoisingScoreMatching, dsm_labels, dsm_loss
 from fastlangevin.models import MLP, ConvConfig, ConvScore, MLPConfig
+from fastlangevin.storage import checkpoint
 from fastlangevin.training import Average, Places, TrainConfig, train
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 4)

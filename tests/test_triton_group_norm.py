@@ -15,9 +15,9 @@ pytest.importorskip("triton")
 import triton
 import triton.language as tl
 
-from fastlangevin.kernels import group_norm as forward
-from fastlangevin.kernels import group_norm_backward as backward
-from fastlangevin.kernels import planes
+from fastlangevin.kernels.triton import group_norm as forward
+from fastlangevin.kernels.triton import group_norm_backward as backward
+from fastlangevin.kernels.triton import planes
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

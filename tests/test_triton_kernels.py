@@ -16,7 +16,7 @@ from fastlangevin.reference import signed64
 
 pytest.importorskip("triton")
 
-from fastlangevin.kernels import layout, philox, ptx, randn, step
+from fastlangevin.kernels.triton import layout, philox, ptx, randn, step
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -11,9 +11,9 @@ import pytest
 from patience import HUNG
 
 import fastlangevin as fl
-from benchmarks import blocks, repeats, uniqueness
 from fastlangevin.noise import Purpose
 from fastlangevin.runtime import explain
+from tests.long import blocks, equal_rows, uniqueness
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +28,7 @@ def figures(tmp_path_factory):
     # A process of its own: the harness forks, and this one has threads.
     out = tmp_path_factory.mktemp("uniqueness") / "figures.json"
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.uniqueness", "--short", "--quiet", "--json", out],
+        [sys.executable, "-m", "tests.long.uniqueness", "--short", "--quiet", "--json", out],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "FASTLANGEVIN_IMPL": "cpp"},
         capture_output=True,
@@ -126,29 +126,29 @@ def draw(ids, number=0, purpose=1, key=0, part="one", count=3):
     ],
 )
 def test_a_block_is_all_of_its_six_words(other, repeated):
-    found = repeats.find([draw([3, 4]), other])
+    found = equal_rows.find([draw([3, 4]), other])
     assert (found.rows, found.repeated) == (6 + len(other), repeated)
     assert len(found.examples) == (repeated > 0)
 
 
 def test_a_redraw_must_have_been_drawn():
-    assert repeats.find([draw([3, 4])], [draw([4])]).strangers == 0
-    assert repeats.find([draw([3, 4])], [draw([4, 5])]).strangers == 3
-    assert repeats.find([], [draw([4])]).strangers == 3
+    assert equal_rows.find([draw([3, 4])], [draw([4])]).strangers == 0
+    assert equal_rows.find([draw([3, 4])], [draw([4, 5])]).strangers == 3
+    assert equal_rows.find([], [draw([4])]).strangers == 3
 
 
 def test_equal_hashes_of_other_rows_are_not_reported(monkeypatch):
-    right = repeats.hashes
-    monkeypatch.setattr(repeats, "hashes", lambda rows: right(rows) & np.uint64(0xF))
-    assert repeats.find([draw(range(100))]).repeated == 0
-    assert repeats.find([draw(range(100)), draw([7])]).repeated == 3
+    right = equal_rows.hashes
+    monkeypatch.setattr(equal_rows, "hashes", lambda rows: right(rows) & np.uint64(0xF))
+    assert equal_rows.find([draw(range(100))]).repeated == 0
+    assert equal_rows.find([draw(range(100)), draw([7])]).repeated == 3
 
 
 def test_chunks_and_buckets_lose_nothing(monkeypatch):
-    monkeypatch.setattr(repeats, "CHUNK", 50)
+    monkeypatch.setattr(equal_rows, "CHUNK", 50)
     some = [draw(range(40 * k, 40 * k + 40), part=str(k)) for k in range(7)]
-    assert repeats.find(some)[:2] == (7 * 120, 0)
-    assert repeats.find([*some, some[3]])[:2] == (8 * 120, 120)
+    assert equal_rows.find(some)[:2] == (7 * 120, 0)
+    assert equal_rows.find([*some, some[3]])[:2] == (8 * 120, 120)
 
 
 @pytest.mark.parametrize("wrong", ["id", "draw", "purpose", "key", "block"])

@@ -1,8 +1,8 @@
-"""benchmarks.untouched: public calls leave the settings of the process alone. Imports are for test_environment."""
+"""tests.long.untouched: public calls leave the settings of the process alone. Imports are for test_environment."""
 
 import pytest
 
-from benchmarks import untouched
+from tests.long import untouched
 
 KINDS = [
     *("randn and rand", "step on each implementation", "step_ on large tensors", "perturb", "loss and gradient"),

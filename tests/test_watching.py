@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import chains, rules
+from fastlangevin import rules
 from fastlangevin.noise import Purpose
 from fastlangevin.ops import NO_FAULT
-from fastlangevin.ops.norms import noise_norms, norms_with_noise, sample_norms
+from fastlangevin.ops.sample_norms import noise_norms, norms_with_noise, sample_norms
 from fastlangevin.samplers import Fault, watching
+from fastlangevin.storage import stopped_chain
 
 LADDER = [1.0, 0.5, 0.25]
 SHAPE = (4, 2, 3, 3)
@@ -152,8 +153,8 @@ def test_records_survive_a_stop_on_disk(mode, tmp_path):
     rest = {key: value for key, value in options.items() if key not in ("seed", "shape")}
     for stop in (2, 6, 11):
         left = fl.annealed_langevin(Failing(5), LADDER, **options, callback=lambda info, stop=stop: info.step == stop)
-        chains.save(tmp_path / "left", left.state)
-        state = chains.load(tmp_path / "left")
+        stopped_chain.save(tmp_path / "left", left.state)
+        state = stopped_chain.load(tmp_path / "left")
         got = fl.annealed_langevin(Failing(max(5 - stop, 0)), LADDER, **rest, resume=state)
         assert got.faults == whole.faults == (Fault(2, 2, 5, 1),)
         torch.testing.assert_close(got.samples, whole.samples, rtol=0, atol=0, equal_nan=True)
@@ -179,15 +180,15 @@ def test_what_an_error_carries_goes_on():
 
 def test_a_state_of_an_earlier_version_is_read(tmp_path, monkeypatch):
     left = fl.annealed_langevin(score, LADDER, **CALM, callback=lambda info: info.step == 2, non_finite=None)
-    real = chains.container.write
+    real = stopped_chain.container.write
 
     def older(path, tensors, description):
         del description["chain"]["telemetry"]
         real(path, tensors, description)
 
-    monkeypatch.setattr(chains.container, "write", older)
-    chains.save(tmp_path / "left", left.state)
-    state = chains.load(tmp_path / "left")
+    monkeypatch.setattr(stopped_chain.container, "write", older)
+    stopped_chain.save(tmp_path / "left", left.state)
+    state = stopped_chain.load(tmp_path / "left")
     assert state.fault is None
     assert state.telemetry is None
     whole = fl.annealed_langevin(score, LADDER, epsilon=0.02, steps_per_level=4, resume=state)
@@ -263,7 +264,7 @@ def test_norms_have_one_order_everywhere(impl, shape, dtype):
 
 
 def test_every_instruction_set_sums_alike():
-    cpp = pytest.importorskip("fastlangevin.kernels.cpp")
+    cpp = pytest.importorskip("fastlangevin.kernels.cpp.native")
     x = fl.randn((5, 3465), seed=1)
     want = norms_with_noise(x, seed=7, impl="reference")
     try:

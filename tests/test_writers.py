@@ -11,24 +11,24 @@ from benchmarks import writing
 ROOT = Path(__file__).parents[1]
 # Into folders of their own, which are gone after the call: copies of the tree, damaged files, what a compiler reads.
 SCRATCH = {
-    "benchmarks/building.py",
-    "benchmarks/durability.py",
-    "benchmarks/machine_code.py",
+    "tests/long/building.py",
+    "tests/long/durability.py",
+    "tests/gates/machine_code.py",
     "benchmarks/memory.py",  # of /proc
-    "benchmarks/mutation.py",
-    "benchmarks/readers.py",
-    "benchmarks/repeats.py",
-    "benchmarks/resuming.py",
+    "tests/long/mutation.py",
+    "tests/long/readers.py",
+    "tests/long/equal_rows.py",
+    "tests/long/resuming.py",
     "fastlangevin/selftest/checks.py",
-    "kernels/build.py",
+    "kernels/cpp/build.py",
 }
 METHODS = ("write_text", "write_bytes", "savefig", "imsave", "tofile", "to_json_file")
 FUNCTIONS = ("torch.save", "np.save", "np.savez", "json.dump", "pickle.dump", "shutil.copyfile", "shutil.copy")
 # Modes that add to a file or lock it: the log of a run, which only grows, and locks.
 OPENED = {
-    "fastlangevin/files.py": {"r+b"},
+    "fastlangevin/storage/files.py": {"r+b"},
     "fastlangevin/training/log.py": {"a"},
-    "kernels/cpp.py": {"a"},
+    "kernels/cpp/native.py": {"a"},
 }
 
 
@@ -54,10 +54,10 @@ def is_text(node: ast.AST) -> bool:
 
 
 def modules():
-    for folder in ("fastlangevin", "benchmarks", "kernels"):
+    for folder in ("fastlangevin", "benchmarks", "kernels", "examples", "tests/long", "tests/gates"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            if not name.startswith(("fastlangevin/kernels/", "benchmarks/faults/")):
+            if not name.startswith(("fastlangevin/kernels/", "tests/long/faults/")):
                 yield name, path
 
 

@@ -1,8 +1,6 @@
 // Parts of the update, alone, for benchmarks/cycles.py: compiled once for each instruction set from the kernels' own
 // headers and flags. Each part reads and writes buffers that the first-level cache holds, `times` over.
-#include "plan.h"
-
-#include FL_HEADER
+#include "instruction_set.h"
 
 #include "convert.h"
 #include "normal.h"

@@ -11,7 +11,7 @@ import torch
 
 from fastlangevin.advisor.spacing import overlap
 from fastlangevin.advisor.step_size import variance_ratio
-from fastlangevin.files import write_whole
+from fastlangevin.storage.files import write_whole
 
 __all__ = ["draw_plan", "require_matplotlib"]
 

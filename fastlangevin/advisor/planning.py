@@ -15,9 +15,9 @@ from fastlangevin.advisor import spacing
 from fastlangevin.advisor.distance import MEMORY, largest_distance
 from fastlangevin.advisor.picture import draw_plan
 from fastlangevin.advisor.step_size import MAX_STEPS, final_variance_ratio, step_size_for
+from fastlangevin.ladders import ends, geometric_sigmas, positive
 from fastlangevin.noise import MAX_SAMPLE_ID, MAX_SEED, integer
 from fastlangevin.ops.arguments import elements_per_sample, sizes
-from fastlangevin.schedules import ends, geometric_sigmas, positive
 from fastlangevin.values import shown
 
 if TYPE_CHECKING:

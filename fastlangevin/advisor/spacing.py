@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from fastlangevin.ladders import ends, positive
 from fastlangevin.noise import MAX_ELEMENTS, integer
-from fastlangevin.schedules import ends, positive
 
 __all__ = ["levels_for", "overlap", "ratio_for_overlap"]
 

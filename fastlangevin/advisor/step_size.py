@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from fastlangevin.advisor.spacing import ratio
+from fastlangevin.ladders import Sigmas, check_sigmas, positive
 from fastlangevin.noise import integer
 from fastlangevin.rules import step_size
-from fastlangevin.schedules import Sigmas, check_sigmas, positive
 
 __all__ = ["StepSize", "final_variance_ratio", "step_size_for", "variance_ratio"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from fastlangevin.files import check_writable
-from fastlangevin.published import Published, load_published
+from fastlangevin.storage.files import check_writable
+from fastlangevin.storage.published import Published, load_published
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def version(package: str) -> str:
+    if package == "torch":
+        return torch.__version__  # with the CUDA of the build, which the metadata of PyPI's wheels leave out
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -48,7 +50,7 @@ def version(package: str) -> str:
 
 def _cache_folder() -> str:
     try:
-        from fastlangevin.kernels.cache import cache_folder
+        from fastlangevin.kernels.cpp.cache import cache_folder
 
         return str(cache_folder())
     except (RuntimeError, ImportError) as error:
@@ -71,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {device} {name:10} {state}")
     print("\nC++ library")
     if runtime.explain("cpu")["cpp"] == "available":
-        from fastlangevin.kernels import cpp
+        from fastlangevin.kernels.cpp import native
 
-        print(f"  instruction sets of this processor, best first: {', '.join(cpp.instruction_sets())}")
-        print(f"  loaded from    {cpp.location()}")
+        print(f"  instruction sets of this processor, best first: {', '.join(native.instruction_sets())}")
+        print(f"  loaded from    {native.location()}")
     print(f"  built in       {_cache_folder()} where none is shipped")
     print(f"  threads        {torch.get_num_threads()}")
     if torch.cuda.is_available():

@@ -15,8 +15,8 @@ from fastlangevin.advisor.distance import MEMORY
 from fastlangevin.advisor.picture import require_matplotlib
 from fastlangevin.cli import sources
 from fastlangevin.cli.devices import usable_device
-from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
+from fastlangevin.storage.files import check_writable
 
 MEBIBYTE = 2**20
 

@@ -20,16 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin import chains, checkpoint, pictures
+from fastlangevin import pictures
 from fastlangevin.cli import sharded
 from fastlangevin.cli.described import augment_of, sampling_of, shape_of
 from fastlangevin.cli.devices import usable_device
-from fastlangevin.files import check_writable
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.runtime import choose
 from fastlangevin.samplers import ChainState, NonFiniteError, StepInfo, annealed_langevin
 from fastlangevin.shards import digest_of, network_digest
 from fastlangevin.stopping import Stopping
+from fastlangevin.storage import checkpoint, stopped_chain
+from fastlangevin.storage.files import check_writable
 from fastlangevin.values import shown
 
 logger = logging.getLogger("fastlangevin")
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     saved = time.monotonic()
 
     def save(state: ChainState) -> None:
-        chains.save(left, replace(state, record={**state.record, "run": identity}))
+        stopped_chain.save(left, replace(state, record={**state.record, "run": identity}))
 
     with Stopping() as stop:
 
@@ -160,7 +161,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _resume(left: Path, options: argparse.Namespace, identity: dict[str, Any], device: torch.device) -> ChainState:
     """The state that a stopped run left, if it is a run of the same samples."""
-    state = chains.load(left, device)
+    state = stopped_chain.load(left, device)
     run = state.record.get("run", {})
     if not isinstance(run, dict):
         raise ValueError(

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastlangevin import pictures, shards
-from fastlangevin.checkpoint import Checkpoint
 from fastlangevin.cli.devices import usable_device
 from fastlangevin.runtime import choose
 from fastlangevin.shards.working import place
 from fastlangevin.stopping import Stopping
+from fastlangevin.storage.checkpoint import Checkpoint
 
 __all__ = ["add_arguments", "check", "run", "wanted"]
 

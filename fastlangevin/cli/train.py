@@ -21,11 +21,11 @@ import torch
 
 from fastlangevin.cli import sources
 from fastlangevin.data import Augment, Source
-from fastlangevin.files import check_writable, open_regular, read_regular
+from fastlangevin.ladders import geometric_sigmas
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import MAX_SEED
 from fastlangevin.processes import rank_and_size
-from fastlangevin.schedules import geometric_sigmas
+from fastlangevin.storage.files import check_writable, open_regular, read_regular
 from fastlangevin.training import Places, TrainConfig, train
 
 SIGMA_1, SIGMA_L, LEVELS = 1.0, 0.01, 10

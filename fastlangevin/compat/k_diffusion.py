@@ -25,12 +25,12 @@ from tqdm.auto import trange
 
 from fastlangevin import rules
 from fastlangevin.calling import Guarded
+from fastlangevin.ladders import Sigmas, number
 from fastlangevin.losses.arguments import check_returned
 from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import randn, step
 from fastlangevin.ops.arguments import compute_dtype, floating
 from fastlangevin.rules.variance_exploding import without_zero
-from fastlangevin.schedules import Sigmas, number
 
 __all__ = ["noise_sampler", "sample_euler_ancestral"]
 

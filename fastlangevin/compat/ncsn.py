@@ -39,11 +39,11 @@ from fastlangevin.compat.ncsn_losses import (
     sliced_score_matching_vr,
 )
 from fastlangevin.compat.region import known_region
+from fastlangevin.ladders import Sigmas, positive
 from fastlangevin.noise import Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers import annealed_langevin, langevin
 from fastlangevin.samplers.options import SampleIds, check_callable
-from fastlangevin.schedules import Sigmas, positive
 
 __all__ = [
     "Langevin_dynamics",

@@ -22,10 +22,10 @@ from fastlangevin.compat.ncsn_sliced import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
+from fastlangevin.ladders import Sigmas
 from fastlangevin.losses import dsm_loss, single_dsm_loss
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.samplers.options import SampleIds
-from fastlangevin.schedules import Sigmas
 
 __all__ = [
     "SlicedLoss",

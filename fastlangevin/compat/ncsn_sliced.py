@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from fastlangevin.compat.ncsn_energy import Energy, Score, energy_score
+from fastlangevin.ladders import Sigmas
 from fastlangevin.losses import annealed_ssm_loss
 from fastlangevin.losses.projections import Kind
 from fastlangevin.losses.sliced import SlicedTerms, ssm_terms
 from fastlangevin.noise import MAX_ELEMENTS, Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers.options import SampleIds
-from fastlangevin.schedules import Sigmas
 
 __all__ = [
     "SlicedLoss",

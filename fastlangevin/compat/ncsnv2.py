@@ -24,13 +24,13 @@ from torch import Tensor
 from fastlangevin.compat.lists import After, Before
 from fastlangevin.compat.region import known_region
 from fastlangevin.compat.verbose import Verbose
+from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas
 from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.noise import Generators, Seed, integer, resolve_draw, resolve_sample_ids, resolve_seed
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers import StepInfo, annealed_langevin, interpolation
 from fastlangevin.samplers.interpolation import RowNoise
 from fastlangevin.samplers.options import SampleIds, check_callable
-from fastlangevin.schedules import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas
 
 __all__ = [
     "anneal_Langevin_dynamics",

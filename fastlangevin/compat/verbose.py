@@ -8,9 +8,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fastlangevin.calling import Guarded
-from fastlangevin.ops.norms import noise_norms, sample_norms
+from fastlangevin.ladders import Sigmas, check_sigmas, positive
+from fastlangevin.ops.sample_norms import noise_norms, sample_norms
 from fastlangevin.samplers import StepInfo
-from fastlangevin.schedules import Sigmas, check_sigmas, positive
 
 __all__ = ["Verbose"]
 

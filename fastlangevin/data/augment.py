@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fastlangevin import ops
+from fastlangevin.ladders import positive
 from fastlangevin.noise import Purpose, Seed, integer, resolve_draw
 from fastlangevin.ops.arguments import conversion
-from fastlangevin.schedules import positive
 
 __all__ = ["LOGIT_ALPHA", "Augment", "dequantise", "expit", "flip", "logit"]
 

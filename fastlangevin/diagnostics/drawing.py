@@ -17,8 +17,8 @@ from fastlangevin.diagnostics.effective import ess
 from fastlangevin.diagnostics.elements import check_trajectory, picked
 from fastlangevin.diagnostics.ranks import ranks
 from fastlangevin.diagnostics.rhat import split_rhat
-from fastlangevin.files import check_writable, write_whole
 from fastlangevin.noise import integer
+from fastlangevin.storage.files import check_writable, write_whole
 
 __all__ = ["picture"]
 

@@ -12,9 +12,9 @@ from fastlangevin.diagnostics.autocorrelation import autocorrelation
 from fastlangevin.diagnostics.effective import ess
 from fastlangevin.diagnostics.elements import FEWEST_FRAMES, check_trajectory
 from fastlangevin.diagnostics.rhat import split_rhat
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import integer
 from fastlangevin.samplers import SamplingResult
-from fastlangevin.schedules import Sigmas, check_sigmas
 from fastlangevin.values import shown
 
 __all__ = ["LevelDiagnostics", "by_level"]

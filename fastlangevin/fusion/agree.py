@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fastlangevin.fusion.formulas import Formula
 from fastlangevin.fusion.probe import generators_kept
 from fastlangevin.ops.random import rand, randn
-from fastlangevin.reference.norm import EPSILON
+from fastlangevin.reference.instance_norm import EPSILON
 
 __all__ = ["DisagreementError", "agreed", "deviation"]
 

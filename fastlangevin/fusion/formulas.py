@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fastlangevin import reference
 from fastlangevin.ops.group_norm import group_norm
-from fastlangevin.ops.norm import instance_norm
-from fastlangevin.reference.norm import EPSILON
+from fastlangevin.ops.instance_norm import instance_norm
+from fastlangevin.reference.instance_norm import EPSILON
 
 __all__ = ["Formula", "Groups", "Table", "Vectors"]
 

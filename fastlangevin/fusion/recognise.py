@@ -12,7 +12,7 @@ from torch import nn
 
 from fastlangevin.fusion.formulas import Formula, Groups, Table, Vectors
 from fastlangevin.fusion.modules import Fused
-from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
+from fastlangevin.models.instance_norm import ConditionalInstanceNormPlusPlus, InstanceNormPlusPlus
 
 __all__ = ["is_fused", "readings"]
 

@@ -18,7 +18,7 @@ derivatives, K backward passes for K projections, as many as there are elements 
 """
 
 from fastlangevin.losses.controlled import controlled_dsm_loss
-from fastlangevin.losses.denoising import DenoisingScoreMatching, PerLevel, dsm_labels, dsm_loss
+from fastlangevin.losses.dsm import DenoisingScoreMatching, PerLevel, dsm_labels, dsm_loss
 from fastlangevin.losses.explicit import esm_loss
 from fastlangevin.losses.implicit import ism_loss
 from fastlangevin.losses.projections import projection_vectors

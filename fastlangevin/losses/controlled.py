@@ -19,13 +19,13 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from fastlangevin import ops
+from fastlangevin.ladders import Sigmas, positive
 from fastlangevin.losses.arguments import check_batch, check_returned, per_sample, reduced
-from fastlangevin.losses.denoising import dsm_loss
+from fastlangevin.losses.dsm import dsm_loss
 from fastlangevin.losses.levels import levels_of
 from fastlangevin.noise import Generators, Purpose, Seed
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.schedules import Sigmas, positive
 
 __all__ = ["controlled_dsm_loss"]
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastlangevin import noise
+from fastlangevin.ladders import Sigmas
 from fastlangevin.losses.arguments import ladder_of
-from fastlangevin.losses.denoising import dsm_labels
+from fastlangevin.losses.dsm import dsm_labels
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import check_labels, compute_dtype
-from fastlangevin.schedules import Sigmas
 
 
 class Levels(NamedTuple):

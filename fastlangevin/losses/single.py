@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastlangevin.ladders import positive
 from fastlangevin.losses.arguments import Score, check_batch, check_returned
-from fastlangevin.losses.denoising import dsm_loss
+from fastlangevin.losses.dsm import dsm_loss
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.schedules import positive
 
 __all__ = ["single_dsm_loss"]
 

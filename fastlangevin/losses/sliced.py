@@ -16,6 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastlangevin import noise, ops
+from fastlangevin.ladders import Sigmas
 from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduced
 from fastlangevin.losses.jacobian import check_chunk_size, quadratic_forms, score_at
 from fastlangevin.losses.levels import levels_of
@@ -23,7 +24,6 @@ from fastlangevin.losses.projections import Kind, check_projections, given_vecto
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.schedules import Sigmas
 
 __all__ = ["SlicedTerms", "annealed_ssm_loss", "ssm_loss", "ssm_terms"]
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.ops.arguments import check_labels, conversion
-from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = ["ScoreNet"]
 
@@ -74,14 +74,14 @@ class ScoreNet(nn.Module):
 
     def save_pretrained(self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
         """Writes the network to one safetensors file; see :func:`fastlangevin.checkpoint.save`."""
-        from fastlangevin import checkpoint
+        from fastlangevin.storage import checkpoint
 
         checkpoint.save(path, self, self.sigmas, metadata=metadata)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Self:
         """Reads a network of this class, in evaluation mode; see :func:`fastlangevin.checkpoint.load`."""
-        from fastlangevin import checkpoint
+        from fastlangevin.storage import checkpoint
 
         net = checkpoint.load(path).net
         if not isinstance(net, cls):

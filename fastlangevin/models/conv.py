@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastlangevin.ladders import Sigmas, number
 from fastlangevin.models.base import check_config
 from fastlangevin.models.frame import FramedScore
-from fastlangevin.schedules import Sigmas, number
 from fastlangevin.values import shown
 
 __all__ = ["ConvConfig", "ConvScore"]

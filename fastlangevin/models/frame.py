@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fastlangevin.ladders import Sigmas
 from fastlangevin.models.base import ScoreNet
-from fastlangevin.schedules import Sigmas
 
 __all__ = ["FramedScore"]
 

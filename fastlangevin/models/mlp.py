@@ -13,11 +13,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from fastlangevin.ladders import Sigmas, number
 from fastlangevin.models.base import check_config
-from fastlangevin.models.chained import MLPKernel, log_once, reason_for_loop
 from fastlangevin.models.frame import FramedScore
+from fastlangevin.models.mlp_chain import MLPKernel, log_once, reason_for_loop
 from fastlangevin.reference import ACTIVATIONS
-from fastlangevin.schedules import Sigmas, number
 from fastlangevin.values import shown
 
 __all__ = ["MLP", "Conditioning", "MLPConfig"]

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fastlangevin.models.norm import ConditionalInstanceNormPlusPlus
+from fastlangevin.models.instance_norm import ConditionalInstanceNormPlusPlus
 from fastlangevin.models.refinenet import Norm
 from fastlangevin.models.standard import Sizes, Stage, StandardNet
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fastlangevin.models import ncsn
-from fastlangevin.models.norm import InstanceNormPlusPlus
+from fastlangevin.models.instance_norm import InstanceNormPlusPlus
 from fastlangevin.models.refinenet import Norm
 from fastlangevin.models.standard import Sizes, Stage, StandardNet
 

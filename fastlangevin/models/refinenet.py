@@ -17,7 +17,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.models.norm import of_sum
+from fastlangevin.models.instance_norm import of_sum
 from fastlangevin.ops.add_elu import add_elu
 
 __all__ = ["Encoder", "Kind", "Norm", "Pool", "Refine", "Residual", "Terms"]

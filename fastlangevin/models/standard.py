@@ -9,10 +9,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fastlangevin.ladders import Sigmas
 from fastlangevin.models.base import ScoreNet, check_config
-from fastlangevin.models.norm import of_sum
+from fastlangevin.models.instance_norm import of_sum
 from fastlangevin.models.refinenet import Encoder, Kind, Norm, Pool, Refine, Terms
-from fastlangevin.schedules import Sigmas
 from fastlangevin.values import shown
 
 __all__ = ["Sizes", "Stage", "StandardNet"]

@@ -7,9 +7,9 @@ graphs take them whole.
 from fastlangevin.ops.add_elu import add_elu
 from fastlangevin.ops.dsm import dsm
 from fastlangevin.ops.group_norm import group_norm
+from fastlangevin.ops.instance_norm import add_instance_norm, instance_norm
 from fastlangevin.ops.mixture import mixture_score
 from fastlangevin.ops.mlp_chain import mlp_chain_
-from fastlangevin.ops.norm import add_instance_norm, instance_norm
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
 from fastlangevin.ops.step import NO_FAULT, step, step_

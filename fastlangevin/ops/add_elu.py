@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import floating, same_place
-from fastlangevin.ops.launch import register
 from fastlangevin.ops.memory import recorded, transforms
-from fastlangevin.ops.normalising import layout_of
+from fastlangevin.ops.normalisation import layout_of
+from fastlangevin.ops.operation import register
 from fastlangevin.runtime import choose
 
 __all__ = ["add_elu"]

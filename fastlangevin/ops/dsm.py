@@ -10,9 +10,9 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.noise import Purpose, tensor_word
 from fastlangevin.ops.arguments import elements_per_sample
-from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
 from fastlangevin.ops.memory import address_in_memory, in_memory, recorded, transforms
-from fastlangevin.ops.normalising import needs_plain_backward
+from fastlangevin.ops.normalisation import needs_plain_backward
+from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
 from fastlangevin.ops.rescale import rescale_
 from fastlangevin.runtime import choose
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
-from fastlangevin.ops.launch import register
 from fastlangevin.ops.memory import in_memory, recorded, transforms
-from fastlangevin.ops.normalising import empty_results, fill, layout_of, needs_plain_backward
+from fastlangevin.ops.normalisation import empty_results, fill, layout_of, needs_plain_backward
+from fastlangevin.ops.operation import register
 from fastlangevin.runtime import choose
 from fastlangevin.values import real, shown
 

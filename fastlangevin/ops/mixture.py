@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.ops.launch import register
 from fastlangevin.ops.memory import recorded
+from fastlangevin.ops.operation import register
 from fastlangevin.runtime import choose
 
 __all__ = ["mixture_score"]

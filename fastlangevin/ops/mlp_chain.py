@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.noise import Seed, tensor_word
-from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
 from fastlangevin.ops.memory import recorded
+from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
 from fastlangevin.reference import ChainNetwork
 from fastlangevin.runtime import choose
 

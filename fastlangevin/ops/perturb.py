@@ -19,8 +19,8 @@ from fastlangevin.noise import (
     tensor_word,
 )
 from fastlangevin.ops.arguments import check_labels, compute_dtype, elements_per_sample, floating, like_state
-from fastlangevin.ops.launch import ADDRESS, register, sample_numbers
 from fastlangevin.ops.memory import address_in_memory, recorded, transforms
+from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
 from fastlangevin.runtime import choose
 
 __all__ = ["MAX_LEVELS", "perturb"]

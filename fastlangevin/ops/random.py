@@ -18,8 +18,8 @@ from fastlangevin.noise import (
     tensor_word,
 )
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
-from fastlangevin.ops.launch import launch_random
 from fastlangevin.ops.memory import address_in_memory, recorded
+from fastlangevin.ops.operation import launch_random
 
 
 def _random(

@@ -34,8 +34,8 @@ from fastlangevin.ops.arguments import (
     like_state,
     same_place,
 )
-from fastlangevin.ops.launch import launch_step, plain_step
 from fastlangevin.ops.memory import address_in_memory, in_memory, observed, recorded, transforms
+from fastlangevin.ops.operation import launch_step, plain_step
 from fastlangevin.reference import NO_FAULT
 from fastlangevin.runtime import choose, choose_for
 

@@ -5,12 +5,11 @@ roundings.
 """
 
 from fastlangevin.reference.add_elu import add_elu
-from fastlangevin.reference.denoising import dsm, level_of, perturb, segment_elements
+from fastlangevin.reference.dsm import dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
+from fastlangevin.reference.instance_norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.mixture import mixture_score
-from fastlangevin.reference.mlp import ACTIVATIONS, ChainNetwork, mlp_chain, mlp_score
-from fastlangevin.reference.norm import instance_norm, instance_norm_backward, statistics
-from fastlangevin.reference.norms import norms
+from fastlangevin.reference.mlp_chain import ACTIVATIONS, ChainNetwork, mlp_chain, mlp_score
 from fastlangevin.reference.random import (
     cos_sin,
     normal_pair,
@@ -21,6 +20,7 @@ from fastlangevin.reference.random import (
     signed64,
     words,
 )
+from fastlangevin.reference.sample_norms import norms
 from fastlangevin.reference.update import NO_FAULT, step, watch
 
 __all__ = [

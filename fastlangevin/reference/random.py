@@ -12,7 +12,7 @@ of a normal from 3.9 to 4.5 units in the last place.
 
 Every operation is one of + - * and sqrt in fp32, each rounded once and in the order written here, so that an
 implementation which keeps the order has the same bits. The polynomials were fitted for this package
-(``benchmarks/polynomials.py``); ``benchmarks/accuracy.py`` measures them over all 2^32 words.
+(``tests/long/polynomials.py``); ``tests/long/accuracy.py`` measures them over all 2^32 words.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ from fastlangevin.rules.coefficients import Coefficients
 from fastlangevin.rules.consistent_sampling import consistent
 from fastlangevin.rules.correctors import SignalNorm, annealed_corrector, signal_to_noise
 from fastlangevin.rules.ddpm import PosteriorVariance, ddpm_ancestral
-from fastlangevin.rules.denoising import denoise, vp_denoise
 from fastlangevin.rules.langevin_dynamics import Corrector, annealed, langevin, ornstein_uhlenbeck, step_size
+from fastlangevin.rules.tweedie import denoise, vp_denoise
 from fastlangevin.rules.variance_exploding import (
     euler_ancestral,
     ve_ancestral,

@@ -18,9 +18,9 @@ from operator import mul
 
 from torch import Tensor
 
+from fastlangevin.ladders import positive
 from fastlangevin.noise import integer
 from fastlangevin.rules.coefficients import below_one, not_negative
-from fastlangevin.schedules import positive
 
 __all__ = ["Betas", "LinearBeta", "alpha_bars"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from fastlangevin.schedules import positive
+from fastlangevin.ladders import positive
 from fastlangevin.values import real
 
 __all__ = ["Coefficients"]

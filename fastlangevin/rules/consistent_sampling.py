@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from fastlangevin.ladders import Sigmas, check_sigmas, positive
 from fastlangevin.rules.coefficients import Coefficients
-from fastlangevin.schedules import Sigmas, check_sigmas, positive
 
 __all__ = ["consistent"]
 

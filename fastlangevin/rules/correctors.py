@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from fastlangevin.ladders import positive
 from fastlangevin.rules.coefficients import Coefficients
-from fastlangevin.schedules import positive
 
 __all__ = ["SignalNorm", "annealed_corrector", "signal_to_noise"]
 

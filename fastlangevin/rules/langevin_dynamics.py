@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+from fastlangevin.ladders import Sigmas, check_sigmas, positive
 from fastlangevin.rules.coefficients import Coefficients, not_negative
-from fastlangevin.schedules import Sigmas, check_sigmas, positive
 
 __all__ = ["Corrector", "annealed", "langevin", "ornstein_uhlenbeck", "step_size"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.rules.coefficients import Coefficients, not_negative, steps_to_zero
-from fastlangevin.schedules import Sigmas, check_sigmas
 
 __all__ = [
     "euler_ancestral",

@@ -8,14 +8,14 @@ predictor_corrector    Song et al. 2021, Algorithm 1, variance exploding
 """
 
 from fastlangevin.samplers.annealed import annealed_langevin
-from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult, StepInfo
+from fastlangevin.samplers.chain import Callback, ChainState, Fault, SamplingResult, StepInfo, Telemetry
 from fastlangevin.samplers.consistent import consistent_annealed
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.interpolation import interpolation
 from fastlangevin.samplers.langevin import langevin
 from fastlangevin.samplers.options import ChainOptions, list_options
 from fastlangevin.samplers.predictor_corrector import predictor_corrector
-from fastlangevin.samplers.watching import Fault, NonFiniteError, Telemetry
+from fastlangevin.samplers.watching import NonFiniteError
 
 __all__ = [
     "Callback",

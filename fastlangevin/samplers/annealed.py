@@ -7,13 +7,13 @@ from typing import Any, Literal, Unpack, overload
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import STREAM_VERSION, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.engine import Move, Plan, check_draws
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.samplers.plan import Move, Plan, check_draws
 
 __all__ = ["annealed_langevin", "annealed_plan"]
 

@@ -9,9 +9,43 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fastlangevin.noise import Seed
-from fastlangevin.samplers.watching import Fault, Telemetry
 
-__all__ = ["Callback", "ChainState", "SamplingResult", "StepInfo"]
+__all__ = ["Callback", "ChainState", "Fault", "SamplingResult", "StepInfo", "Telemetry"]
+
+
+class Fault(NamedTuple):
+    """A sample whose state took a value that is NaN or infinite.
+
+    Attributes:
+        row: place in the batch.
+        sample_id: global id; the place in the batch for an interpolation, whose samples share their noise.
+        step: number of the first update with such a result, which is its draw number, from 0; that of the denoise step
+            is the number of updates.
+        level: index of that update's noise level, or None for a chain without levels.
+    """
+
+    row: int
+    sample_id: int
+    step: int
+    level: int | None
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What ``telemetry=`` kept of K updates, on the state's device.
+
+    Attributes:
+        steps: number of each update, from 0, K of them.
+        levels: index of each update's noise level, or None for a chain without levels.
+        score_norm: ||s|| of each sample, ``(K, B)``, in fp32, or fp64 for fp64 scores.
+        signal_to_noise: ||a s|| / ||b z|| of the update c x + a s + b z, ``(K, B)``, which the paper's step sizes keep
+            from depending on the level (Song and Ermon 2019, section 4.3); infinite where no noise was added.
+    """
+
+    steps: tuple[int, ...]
+    levels: tuple[int | None, ...]
+    score_norm: Tensor
+    signal_to_noise: Tensor
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any, Literal, Unpack, overload
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.engine import Move, Plan
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
-from fastlangevin.schedules import Sigmas, check_sigmas
+from fastlangevin.samplers.plan import Move, Plan
 
 __all__ = ["consistent_annealed"]
 

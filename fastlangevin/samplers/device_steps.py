@@ -10,17 +10,15 @@ table, where the kernels would have rounded it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.rules import Coefficients
+from fastlangevin.samplers.one_by_one import Chain
 from fastlangevin.samplers.signal import SignalToNoise
-
-if TYPE_CHECKING:
-    from fastlangevin.samplers.engine import Chain
 
 __all__ = ["DeviceSteps", "Kind"]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Unpack, overload
 import torch
 from torch import Tensor
 
+from fastlangevin.ladders import Sigmas, evenly
 from fastlangevin.noise import Purpose, Seed, integer, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import rand, randn
 from fastlangevin.ops.arguments import floating, sizes
@@ -18,7 +19,6 @@ from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
 from fastlangevin.samplers.options import ChainOptions, Options
-from fastlangevin.schedules import Sigmas, evenly
 from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]

@@ -8,8 +8,9 @@ from torch import Tensor
 from fastlangevin.calling import Guarded, check_kept, counted, version
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.engine import Level, Plan, run
+from fastlangevin.samplers.engine import run
 from fastlangevin.samplers.options import Options, check_callable
+from fastlangevin.samplers.plan import Level, Plan
 from fastlangevin.samplers.start import begin
 from fastlangevin.scores import ScoreFunction, check_ladder
 

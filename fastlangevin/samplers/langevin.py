@@ -12,8 +12,9 @@ from fastlangevin.calling import Guarded
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
 from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
-from fastlangevin.samplers.engine import Level, Move, Plan, run
+from fastlangevin.samplers.engine import run
 from fastlangevin.samplers.options import CudaGraph, Options, Order, SampleIds, check_callable
+from fastlangevin.samplers.plan import Level, Move, Plan
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.watching import Kept, NonFinite
 

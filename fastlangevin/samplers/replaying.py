@@ -18,7 +18,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,10 +26,8 @@ from torch import Tensor
 from fastlangevin.calling import same_bits
 from fastlangevin.samplers.cuda_graph import CudaGraphs
 from fastlangevin.samplers.device_steps import DeviceSteps, Kind
-
-if TYPE_CHECKING:
-    from fastlangevin.samplers.engine import Chain
-    from fastlangevin.samplers.options import CudaGraph
+from fastlangevin.samplers.one_by_one import Chain
+from fastlangevin.samplers.options import CudaGraph
 
 __all__ = ["updates"]
 

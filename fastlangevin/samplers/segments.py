@@ -1,86 +1,38 @@
 """Many updates of a chain in one call, for scores that are small enough to be computed inside a kernel.
 
-A score says so by a method ``chain_kernel``, as in :class:`ChainScore`. The samplers ask for it where nothing looks at
-the chain between two updates or changes it there; otherwise, and with scores that have none, the loop makes one update
-after the other. The bits are the same, but for the score of a network, which kernels compute with roundings of their
-own: a chain that a kernel has begun is the kernel's to its end, one update at a time where each is watched.
+A score says so by a method ``chain_kernel``, as in :class:`fastlangevin.chain_score.ChainScore`. The samplers ask for
+it where nothing looks at the chain between two updates or changes it there; otherwise, and with scores that have none,
+the loop makes one update after the other. The bits are the same, but for the score of a network, which kernels compute
+with roundings of their own: a chain that a kernel has begun is the kernel's to its end, one update at a time where each
+is watched.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastlangevin.chain_score import ChainKernel, Run, Segment
 from fastlangevin.noise import Seed
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
+from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.plan import Move, Plan
 from fastlangevin.samplers.watching import Watch
 
-if TYPE_CHECKING:
-    from fastlangevin.samplers.engine import Frames, Move, Plan
-
-__all__ = ["ChainKernel", "ChainScore", "Run", "Segment", "Segments"]
+__all__ = ["Segments"]
 
 # A call cannot be interrupted, so the segments grow from the first length until a call takes this long.
 FIRST_LENGTH = 64
 SECONDS = 0.25
 
 logger = logging.getLogger("fastlangevin")
-
-
-class Run(NamedTuple):
-    """Neighbouring updates of one rule at one level."""
-
-    rule: Coefficients
-    level: int
-    times: int
-
-
-class Segment(NamedTuple):
-    """Neighbouring updates of a chain.
-
-    Attributes:
-        first: draw number of the first update.
-        runs: the updates.
-        seed, sample_ids, sample_offset: the address of their noise, whose purpose is ``LANGEVIN``.
-        every: frames are kept after the updates that end at a multiple of this; 0 keeps none.
-        frames: contiguous ``(F, B, ...)``, where the frames of this segment go, or None.
-    """
-
-    first: int
-    runs: list[Run]
-    seed: Seed
-    sample_ids: Tensor | None
-    sample_offset: int
-    every: int
-    frames: Tensor | None
-
-    @property
-    def length(self) -> int:
-        """How many updates."""
-        return sum(run.times for run in self.runs)
-
-
-ChainKernel = Callable[[Tensor, Segment], None]
-
-
-class ChainScore(Protocol):
-    """A score function that can also make many updates at once."""
-
-    def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
-        """What writes a segment's updates to a state like ``x``, contiguous fp32 ``(B, ...)``; None: nothing does.
-
-        It has the bits of the loop on the same implementation: of ``step_`` with the score at each update's level; or
-        an attribute ``own_bits`` that is true. A score may say why it has none by ``why_no_kernel(x, impl)``, and a
-        kernel that knows several matrix products has ``multiplying(matmul)``.
-        """
 
 
 class Segments:

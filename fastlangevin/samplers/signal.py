@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.ladders import positive
 from fastlangevin.ops.arguments import elements_per_sample
-from fastlangevin.ops.norms import norms_with_noise, sample_norms
+from fastlangevin.ops.sample_norms import norms_with_noise, sample_norms
 from fastlangevin.rules import SignalNorm
-from fastlangevin.schedules import positive
 
 __all__ = ["SignalToNoise"]
 

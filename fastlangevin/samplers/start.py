@@ -15,8 +15,8 @@ from fastlangevin.ops import rand, randn
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, floating, sizes
 from fastlangevin.runtime import choose
 from fastlangevin.samplers.chain import ChainState
-from fastlangevin.samplers.engine import Plan
 from fastlangevin.samplers.options import Init, Options, SampleIds
+from fastlangevin.samplers.plan import Plan
 
 __all__ = ["begin"]
 

@@ -7,44 +7,24 @@ read every 32 updates and at the end, so that the host waits no more often. Norm
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fastlangevin.noise import integer
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.norms import norms_with_noise, sample_norms
+from fastlangevin.ops.sample_norms import norms_with_noise, sample_norms
 from fastlangevin.ops.step import NO_FAULT
+from fastlangevin.samplers.chain import ChainState, Fault, Telemetry
 
-if TYPE_CHECKING:
-    from fastlangevin.samplers.chain import ChainState
-
-__all__ = ["Fault", "Kept", "NonFinite", "NonFiniteError", "Telemetry", "Watch", "check_watching"]
+__all__ = ["Kept", "NonFinite", "NonFiniteError", "Watch", "check_watching"]
 
 NonFinite = Literal["raise", "freeze", "report"]
 Kept = int | Literal["level"]
 # Updates between two looks at the record: a wait in 32, and at most so many updates in vain.
 EVERY = 32
 NAMED = 8
-
-
-class Fault(NamedTuple):
-    """A sample whose state took a value that is NaN or infinite.
-
-    Attributes:
-        row: place in the batch.
-        sample_id: global id; the place in the batch for an interpolation, whose samples share their noise.
-        step: number of the first update with such a result, which is its draw number, from 0; that of the denoise step
-            is the number of updates.
-        level: index of that update's noise level, or None for a chain without levels.
-    """
-
-    row: int
-    sample_id: int
-    step: int
-    level: int | None
 
 
 class NonFiniteError(RuntimeError):
@@ -64,24 +44,6 @@ class NonFiniteError(RuntimeError):
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[str, tuple[Fault, ...], ChainState]]:
         # As other processes send it: what an exception is made of again is by default its message alone.
         return type(self), (str(self), self.faults, self.state)
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    """What ``telemetry=`` kept of K updates, on the state's device.
-
-    Attributes:
-        steps: number of each update, from 0, K of them.
-        levels: index of each update's noise level, or None for a chain without levels.
-        score_norm: ||s|| of each sample, ``(K, B)``, in fp32, or fp64 for fp64 scores.
-        signal_to_noise: ||a s|| / ||b z|| of the update c x + a s + b z, ``(K, B)``, which the paper's step sizes keep
-            from depending on the level (Song and Ermon 2019, section 4.3); infinite where no noise was added.
-    """
-
-    steps: tuple[int, ...]
-    levels: tuple[int | None, ...]
-    score_norm: Tensor
-    signal_to_noise: Tensor
 
 
 def check_watching(non_finite: object, telemetry: object, full_output: bool) -> Kept:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin import checkpoint, reference, rules, runtime
-from fastlangevin.container import DamagedError
+from fastlangevin import reference, rules, runtime
+from fastlangevin.ladders import geometric_sigmas
 from fastlangevin.models import MLP, MLPConfig
 from fastlangevin.samplers import annealed_langevin
-from fastlangevin.schedules import geometric_sigmas
 from fastlangevin.selftest.operations import DIGESTS, OPERATIONS, digest
+from fastlangevin.storage import checkpoint
+from fastlangevin.storage.container import DamagedError
 
 __all__ = ["CHECKS", "Check", "Failure"]
 
@@ -59,13 +60,13 @@ def _set(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    from fastlangevin.kernels import cpp
+    from fastlangevin.kernels.cpp import native
 
-    cpp.use_instruction_set(name)
+    native.use_instruction_set(name)
     try:
         yield
     finally:
-        cpp.use_instruction_set(None)
+        native.use_instruction_set(None)
 
 
 def _variants(device: torch.device) -> list[tuple[str, str | None]]:
@@ -75,9 +76,9 @@ def _variants(device: torch.device) -> list[tuple[str, str | None]]:
         if state != "available":
             continue
         if impl == "cpp":
-            from fastlangevin.kernels import cpp
+            from fastlangevin.kernels.cpp import native
 
-            found += [(impl, name) for name in cpp.instruction_sets()]
+            found += [(impl, name) for name in native.instruction_sets()]
         else:
             found.append((impl, None))
     return found

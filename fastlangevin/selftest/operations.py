@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.ladders import geometric_sigmas
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.noise import Purpose
 from fastlangevin.ops import perturb, rand, randn, step
-from fastlangevin.schedules import geometric_sigmas
 
 __all__ = ["DIGESTS", "OPERATIONS", "digest"]
 

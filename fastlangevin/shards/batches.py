@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.ladders import Sigmas
 from fastlangevin.samplers import NonFiniteError, StepInfo, annealed_langevin
-from fastlangevin.schedules import Sigmas
 from fastlangevin.scores import ScoreFunction
 
 __all__ = ["Batches"]

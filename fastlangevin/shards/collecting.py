@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fastlangevin.container import DamagedError
-from fastlangevin.files import size_of_regular
 from fastlangevin.noise import integer
 from fastlangevin.shards.digests import digest_of
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.record import dtype_of
+from fastlangevin.storage.container import DamagedError
+from fastlangevin.storage.files import size_of_regular
 
 __all__ = ["collect", "digest", "iterate"]
 

@@ -25,12 +25,12 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from fastlangevin import container
-from fastlangevin.container import DamagedError
-from fastlangevin.files import NotAFileError, read_regular, sweep, write_whole
 from fastlangevin.noise import integer
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import check_same, check_sense, dtype_of
+from fastlangevin.storage import container
+from fastlangevin.storage.container import DamagedError
+from fastlangevin.storage.files import NotAFileError, read_regular, sweep, write_whole
 
 __all__ = ["RunFolder", "Shard"]
 

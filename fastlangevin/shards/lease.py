@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from fastlangevin.files import Handle, host_name, read_regular, try_lock
+from fastlangevin.storage.files import Handle, host_name, read_regular, try_lock
 
 __all__ = ["Waiting", "claim", "holder", "while_claimed"]
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from fastlangevin import rules
+from fastlangevin.ladders import Sigmas, check_sigmas, positive
 from fastlangevin.noise import MAX_DRAW, MAX_SAMPLE_ID, MAX_SEED, STREAM_VERSION, integer
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.rules import Corrector
-from fastlangevin.schedules import Sigmas, check_sigmas, positive
 from fastlangevin.shards.digests import network_digest
 
 __all__ = ["check_same", "check_sense", "describe", "dtype_of"]

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fastlangevin.container import DamagedError
+from fastlangevin.ladders import Sigmas
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
 from fastlangevin.processes import MAX_PROCESSES, rank_and_size, variable
 from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
-from fastlangevin.schedules import Sigmas
 from fastlangevin.scores import ScoreFunction, check_ladder
 from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
 from fastlangevin.shards.record import describe
+from fastlangevin.storage.container import DamagedError
 
 __all__ = ["Outcome", "place", "sample"]
 

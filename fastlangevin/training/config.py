@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from fastlangevin.data import Augment
+from fastlangevin.ladders import number
 from fastlangevin.noise import MAX_DRAW, MAX_SEED, integer
-from fastlangevin.schedules import number
 from fastlangevin.training.average import DEFAULT_RULE, AverageRule, check_rule
 
 __all__ = ["TrainConfig"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.files import open_regular, write_whole
+from fastlangevin.storage.files import open_regular, write_whole
 
 __all__ = ["Log", "Window"]
 

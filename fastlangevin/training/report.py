@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.container import check_json
-from fastlangevin.files import write_whole
 from fastlangevin.pictures import grid, save_png
 from fastlangevin.samplers import annealed_langevin
+from fastlangevin.storage.container import check_json
+from fastlangevin.storage.files import write_whole
 
 __all__ = ["Bar", "Board", "check_sampling", "draw_curves", "draw_samples"]
 

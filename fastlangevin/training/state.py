@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fastlangevin.checkpoint import check_fit
 from fastlangevin.data import Source
 from fastlangevin.data.fingerprint import Fingerprint, difference
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.noise import STREAM_VERSION
+from fastlangevin.storage.checkpoint import check_fit
 from fastlangevin.training.average import RULE_OF_OLD_RUNS, Average
 from fastlangevin.training.config import TrainConfig
 from fastlangevin.training.log import Window

@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastlangevin import container
 from fastlangevin.data import AddressedBatches, Source, loader
 from fastlangevin.data.repeats import check_repeats
-from fastlangevin.files import write_whole
-from fastlangevin.generations import Generations
 from fastlangevin.losses import DenoisingScoreMatching, annealed_ssm_loss
 from fastlangevin.models.base import ScoreNet
 from fastlangevin.samplers import annealed_langevin
 from fastlangevin.stopping import Stopped, Stopping
+from fastlangevin.storage import container
+from fastlangevin.storage.files import write_whole
+from fastlangevin.storage.generations import Generations
 from fastlangevin.training import state
 from fastlangevin.training.average import DEFAULT_RULE, Average, AverageRule
 from fastlangevin.training.config import TrainConfig

@@ -12,7 +12,7 @@ import torch
 from bad_call_row import INF, NAN, Row
 from well_formed_calls import Arguments, conv, mlp, numbers, saved
 
-from fastlangevin import checkpoint, container
+from fastlangevin.storage import checkpoint, container
 
 
 def _with(path: Path, content: bytes) -> Arguments:

@@ -10,7 +10,7 @@ from bad_call_row import META, NAN, Row
 from torch import Tensor, nn
 from well_formed_calls import images, numbers
 
-from fastlangevin.models.norm import InstanceNormPlusPlus
+from fastlangevin.models.instance_norm import InstanceNormPlusPlus
 
 
 class Returning(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from bad_call_row import NAN, Row
 from well_formed_calls import Arguments
 
-from fastlangevin import container
+from fastlangevin.storage import container
 
 
 def _new(name: str, change: Arguments, error: type[Exception], *says: str) -> Row:

@@ -16,7 +16,7 @@ from call_snapshot import files_in
 from patience import HUNG
 from well_formed_calls import CALLS, Arguments, chain, conv, mlp, saved
 
-from fastlangevin import chains, checkpoint
+from fastlangevin.storage import checkpoint, stopped_chain
 
 SEEDLESS = [
     ("step", {"draw": -1}, ValueError),
@@ -80,7 +80,7 @@ def test_every_flipped_byte_is_found_or_harmless(kind: str, tmp_path: Path) -> N
 
 def test_a_save_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, state = saved(tmp_path, mlp()), tmp_path / "run.chain"
-    chains.save(state, chain())
+    stopped_chain.save(state, chain())
     before = files_in(tmp_path)
 
     def full(descriptor: int) -> None:
@@ -90,7 +90,7 @@ def test_a_save_that_fails_leaves_the_older_file(tmp_path: Path, monkeypatch: py
     with pytest.raises(RuntimeError, match=re.escape(f"cannot write {net}: No space left on device")):
         checkpoint.save(net, conv())
     with pytest.raises(OSError, match="No space left on device"):
-        chains.save(state, replace(chain(), step=2))
+        stopped_chain.save(state, replace(chain(), step=2))
     assert files_in(tmp_path) == before
 
 
@@ -100,7 +100,7 @@ def test_a_save_never_replaces_what_is_not_a_file(kind: str, tmp_path: Path) -> 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises((RuntimeError, OSError), match="pipe"):
-        checkpoint.save(pipe, mlp()) if kind == "checkpoint" else chains.save(pipe, chain())
+        checkpoint.save(pipe, mlp()) if kind == "checkpoint" else stopped_chain.save(pipe, chain())
     assert pipe.is_fifo()
 
 

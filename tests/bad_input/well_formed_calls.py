@@ -21,8 +21,7 @@ from shard_calls import SHARD_CALLS
 from torch import Tensor
 
 import fastlangevin as fl
-from fastlangevin import chains, checkpoint, container, diagnostics, models
-from fastlangevin.generations import Generations
+from fastlangevin import diagnostics, models
 from fastlangevin.losses.controlled import controlled_dsm_loss
 from fastlangevin.losses.explicit import esm_loss
 from fastlangevin.losses.implicit import ism_loss
@@ -31,7 +30,9 @@ from fastlangevin.losses.single import single_dsm_loss
 from fastlangevin.losses.sliced import annealed_ssm_loss, ssm_loss
 from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
 from fastlangevin.ops import group_norm
-from fastlangevin.published import load_published
+from fastlangevin.storage import checkpoint, container, stopped_chain
+from fastlangevin.storage.generations import Generations
+from fastlangevin.storage.published import load_published
 from fastlangevin.training import Average, TrainConfig
 
 Arguments = dict[str, Any]
@@ -192,7 +193,7 @@ def _generations_save(folder: Path) -> Arguments:
 
 
 def _chains_load(folder: Path) -> Arguments:
-    chains.save(folder / "run.chain", chain())
+    stopped_chain.save(folder / "run.chain", chain())
     return {"path": folder / "run.chain"}
 
 
@@ -259,8 +260,8 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[Path], Arguments]]] = {
     "Generations": (Generations, lambda folder: {"folder": folder, "prefix": "run"}),
     "Generations.save": (Generations.save, _generations_save),
     "Generations.load": (Generations.load, lambda folder: {"self": _generations(folder)}),
-    "chains.load": (chains.load, _chains_load),
-    "chains.save": (chains.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
+    "chains.load": (stopped_chain.load, _chains_load),
+    "chains.save": (stopped_chain.save, lambda folder: {"path": folder / "run.chain", "state": chain()}),
     **COMPAT_CALLS,
     **DATA_CALLS,
     **MIXTURE_CALLS,

@@ -41,7 +41,7 @@ from roundings import check, stored, walk
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.reference.norm import EPSILON
+from fastlangevin.reference.instance_norm import EPSILON
 
 NAMES = ("out", "by_x", "by_gamma", "by_alpha", "by_beta")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from benchmarks.law import EPSILON, LADDER, LIMIT, MU, STEPS, VARIANCES, exact_law, score
 from fastlangevin import rules
 from fastlangevin.noise import Purpose
-from fastlangevin.samplers import engine
+from fastlangevin.samplers import one_by_one
+from tests.long.law import EPSILON, LADDER, LIMIT, MU, STEPS, VARIANCES, exact_law, score
 
 __all__ = ["EPSILON", "LADDER", "LIMIT", "MU", "STEPS", "VARIANCES", "exact_law", "score"]
 
@@ -143,7 +143,7 @@ def to_bfloat16(x):
 @contextlib.contextmanager
 def mistaken(change=None, rule=None, after=None):
     """The samplers with a mistake: in what updates are called with, in the rules, in the state after each update."""
-    real = engine.step_
+    real = one_by_one.step_
 
     def update(x, value, **options):
         if change is not None:
@@ -152,7 +152,7 @@ def mistaken(change=None, rule=None, after=None):
         return x if after is None else after(x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "step_", update)
+        patch.setattr(one_by_one, "step_", update)
         if rule is not None:
             patch.setattr(rules, "annealed", lambda ladder, epsilon, corrector, temperature: rule(ladder, epsilon))
         yield

@@ -17,10 +17,10 @@ from fastlangevin import rules
 from fastlangevin.compat.diffusers.calls import Call, SampleIds, add_noise, levels_at
 from fastlangevin.compat.diffusers.chains import Chains, Run, WithChains
 from fastlangevin.compat.diffusers.configurations import PlainConfiguration
+from fastlangevin.ladders import check_sigmas, ends, geometric_sigmas
 from fastlangevin.noise import Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.rules import Coefficients, Corrector
-from fastlangevin.schedules import check_sigmas, ends, geometric_sigmas
 from fastlangevin.scores import Output, Takes
 
 __all__ = ["AnnealedLangevinScheduler"]

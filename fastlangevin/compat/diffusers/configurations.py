@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastlangevin.files import write_whole
+from fastlangevin.storage.files import write_whole
 
 __all__ = ["PlainConfiguration"]
 

@@ -17,6 +17,7 @@ from fastlangevin import rules
 from fastlangevin.compat.diffusers.calls import Call, SampleIds, add_noise, levels_at
 from fastlangevin.compat.diffusers.chains import Chains, Run, WithChains
 from fastlangevin.compat.diffusers.configurations import PlainConfiguration
+from fastlangevin.ladders import ends
 from fastlangevin.noise import Generators, Purpose, Seed, integer
 from fastlangevin.ops import randn
 from fastlangevin.ops import step as update
@@ -24,7 +25,6 @@ from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.rules import SignalNorm
 from fastlangevin.rules.coefficients import not_negative
 from fastlangevin.samplers.signal import SignalToNoise
-from fastlangevin.schedules import ends
 
 __all__ = ["FusedScoreSdeVeScheduler"]
 

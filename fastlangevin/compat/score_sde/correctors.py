@@ -12,11 +12,11 @@ from fastlangevin.compat.score_sde.draws import AddressedNoise, update
 from fastlangevin.compat.score_sde.predictors import ScoreAtTime
 from fastlangevin.compat.score_sde.registry import register_corrector
 from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.ladders import positive
 from fastlangevin.noise import Purpose, integer
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.samplers.signal import SignalToNoise
-from fastlangevin.schedules import positive
 
 __all__ = ["AnnealedLangevinDynamics", "Corrector", "LangevinCorrector", "NoneCorrector"]
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from fastlangevin import ops
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_model_fn, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sample
+from fastlangevin.ladders import positive
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.losses.arguments import check_batch
-from fastlangevin.losses.denoising import dsm_labels
+from fastlangevin.losses.dsm import dsm_labels
 from fastlangevin.noise import Generators, Purpose, Seed, resolve_draw, resolve_sample_ids, resolve_seed
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Address, Tables
-from fastlangevin.schedules import positive
 
 __all__ = ["get_ddpm_loss_fn", "get_sde_loss_fn", "get_smld_loss_fn"]
 

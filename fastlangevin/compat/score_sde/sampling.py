@@ -30,10 +30,10 @@ from fastlangevin.compat.score_sde.predictors import (
 from fastlangevin.compat.score_sde.registry import get_corrector, get_predictor
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.ladders import evenly, positive
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, sizes
 from fastlangevin.rules import SignalNorm
-from fastlangevin.schedules import evenly, positive
 
 __all__ = ["get_pc_sampler"]
 

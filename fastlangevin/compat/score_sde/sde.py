@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.ladders import ends, geometric_sigmas, positive
 from fastlangevin.noise import Generators, Purpose, Seed, integer
 from fastlangevin.ops import randn
 from fastlangevin.rules import Coefficients, LinearBeta
-from fastlangevin.schedules import ends, geometric_sigmas, positive
 
 __all__ = ["SDE", "VESDE", "VPSDE", "subVPSDE"]
 

@@ -1,0 +1,97 @@
+"""The Python of a launch: what Triton's binder takes, what a direct launch takes. Needs no GPU: nothing is launched.
+
+    python -m benchmarks.launch_overhead                      this machine
+    python -m benchmarks.launch_overhead --json results.json  also keep the numbers
+
+Cases, each with Triton's own launch and the direct one:
+    update      a plain update from its checked arguments on: the choice of the implementation, and the launcher
+    launcher    the launcher alone: what it prepares, and the launch
+    tensors     the launcher with coefficients, seed and draw number in tensors
+    normals     the launcher of random tensors
+
+What the driver itself takes, a launch in C, is on top of both: a stub takes its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import interleaved, machine
+from benchmarks.writing import write_record
+
+SHAPE = (128, 3, 32, 32)
+
+
+def cases() -> dict[str, Callable[[], object]]:
+    from fastlangevin.kernels.triton import randn, step
+    from fastlangevin.ops.operation import launch_step
+
+    x, score = torch.zeros(SHAPE), torch.zeros(SHAPE)
+    number, word = torch.ones(()), torch.zeros((), dtype=torch.int64)
+    address: dict[str, Any] = {"seed": 3, "draw": 5, "sample_ids": None, "sample_offset": 0, "purpose": 1}
+    plain: dict[str, Any] = {"c": 1.0, "a": 0.1, "b": 0.2, "noise": None, "mask": None, "known": None, **address}
+    spread = number.expand(SHAPE)
+    tensors = {**plain, "c": spread, "a": spread, "b": spread, "seed": word, "draw": word}
+    rest = 1.0, 0.1, 0.2, 3, 5, None, 0, 1, None, None, None, "triton"
+    return {
+        "update": lambda: launch_step(x, x, score, *rest),
+        "launcher": lambda: step.step(x, x, score, **plain),
+        "tensors": lambda: step.step(x, x, score, **tensors),
+        "normals": lambda: randn.randn(x, uniform=False, **address),
+    }
+
+
+def measure(budget: float) -> dict[str, dict[str, float]]:
+    from fastlangevin import runtime
+    from fastlangevin.kernels.triton import direct_launch
+
+    # The choice would refuse CPU tensors.
+    runtime._load = lambda name, device_type: runtime._triton(device_type)
+    runtime.importlib.util.find_spec = lambda name: object()
+    runtime._interpreting = lambda: True
+    calls: dict[str, Callable[[], object]] = {}
+    for name, call in cases().items():
+        for direct in (False, True):
+
+            def launched(call: Callable[[], object] = call, direct: bool = direct) -> None:
+                direct_launch.use_direct_launch(direct)
+                call()
+
+            calls[f"{name}, {'direct' if direct else 'Triton'}"] = launched
+    return interleaved(calls, torch.device("cpu"), rounds=25, budget=budget)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=float, default=10.0, help="seconds of measuring")
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    options = parser.parse_args()
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        print(
+            "benchmarks.launch_overhead: error: TRITON_INTERPRET=1 leaves nothing to measure; unset it", file=sys.stderr
+        )
+        return 2
+    from benchmarks import stub_driver
+
+    stub_driver.install(lambda *arguments: None)
+    torch.set_num_threads(1)
+    rows = measure(options.budget)
+    print(f"{'':22} {'median':>9} {'quartiles':>19}")
+    for name, row in rows.items():
+        print(f"{name:22} {row['median'] * 1e6:7.2f}us {row['lower'] * 1e6:8.2f} ..{row['upper'] * 1e6:8.2f}")
+    if options.json:
+        record = {"benchmark": "launch_overhead", "machine": machine(torch.device("cpu")), "cases": rows}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        write_record(options.json, record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""Denoising score matching over a ladder of noise levels (Vincent 2011; Song and Ermon 2019, equations 5 and 6).
+
+For a sample x, a level i and a standard normal z, with x' = x + sigma_i z,
+
+    l = lambda(sigma_i) / 2 ||s(x', i) + z / sigma_i||^2 = w_i / 2 ||sigma_i s(x', i) + z||^2,   lambda = w sigma^2
+
+The right-hand side is what is computed: it never divides by sigma. The norm sums over the elements of a sample. Levels
+are uniform over the ladder, so the batch mean estimates the objective, the mean over levels, without bias. The noise is
+drawn inside the two passes, once to perturb the data and once more to compare the network's output with it; it is
+never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fastlangevin import noise, ops
+from fastlangevin.ladders import Sigmas, check_sigmas, number
+from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
+from fastlangevin.noise import Generators, Purpose, Seed
+from fastlangevin.ops.arguments import check_labels, compute_dtype, is_complex
+from fastlangevin.ops.dsm import Address, Reduction, Tables
+from fastlangevin.ops.memory import recorded
+from fastlangevin.ops.perturb import MAX_LEVELS
+from fastlangevin.reference import level_of
+from fastlangevin.scores import Output
+
+__all__ = ["DenoisingScoreMatching", "PerLevel", "dsm_labels", "dsm_loss"]
+
+Weights = Tensor | Sequence[float]
+
+
+def dsm_labels(
+    batch: int,
+    levels: int,
+    *,
+    seed: Seed,
+    step: int | Tensor = 0,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The noise level of each sample of a training step: floor(levels * u), u the uniform at the sample's address.
+
+    Args:
+        batch: samples B.
+        levels: levels L of the ladder, up to 2^23.
+        seed: 64-bit seed of the run, or int64 tensor of them; see :mod:`fastlangevin.noise`.
+        step: training step, the draw number of the address.
+        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
+        sample_offset: first id.
+        device: where the labels are wanted.
+
+    Returns:
+        int64 ``(B,)``, 0 = largest sigma.
+    """
+    levels = noise.integer("levels", levels, 1, MAX_LEVELS)
+    uniform = ops.rand(
+        (batch, 1),
+        seed=seed,
+        draw=step,
+        purpose=Purpose.DSM_LEVEL,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+        device=device,
+    )
+    return level_of(uniform[:, 0], levels)
+
+
+class PerLevel(NamedTuple):
+    """A batch's losses by noise level.
+
+    Attributes:
+        sums: of the samples' values, ``(L,)``.
+        counts: samples at each level, int64 ``(L,)``.
+    """
+
+    sums: Tensor
+    counts: Tensor
+
+    def mean(self) -> Tensor:
+        """The mean loss of each level ``(L,)``, NaN for a level that no sample had."""
+        return self.sums / self.counts
+
+
+class DenoisingScoreMatching(nn.Module):
+    """The objective as a module without weights: ``loss = objective(net, x, seed=..., step=...)``.
+
+    Args:
+        sigmas: ladder ``(L,)`` in the units of the data, largest first.
+        output: what the network returns, h: ``"score"``; ``"scaled"``, score = h/sigma; ``"noise"``, the predicted z of
+            x' = x + sigma z, score = -h/sigma; ``"denoised"``, the predicted data, score = (h - x')/sigma^2.
+        anneal_power: p of the weight lambda = sigma^p; 2 makes the levels' values alike (Song and Ermon 2019, 4.2).
+        weights: a further factor of each level ``(L,)``, zero or more; 1 by default.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+
+    Attributes:
+        per_level: :class:`PerLevel` of the last call, None before it.
+    """
+
+    per_level: PerLevel | None
+
+    def __init__(
+        self,
+        sigmas: Sigmas,
+        *,
+        output: Output = "score",
+        anneal_power: float = 2.0,
+        weights: Weights | None = None,
+        reduction: Reduction = "mean",
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        _check_options(output, reduction)
+        self.output: Output = output
+        self.reduction: Reduction = reduction
+        self.impl = impl
+        # Kept as numbers: a buffer would follow .half(), and a ladder in float16 is another ladder.
+        # No inference tensors, wherever this is made: backward passes keep what follows from them.
+        with torch.inference_mode(False):
+            self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
+            self.factors = _factors(self.ladder, anneal_power, weights)
+        self.per_level = None
+        self._cache: dict[tuple[torch.device, torch.dtype, Output], tuple[Tensor, Tables]] = {}
+
+    def extra_repr(self) -> str:
+        return f"levels={self.ladder.numel()}, output={self.output!r}, reduction={self.reduction!r}"
+
+    def forward(
+        self,
+        net: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        *,
+        seed: Seed | None = None,
+        generator: Generators | None = None,
+        step: int | Tensor = 0,
+        labels: Tensor | None = None,
+        sample_ids: Tensor | Sequence[int] | None = None,
+        sample_offset: int = 0,
+    ) -> Tensor:
+        """The loss of a batch; arguments as for :func:`dsm_loss`."""
+        loss, self.per_level = _evaluate(
+            net,
+            x,
+            self._tables,
+            self.output,
+            self.reduction,
+            self.impl,
+            seed=seed,
+            generator=generator,
+            step=step,
+            labels=labels,
+            sample_ids=sample_ids,
+            sample_offset=sample_offset,
+        )
+        return loss
+
+    def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
+        if recorded():  # by a mode, too, whose tensors may have no numbers
+            return _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
+        key = device, dtype, self.output
+        if key not in self._cache:
+            # The first call may be under inference mode, and a later one is to train.
+            with torch.inference_mode(False):
+                self._cache[key] = _tables(self.ladder.to(device), self.factors.to(device), self.output, dtype)
+        return self._cache[key]
+
+
+def dsm_loss(
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    sigmas: Sigmas,
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    step: int | Tensor = 0,
+    labels: Tensor | None = None,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    output: Output = "score",
+    anneal_power: float = 2.0,
+    weights: Weights | None = None,
+    reduction: Reduction = "mean",
+    impl: str = "auto",
+) -> Tensor:
+    """Annealed denoising score matching loss with weight sigma^2.
+
+    Args:
+        net: score network, ``net(x, labels)`` gives the score ``(B, *)``, or what ``output`` says; labels int64
+            ``(B,)``, 0 = largest sigma.
+        x: clean samples ``(B, *)``, any float dtype.
+        sigmas: ladder ``(L,)`` in the units of ``x``.
+        seed: 64-bit seed of the run; levels and noise are functions of it, the step and the sample's id.
+        generator: instead of ``seed``, a ``torch.Generator`` (or one for each sample) that a seed is drawn from. With
+            neither, the seed comes from PyTorch's default CPU generator.
+        step: training step, 0 to 2^32 - 1, or an int64 tensor ``()``. With a fixed seed it must change from step to
+            step: the same step has the same noise.
+        labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly, as :func:`dsm_labels` draws them.
+        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``. A rank of a distributed run passes its
+            place in the global batch, and the run does not depend on the number of ranks.
+        sample_offset: first id.
+        output: what the network returns; see :class:`DenoisingScoreMatching`, as for the options below.
+        anneal_power: p of the weight sigma^p.
+        weights: a further factor of each level ``(L,)``.
+        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+
+    Returns:
+        fp32 (fp64 for an fp64 output of the network): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are
+        summed, not averaged: a network that predicts zero noise has expectation D/2 for D elements in a sample.
+        Differentiable once in the network's output.
+    """
+    ladder = ladder_of(sigmas)
+    factors = _factors(ladder, anneal_power, weights)
+
+    def tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
+        return _tables(ladder.to(device), factors.to(device), output, dtype)
+
+    loss, _ = _evaluate(
+        net,
+        x,
+        tables,
+        output,
+        reduction,
+        impl,
+        seed=seed,
+        generator=generator,
+        step=step,
+        labels=labels,
+        sample_ids=sample_ids,
+        sample_offset=sample_offset,
+    )
+    return loss
+
+
+def _evaluate(
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    tables: Callable[[torch.device, torch.dtype], tuple[Tensor, Tables]],
+    output: Output,
+    reduction: Reduction,
+    impl: str,
+    *,
+    seed: Seed | None,
+    generator: Generators | None,
+    step: int | Tensor,
+    labels: Tensor | None,
+    sample_ids: Tensor | Sequence[int] | None,
+    sample_offset: int,
+) -> tuple[Tensor, PerLevel]:
+    _check_options(output, reduction)
+    check_batch(("net", net), x, reduction, takes="x, labels")
+    batch = x.shape[0]
+    step = noise.resolve_draw(step, x.device, name="step")
+    ids, offset = noise.resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
+    ladder = tables(x.device, compute_dtype(x))[0]
+    if labels is not None:
+        check_labels(labels, batch, ladder.numel())
+    seed = noise.resolve_seed(seed, generator, batch, x.device)
+    perturbed, labels = ops.perturb(
+        x, ladder, labels=labels, seed=seed, draw=step, sample_ids=ids, sample_offset=offset, impl=impl
+    )
+    h = check_returned("net", net(perturbed, labels.clone()), x)  # which are read once more below
+    address = Address(seed, step, ids, offset)
+    loss, sums, counts = ops.dsm(
+        h,
+        labels,
+        tables(x.device, compute_dtype(h))[1],
+        address,
+        clean=x if output == "denoised" else None,
+        reduction=reduction,
+        impl=impl,
+    )
+    return loss, PerLevel(sums, counts)
+
+
+def _check_options(output: str, reduction: str) -> None:
+    if output not in get_args(Output):
+        raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
+    check_reduction(reduction)
+
+
+def _factors(ladder: Tensor, anneal_power: float, weights: Weights | None) -> Tensor:
+    """w of each level in fp64: lambda over sigma^2."""
+    anneal_power = number("anneal_power", anneal_power)
+    if not abs(anneal_power) <= 100:
+        raise ValueError(f"anneal_power must be from -100 to 100, got {anneal_power}; 2 weights by sigma^2")
+    factors = ladder ** (anneal_power - 2.0)
+    if weights is None:
+        return factors
+    if is_complex(weights):
+        raise TypeError(f"weights must be real numbers, got {weights!r}")
+    given = torch.as_tensor(weights, dtype=torch.float64, device=ladder.device)
+    if given.shape != ladder.shape:
+        raise ValueError(f"weights must have one entry for each level, ({ladder.numel()},), got {tuple(given.shape)}")
+    checked = given.device.type == "cpu" and not torch.compiler.is_compiling()
+    if checked and not bool((given.isfinite() & (given >= 0)).all()):
+        raise ValueError(f"weights must be finite and not negative, got {given.tolist()}")
+    return factors * given
+
+
+def _tables(ladder: Tensor, factors: Tensor, output: Output, dtype: torch.dtype) -> tuple[Tensor, Tables]:
+    scale = {
+        "score": ladder,
+        "scaled": torch.ones_like(ladder),
+        "noise": -torch.ones_like(ladder),
+        "denoised": 1.0 / ladder,
+    }[output]
+    return ladder.to(dtype), Tables(scale.to(dtype), factors.to(dtype), (factors * scale).to(dtype))

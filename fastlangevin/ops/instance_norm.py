@@ -1,0 +1,323 @@
+"""InstanceNorm++ of a tensor or a sum, with its ELU in one operation, and its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastlangevin import reference
+from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
+from fastlangevin.ops.memory import in_memory, recorded, transforms
+from fastlangevin.ops.normalisation import empty_results, fill, layout_of, needs_plain_backward
+from fastlangevin.ops.operation import register
+from fastlangevin.runtime import choose
+
+__all__ = ["add_instance_norm", "instance_norm"]
+
+
+def _rows(parameter: Tensor, x: Tensor) -> Tensor:
+    """A row for each sample, those of one row for all being the same memory."""
+    parameter = parameter if parameter.stride(-1) == 1 else parameter.contiguous()
+    return parameter.expand(x.shape[0], x.shape[1])
+
+
+def _empty(x: Tensor, count: int) -> list[Tensor]:
+    """A tensor as ``x``, and ``count`` of shape ``(B, C)`` in the computing dtype."""
+    return empty_results(x, *[x.shape[:2]] * count)
+
+
+def _forward(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    activation: bool,
+    impl: str,
+    labels: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """The result, the sum with the residual where there is one, and the statistics.
+
+    With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows.
+    """
+    launchers = choose(impl, x.device)[1]
+    out, mean, rstd = results = _empty(x, 2)
+    layout = layout_of(x)
+    if x.numel() == 0 or launchers is None or launchers.instance_norm is None:
+        total = None if residual is None else (x + residual).contiguous(memory_format=layout)
+        if x.numel():
+            fill(
+                results,
+                reference.instance_norm(x if total is None else total, gamma, alpha, beta, activation=activation),
+            )
+        return out, total, mean, rstd
+    total = None if residual is None else torch.empty_like(out)
+    launchers.instance_norm(
+        out,
+        x.contiguous(memory_format=layout),
+        None if residual is None else residual.contiguous(memory_format=layout),
+        total,
+        *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
+        mean,
+        rstd,
+        activation=activation,
+        labels=labels,
+    )
+    return out, total, mean, rstd
+
+
+def _plain(
+    x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    out, _, mean, rstd = _forward(x, None, gamma, alpha, beta, activation, impl)
+    return out, mean, rstd
+
+
+def _fake_plain(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+    out, mean, rstd = _empty(x, 2)
+    return out, mean, rstd
+
+
+def _fake_added(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out, mean, rstd = _empty(x, 2)
+    return out, torch.empty_like(out), mean, rstd
+
+
+def _backward(
+    grad_out: Tensor,
+    x: Tensor,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    activation: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    launchers = choose(impl, x.device)[1]
+    by_x, by_gamma, by_alpha, by_beta = results = _empty(x, 3)
+    if x.numel() == 0:
+        return by_x, by_gamma, by_alpha, by_beta
+    if launchers is None or launchers.instance_norm_backward is None:
+        found = reference.instance_norm_backward(grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation)
+        fill(results, found)
+        return by_x, by_gamma, by_alpha, by_beta
+    layout = layout_of(x)
+    launchers.instance_norm_backward(
+        *results,
+        grad_out.contiguous(memory_format=layout),
+        x.contiguous(memory_format=layout),
+        _rows(gamma, x),
+        _rows(alpha, x),
+        _rows(beta, x),
+        mean.contiguous(),
+        rstd.contiguous(),
+        activation=activation,
+    )
+    return by_x, by_gamma, by_alpha, by_beta
+
+
+def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    by_x, by_gamma, by_alpha, by_beta = _empty(x, 3)
+    return by_x, by_gamma, by_alpha, by_beta
+
+
+register(
+    "instance_norm(Tensor x, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
+    "-> (Tensor, Tensor, Tensor)",
+    _plain,
+    _fake_plain,
+)
+register(
+    "add_instance_norm(Tensor x, Tensor residual, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _fake_added,
+)
+register(
+    "instance_norm_backward(Tensor grad_out, Tensor x, Tensor gamma, Tensor alpha, Tensor beta, Tensor mean, "
+    "Tensor rstd, bool activation, str impl) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)
+
+
+def _recorded_forward(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    if residual is None:
+        out, mean, rstd = torch.ops.fastlangevin.instance_norm(x, *rest)
+        return out, None, mean, rstd
+    out, total, mean, rstd = torch.ops.fastlangevin.add_instance_norm(x, residual, *rest)
+    return out, total, mean, rstd
+
+
+class _Norm(torch.autograd.Function):
+    """The norm with its gradients. Second derivatives, and batched ones, go through plain PyTorch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor | None, *rest: Any) -> Any:
+        gamma, alpha, beta, activation, impl = rest
+        operation = _recorded_forward if recorded() else _forward
+        out, total, mean, rstd = operation(x, residual, gamma, alpha, beta, activation, impl)
+        ctx.options = activation, impl
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x if total is None else total, gamma, alpha, beta, mean, rstd)
+        return out if total is None else (out, total)
+
+    @staticmethod
+    def backward(ctx: Any, *derivatives: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_out, by_total = (*derivatives, None)[:2]
+        x, gamma, alpha, beta, mean, rstd = ctx.saved_tensors
+        activation, impl = ctx.options
+        wanted = ctx.needs_input_grad
+        if grad_out is None:
+            return by_total if wanted[0] else None, by_total if wanted[1] else None, *[None] * 5
+        if needs_plain_backward(grad_out):
+            # The statistics again, this time as functions of x.
+            mean, rstd = reference.statistics(x)
+            results = reference.instance_norm_backward(
+                grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation
+            )
+        else:
+            grad_out = in_memory("the derivative", grad_out)
+            operation = torch.ops.fastlangevin.instance_norm_backward if recorded() else _backward
+            results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
+        by_x = results[0] if by_total is None else results[0] + by_total
+        gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
+        for parameter, gradient, needed in zip((gamma, alpha, beta), results[1:], wanted[2:5], strict=True):
+            gradients.append((gradient.sum(0) if parameter.ndim == 1 else gradient) if needed else None)
+        return *gradients, None, None
+
+
+def instance_norm(
+    x: Tensor,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    labels: Tensor | None = None,
+    activation: bool = False,
+    impl: str = "auto",
+) -> Tensor:
+    """InstanceNorm++ (Song and Ermon 2019, appendix A), and ELU behind it where that is wanted.
+
+    Computed in fp32 (fp64 for an fp64 input) as :mod:`fastlangevin.reference.instance_norm` writes it, and rounded
+    once. The result of a sample depends on no other, and is the same bits for any batch and number of threads.
+    Differentiable in all tensors; twice, by ``torch.func`` and in forward mode, too, where plain PyTorch computes it.
+
+    Args:
+        x: ``(B, C, H, W)`` with C > 1 and at least one pixel: float32, float16, bfloat16 or float64.
+        gamma: scale, ``(C,)`` or ``(B, C)``, any float dtype.
+        alpha: weight of the channels' means, likewise.
+        beta: shift, likewise.
+        labels: level of each sample, int64 ``(B,)``; ``gamma``, ``alpha`` and ``beta`` are then tables ``(L, C)`` with
+            a row for each level, which the kernel looks up where no gradient is wanted. On a device labels are not
+            range-checked: there a sample with one out of range is NaN.
+        activation: whether ELU follows the norm: out where out > 0, exp(out) - 1 otherwise.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+
+    Returns:
+        Same shape and dtype as ``x``, channels_last where ``x`` is and contiguous otherwise.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, shape or device.
+        RuntimeError: ``impl`` cannot run here.
+    """
+    return _norm(x, None, gamma, alpha, beta, labels, activation, impl)[0]
+
+
+def add_instance_norm(
+    x: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    *,
+    labels: Tensor | None = None,
+    activation: bool = False,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """:func:`instance_norm` of ``x + residual``, which is added in the same pass and returned, too.
+
+    Args:
+        x, gamma, alpha, beta, labels, activation, impl: as there.
+        residual: shape and dtype of ``x``.
+
+    Returns:
+        The norm of the sum, and the sum itself, both of shape and dtype of ``x``.
+
+    Raises:
+        TypeError, ValueError: as there, or ``residual`` does not fit ``x``.
+    """
+    x, residual = floating("x", x), floating("residual", residual)
+    same_place("residual", residual, x)
+    if residual.shape != x.shape or residual.dtype != x.dtype:
+        raise ValueError(
+            f"residual must match x, {tuple(x.shape)} and {x.dtype}, got {tuple(residual.shape)} and {residual.dtype}"
+        )
+    out, total = _norm(x, residual, gamma, alpha, beta, labels, activation, impl)
+    assert total is not None
+    return out, total
+
+
+def _norm(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor,
+    alpha: Tensor,
+    beta: Tensor,
+    labels: Tensor | None,
+    activation: bool,
+    impl: str,
+) -> tuple[Tensor, Tensor | None]:
+    """The norm, and the sum with the residual where there is one."""
+    x = floating("x", x)
+    if x.ndim != 4 or x.shape[1] < 2 or x.shape[2] * x.shape[3] < 1:
+        raise ValueError(
+            f"x must be (B, C, H, W) with at least 2 channels and a pixel, got {tuple(x.shape)}; of one channel the "
+            "spread of the channels' means is not defined"
+        )
+    batch, channels = x.shape[:2]
+    shapes: tuple[tuple[int, ...], ...]
+    if labels is None:
+        shapes, wanted = ((channels,), (batch, channels)), f"({channels},) or ({batch}, {channels})"
+    else:
+        levels = gamma.shape[0] if isinstance(gamma, Tensor) and gamma.ndim == 2 else 1
+        shapes, wanted = ((levels, channels),), f"a table (L, {channels}) of L levels, the same L for all"
+        labels = check_labels(labels, batch, levels, values=False)
+        same_place("labels", labels, x)
+    dtype = compute_dtype(x)
+    parameters: list[Tensor] = []
+    for name, parameter in (("gamma", gamma), ("alpha", alpha), ("beta", beta)):
+        parameter = floating(name, parameter)
+        same_place(name, parameter, x)
+        if parameter.shape not in shapes:
+            raise ValueError(f"{name} must be {wanted} for x of shape {tuple(x.shape)}, got {tuple(parameter.shape)}")
+        parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
+    plain = differentiable = False
+    if not torch.compiler.is_compiling():
+        launchers = choose(impl, x.device)[1]
+        # An empty batch, of whose statistics PyTorch warns, is the operation's.
+        plain = (x.numel() > 0 and (launchers is None or launchers.instance_norm is None)) or transforms()
+        differentiable = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
+        )
+        if not plain and not differentiable and not recorded():
+            if labels is not None:
+                labels = labels.contiguous()
+                parameters = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
+            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl, labels)[:2]
+    if labels is not None:
+        check_labels(labels, batch, levels)
+        parameters = [F.embedding(labels, each) for each in parameters]
+    if plain:
+        total = x if residual is None else x + residual
+        out = reference.instance_norm(total, *parameters, activation=activation)[0]
+        layout = layout_of(x)
+        return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout)
+    if not differentiable and not torch.compiler.is_compiling():
+        return _recorded_forward(x, residual, *parameters, activation, impl)[:2]
+    result = _Norm.apply(x, residual, *parameters, activation, impl)
+    return (result, None) if residual is None else result

@@ -1,0 +1,187 @@
+"""Launches the C++ kernels of denoising score matching: perturbed samples, and the objective with its gradient.
+
+Like :mod:`.cpp`, whose library this is, the launchers check nothing that :mod:`fastlangevin.ops` has checked.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import torch
+from torch import Tensor
+
+from ..address import Address
+from . import native
+
+__all__ = ["dsm", "perturb"]
+
+_PERTURB, _DSM = 3, 4
+_CODES = native.CODES
+_FLOAT64 = torch.float64
+# DsmRequest of csrc/plan.h up to its tail.
+_HEAD = "qqQQQQ3q3Qq4Qq Qqqqq5Q QqQqQqQq"
+_plain_pack = struct.Struct(_HEAD + "qq").pack
+# Up to so many samples are sorted by level without scratch, and up to so many elements a sample is not cut.
+_FEW_SAMPLES = 1024
+_LONGEST_SEGMENT = 1024
+
+
+def perturb(
+    out: Tensor,
+    x: Tensor,
+    *,
+    sigmas: Tensor,
+    labels: Tensor,
+    draws_labels: bool,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    level_purpose: int,
+    noise: Tensor | None,
+) -> None:
+    """Writes x + sigma*noise to ``out``, with the sigma of each sample's level.
+
+    Args:
+        out: same shape and dtype as ``x``, any strides; does not overlap ``x``.
+        x: clean samples ``(B, ...)``: fp32, fp16, bf16 or fp64.
+        sigmas: ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
+        labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN.
+        draws_labels: write the labels, drawn at the samples' addresses, instead of reading them.
+        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        level_purpose: the purpose of the labels' address.
+        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
+    """
+    if x.numel() == 0:
+        if not (draws_labels and x.shape[0]):
+            return
+        out = x = x.new_zeros(x.shape[0], 1)  # there are labels to draw all the same
+        noise = None
+    _launch(
+        _PERTURB,
+        (out, x, noise, None),
+        (sigmas.data_ptr(), 0, 0, 0, 0),
+        labels,
+        (sigmas.numel(), draws_labels, level_purpose, 0, 0, 0, 0, 0, 0),
+        Address(seed, draw, sample_ids, sample_offset, purpose),
+    )
+
+
+def dsm(
+    values: Tensor | None,
+    level_sums: Tensor | None,
+    level_counts: Tensor | None,
+    total: Tensor | None,
+    gradient: Tensor | None,
+    output: Tensor,
+    *,
+    clean: Tensor | None,
+    labels: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    slope: Tensor,
+    upstream: Tensor,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    noise: Tensor | None,
+    segment: int,
+) -> None:
+    """Writes the values of denoising score matching, their sums, and the gradient by the network's output.
+
+    Args:
+        values: ``(B,)``, contiguous, of the computing dtype: fp64 for an fp64 output and fp32 otherwise.
+        level_sums: sums of each level's values ``(L,)``, likewise.
+        level_counts: samples of each level, int64 ``(L,)``.
+        total: sum of all values ``()``. These four are None together: then only the gradient is wanted.
+        gradient: shape and dtype of ``output``, any strides; does not overlap it. None where it is not wanted.
+        output: the network's output h ``(B, ...)``: fp32, fp16, bf16 or fp64.
+        clean: same shape, any of these dtypes: the residual is p (h - clean), and no noise is drawn.
+        labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN, and is counted in none.
+        scale, weight, slope: p, w and k of each level ``(L,)``, contiguous, of the computing dtype.
+        upstream: the derivative of the loss by the values, ``()`` or ``(B,)``, likewise.
+        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
+        segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
+    """
+    batch, elements = output.shape[0], output.numel() // max(output.shape[0], 1)
+    sums = 0, 0, 0, 0, 0
+    if values is not None:
+        assert level_sums is not None
+        assert level_counts is not None
+        assert total is not None
+        if output.numel() == 0:
+            for each in (values, level_sums, total):
+                each.zero_()
+            own = labels[(labels >= 0) & (labels < scale.numel())]
+            level_counts.copy_(torch.bincount(own, minlength=scale.numel()))
+            return
+        scratch = None
+        if elements > _LONGEST_SEGMENT or batch > _FEW_SAMPLES:
+            scratch = torch.empty(batch * -(-elements // segment), dtype=values.dtype, device="cpu")
+        sums = (
+            values.data_ptr(),
+            level_sums.data_ptr(),
+            level_counts.data_ptr(),
+            total.data_ptr(),
+            0 if scratch is None else scratch.data_ptr(),
+        )
+    elif output.numel() == 0:
+        return
+    _launch(
+        _DSM,
+        (gradient, output, noise, clean),
+        (scale.data_ptr(), weight.data_ptr(), slope.data_ptr(), upstream.data_ptr(), upstream.ndim),
+        labels,
+        (scale.numel(), 0, 0, segment, *sums),
+        Address(seed, draw, sample_ids, sample_offset, purpose),
+    )
+
+
+def _launch(
+    kind: int,
+    operands: tuple[Tensor | None, Tensor, Tensor | None, Tensor | None],
+    tables: tuple[int, int, int, int, int],
+    labels: Tensor,
+    numbers: tuple[int, int, int, int, int, int, int, int, int],
+    address: Address,
+) -> None:
+    """Any call, as the struct ``DsmRequest`` of csrc/plan.h; ``operands`` are out, x, noise and clean there."""
+    x = operands[1]
+    data: list[int] = []
+    plain = True
+    for operand in operands:
+        if operand is None:
+            data += (0, 0)
+        else:
+            data += (operand.data_ptr(), _CODES[operand.dtype])
+            plain = plain and operand.is_contiguous()
+    total = x.numel()
+    if plain:
+        batch = x.shape[0]
+        pack, tail, rank = _plain_pack, [batch, total // batch], 0
+    else:
+        tail, rank = list(x.shape), x.ndim
+        for operand in operands:
+            if operand is not None:
+                tail += operand.stride()
+        pack = struct.Struct(f"{_HEAD}{len(tail)}q").pack
+    native.dsm(
+        pack(
+            native.chosen_set(),
+            1 if total < native.SERIAL_BELOW else torch.get_num_threads(),
+            *native.numbers_of(address),
+            kind,
+            x.dtype is _FLOAT64,
+            rank,
+            *native.memory_of(address),
+            *tables,
+            labels.data_ptr(),
+            *numbers,
+            *data,
+            *tail,
+        )
+    )

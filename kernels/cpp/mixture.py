@@ -1,0 +1,107 @@
+"""Launches the C++ kernels of a Gaussian mixture: its score, and whole chains on it."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..address import Address
+from . import native
+
+__all__ = ["MAX_FEATURES", "chain", "mixture_score"]
+
+MAX_FEATURES = 64  # kMaxFeatures of csrc/plan.h
+
+# MixtureRequest, ChainRequest and ChainRun of csrc/plan.h.
+_pack_score = struct.Struct("3qQ3qQQQ").pack
+_pack_chain = struct.Struct("3qQ3q4QQQqQqqQQ").pack
+_pack_run = struct.Struct("3d3q").pack
+
+Run = tuple[tuple[float, float, float | None], int, int]
+
+
+def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> None:
+    """Writes the score of a mixture.
+
+    Args:
+        out, x: contiguous fp32 ``(B, D)``, D up to 64; overlap nothing.
+        table: contiguous fp32 ``(L, K, 2 W + 1)``, K up to 256, as :mod:`fastlangevin.reference.mixture` has it.
+        labels: contiguous int64 ``(B,)``, below L.
+        diagonal: whether the table has a variance for each element.
+    """
+    batch, features = x.shape
+    if batch == 0:
+        return
+    request = _pack_score(
+        native.chosen_set(),
+        torch.get_num_threads(),
+        batch,
+        table.data_ptr(),
+        table.shape[1],
+        features,
+        diagonal,
+        labels.data_ptr(),
+        out.data_ptr(),
+        x.data_ptr(),
+    )
+    if native.load().fl_mixture(request):
+        native.refused()
+
+
+def chain(
+    x: Tensor,
+    table: Tensor,
+    *,
+    diagonal: bool,
+    runs: Sequence[Run],
+    seed: int | Tensor,
+    draw: int,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    every: int,
+    frames: Tensor | None,
+) -> None:
+    """Writes the updates of chains on a mixture to their state, one after the other.
+
+    Args:
+        x, table, diagonal: as for :func:`mixture_score`; ``x`` is written to.
+        runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
+        seed, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        draw: number of the first update.
+        every: frames are kept after the updates that end at a multiple of it; 0 keeps none.
+        frames: contiguous fp32, a state for each such update; None where there are none.
+    """
+    batch, features = x.shape
+    if batch == 0 or not runs:
+        return
+    packed = b"".join(
+        _pack_run(c, a, 0.0 if b is None else b, b is not None, level, times) for (c, a, b), level, times in runs
+    )
+    buffer = ctypes.create_string_buffer(packed, len(packed))
+    address = Address(seed, draw, sample_ids, sample_offset, purpose)
+    seeds_at, _, ids_at, seed_stride = native.memory_of(address)
+    request = _pack_chain(
+        native.chosen_set(),
+        torch.get_num_threads(),
+        batch,
+        table.data_ptr(),
+        table.shape[1],
+        features,
+        diagonal,
+        *native.numbers_of(address),
+        seeds_at,
+        ids_at,
+        seed_stride,
+        ctypes.addressof(buffer),
+        len(runs),
+        every if frames is not None else 0,
+        0 if frames is None else frames.data_ptr(),
+        x.data_ptr(),
+    )
+    if native.load().fl_chain(request):
+        native.refused()

@@ -1,0 +1,123 @@
+"""Launches the C++ kernel of a perceptron's chains."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..address import Address
+from . import native
+
+__all__ = ["ACTIVATIONS", "activate", "mlp_chain"]
+
+# The enum Activation of csrc/activations.h.
+ACTIVATIONS = {name: number for number, name in enumerate(("silu", "elu", "softplus", "relu", "tanh"))}
+# Rows of weights that lie side by side, kPacked of csrc/mlp_chain.cpp.
+PACKED = 8
+# MlpRequest of csrc/plan.h.
+_pack = struct.Struct("8q9Qd4Q2QqqQ").pack
+
+
+def pack(weights: Sequence[Tensor], biases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights of the hidden layers, their biases and those of the head as the kernel reads them.
+
+    The width is padded to whole packs: what is added has no weight behind it.
+    """
+    width = biases.shape[2]
+    more = -width % PACKED
+    packed = []
+    for index, weight in enumerate(weights[:-1]):
+        padded = F.pad(weight, (0, more if index else 0, 0, more))
+        packed.append(padded.view(-1, PACKED, padded.shape[1]).transpose(1, 2).reshape(-1))
+    return torch.cat(packed), F.pad(biases, (0, more)).contiguous(), F.pad(weights[-1], (0, more)).contiguous()
+
+
+def mlp_chain(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Tensor,
+    head: Tensor,
+    frame: Tensor,
+    *,
+    mean: float,
+    activation: str,
+    levels: Tensor,
+    coefficients: Tensor,
+    noisy: Tensor,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    every: int,
+    frames: Tensor | None,
+    matmul: str,
+) -> None:
+    """Makes some updates of every chain. The caller has validated everything.
+
+    Args:
+        x: state ``(B, D)`` in fp32, contiguous; written.
+        weights: ``(H, D)``, ``(H, H)`` for each further hidden layer, ``(D, H)``, all in fp32 like what follows.
+        biases: ``(L, n, H)`` of n hidden layers and L levels.
+        head: ``(D,)``, the bias of the last layer.
+        frame: ``(L, 3)``: scale, gain and pull of each level.
+        mean: what the input is centred by.
+        activation: a key of :data:`ACTIVATIONS`.
+        levels: int64 ``(T,)``, of each update.
+        coefficients: fp32 ``(T, 3)``: c, a and b of each.
+        noisy: bool ``(T,)``: whether an update has noise at all.
+        seed, draw, sample_ids, sample_offset, purpose: the address of the first update's noise.
+        every, frames: after every draw whose number plus one divides by ``every``, the state goes to the next of the
+            ``frames`` ``(F, B, D)``, contiguous; 0 keeps none.
+        matmul: ``"fp32"``; a CPU has nothing else.
+    """
+    batch, features = x.shape
+    if batch == 0 or not len(levels):
+        return
+    hidden, shifts, last = pack(weights, biases)
+    # Names keep what the request points to alive until the call is over.
+    tables = [each.contiguous() for each in (head, frame, levels, coefficients, noisy)]
+    seeds = seed.contiguous() if isinstance(seed, Tensor) else seed
+    ids = None if sample_ids is None else sample_ids.contiguous()
+    address = Address(seeds, int(draw), ids, sample_offset, purpose)
+    seeds_at, _, ids_at, seed_stride = native.memory_of(address)
+    request = _pack(
+        native.chosen_set(),
+        torch.get_num_threads(),
+        batch,
+        features,
+        shifts.shape[2],
+        shifts.shape[1],
+        len(levels),
+        ACTIVATIONS[activation],
+        x.data_ptr(),
+        hidden.data_ptr(),
+        shifts.data_ptr(),
+        last.data_ptr(),
+        *(each.data_ptr() for each in tables),
+        mean,
+        *native.numbers_of(address),
+        seeds_at,
+        ids_at,
+        seed_stride,
+        every,
+        0 if frames is None else frames.data_ptr(),
+    )
+    if native.load().fl_mlp(request):
+        native.refused()
+
+
+def activate(activation: str, y: Tensor) -> Tensor:
+    """An activation alone, for sweeps over all floats; ``y`` is contiguous in fp32."""
+    count = y.numel()
+    padded = torch.zeros((count + 15) // 16 * 16, dtype=torch.float32, device="cpu")
+    padded[:count] = y.flatten()
+    values = torch.empty_like(padded)
+    number = ACTIVATIONS[activation]
+    if native.load().fl_activate(native.chosen_set(), number, padded.data_ptr(), padded.numel(), values.data_ptr()):
+        native.refused()
+    return values[:count].reshape(y.shape)

@@ -1,0 +1,73 @@
+"""Launches the C++ kernel of norms: of samples, and of the noise of an address.
+
+Like :mod:`.cpp`, whose library this is, the launcher checks nothing that :mod:`fastlangevin.ops` has checked.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import torch
+from torch import Tensor
+
+from ..address import Address
+from . import native
+
+__all__ = ["norms"]
+
+# SampleNormsRequest of csrc/plan.h up to its tail.
+_HEAD = "qqQQQQqq3Qqq4QQqQq"
+
+
+def norms(
+    out: Tensor,
+    x: Tensor,
+    *,
+    of_x: bool,
+    of_noise: bool,
+    noise: Tensor | None,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    segment: int,
+) -> None:
+    """Writes the norms of samples, of noise, or of both.
+
+    Args:
+        out: ``(K, B)``, contiguous, of the computing dtype: of x, then of the noise.
+        x: ``(B, ...)``, not empty: fp32, fp16, bf16 or fp64, any strides; read if its norms are wanted.
+        of_x: whether they are.
+        of_noise: whether those of the noise are.
+        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
+        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
+    """
+    noise = noise if of_noise else None
+    batch, elements = x.shape[0], x.numel() // x.shape[0]
+    scratch = torch.empty(2, batch * -(-elements // segment), dtype=out.dtype, device="cpu")
+    if x.is_contiguous() and (noise is None or noise.is_contiguous()):
+        rank, tail = 0, [batch, elements]
+    else:
+        rank, tail = x.ndim, [*x.shape, *x.stride(), *(() if noise is None else noise.stride())]
+    address = Address(seed, draw, sample_ids, sample_offset, purpose)
+    request = struct.pack(
+        f"{_HEAD}{len(tail)}q",
+        native.chosen_set(),
+        1 if x.numel() < native.SERIAL_BELOW else torch.get_num_threads(),
+        *native.numbers_of(address),
+        x.dtype is torch.float64,
+        rank,
+        *native.memory_of(address),
+        segment,
+        out[0].data_ptr() if of_x else 0,
+        out[-1].data_ptr() if of_noise else 0,
+        *(row.data_ptr() for row in scratch),
+        x.data_ptr(),
+        native.CODES[x.dtype],
+        *((0, 0) if noise is None else (noise.data_ptr(), native.CODES[noise.dtype])),
+        *tail,
+    )
+    if native.load().fl_sample_norms(request):
+        native.refused()

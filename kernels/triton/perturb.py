@@ -1,0 +1,162 @@
+"""Samples with noise of a level's strength, the noise and, where asked, the levels drawn inside.
+
+    out = fl(x + fl(sigma_i z))        z ~ N(0, 1), i the sample's level
+
+in fp32 (fp64 for fp64 samples, z being the fp32 normal widened), then rounded once to the samples' dtype. The bits are
+those of ``fastlangevin.reference``. A drawn level is the first word of block 0 at the sample's address, under a purpose
+of its own, made a number from 0 to L - 1 in integers.
+
+Bytes per element: x and out once each, 8 for fp32, 4 for 16-bit, 16 for fp64; ``noise`` comes on top.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..address import Address
+from .direct_launch import launch
+from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
+from .levels import at_level, column, rows_of
+from .philox import interleave4, interleave8, load_as, normals, philox, round_to
+from .ptx import multiply
+
+# A drawn label is a Philox block in each thread, 45 instructions on 16 elements, or on 4 where a program has many short
+# rows (64 an element for 784 elements). Moving 8 bytes, an H200 hides 48 for fp32, so that this kernel is bound by
+# arithmetic for all but fp64.
+
+
+@triton.jit
+def _draw_label(c1, c2, c3, k0, k1, levels):
+    word, _, _, _ = philox(tl.zeros_like(c1), c1, c2, c3, k0, k1)
+    return ((word >> 9) * 2 + 1).to(tl.int64) * levels >> 24
+
+
+@triton.jit(
+    do_not_specialize=("levels", "level_purpose", *CHANGING),
+    do_not_specialize_on_alignment=("sigmas_ptr", "labels_ptr", "layout_ptr", *CHANGING),
+)
+def perturb_kernel(
+    out_ptr,
+    x_ptr,
+    noise_ptr,
+    sigmas_ptr,
+    labels_ptr,
+    levels: tl.int64,
+    level_purpose,
+    layout_ptr,
+    rows: tl.int64,
+    count: tl.int64,
+    elements: tl.int64,
+    seed,
+    seed_high,
+    draw,
+    ids_ptr,
+    sample_offset: tl.int64,
+    purpose,
+    DRAWS_LABELS: tl.constexpr,
+    NDIM: tl.constexpr,
+    IS_LONG: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    dtype: tl.constexpr = sigmas_ptr.dtype.element_ty
+    PARTS: tl.constexpr = 2 if dtype == tl.float64 else 1
+    LANES: tl.constexpr = WIDTH // PARTS
+
+    first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
+    row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
+    if DRAWS_LABELS:
+        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, level_purpose)
+        label = _draw_label(c1, c2, c3, k0, k1, levels)
+        group = first_group if TILE == GROUPS else first_group + group_lane
+        tl.store(labels_ptr + row, label, mask=row_known & (group == 0))
+    else:
+        label = tl.load(labels_ptr + row, mask=row_known, other=0)
+    sigma = column(at_level(sigmas_ptr, label, row_known, levels))
+
+    if noise_ptr is None:
+        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        block = (first_group * (WIDTH // 4)).to(tl.uint32) + (group_lane * (WIDTH // 4)).to(tl.uint32)
+        w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
+        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
+        if WIDTH == 8:
+            w0, w1, w2, w3 = philox(block + 1, c1, c2, c3, k0, k1)
+            z4, z5, z6, z7 = normals(w0, w1, w2, w3)
+
+    for part in tl.static_range(PARTS):
+        lane = tl.arange(0, LANES)[None, :] + part * LANES
+        base, e, valid = elements_of(
+            first_row, first_group, row_lane, group_lane, group_valid, count, elements, lane, NDIM, IS_LONG, WIDTH
+        )
+        x = load_as(locate(x_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
+        if noise_ptr is not None:
+            z = load_as(locate(noise_ptr, layout_ptr, 2, base, row_lane, e, NDIM), valid, dtype)
+        elif WIDTH == 8:
+            z = interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
+        elif PARTS == 1:
+            z = interleave4(z0, z1, z2, z3)
+        else:
+            z = (tl.join(z0, z1) if part == 0 else tl.join(z2, z3)).to(dtype)
+        out_ptrs = locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM)
+        tl.store(out_ptrs, round_to(x + multiply(z, sigma), out_ptr.dtype.element_ty), mask=valid)
+
+
+def prepare(
+    out: Tensor,
+    x: Tensor,
+    *,
+    sigmas: Tensor,
+    labels: Tensor,
+    draws_labels: bool,
+    seed: int | Tensor,
+    draw: int | Tensor,
+    sample_ids: Tensor | None,
+    sample_offset: int,
+    purpose: int,
+    level_purpose: int,
+    noise: Tensor | None,
+) -> Call:
+    """The launch that :func:`perturb` makes, of the same arguments. ``x`` must not be empty."""
+    return call_for(
+        x,
+        [out, x, noise],
+        random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        out_ptr=out,
+        x_ptr=x,
+        noise_ptr=noise,
+        sigmas_ptr=sigmas,
+        labels_ptr=labels,
+        levels=sigmas.numel(),
+        level_purpose=level_purpose,
+        DRAWS_LABELS=draws_labels,
+    )
+
+
+def perturb(out: Tensor, x: Tensor, **arguments: Any) -> None:
+    """Write ``x`` with noise to ``out``. The caller has validated everything but the labels' values.
+
+    Args:
+        out: result; may not overlap ``x``. Both have one shape ``(B, ...)``, one dtype and any strides.
+        x: clean samples.
+        sigmas: ladder ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
+        labels: int64 ``(B,)``, contiguous. One outside of the ladder makes its sample NaN.
+        draws_labels: write the labels, each drawn at its sample's address, in place of reading them.
+        seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
+        level_purpose: purpose of the drawn labels, 0 to 255.
+        noise: used in place of the drawn normals, any float dtype.
+    """
+    if not x.numel() and arguments["draws_labels"]:
+        # Samples without elements have labels all the same.
+        x = x.new_zeros(x.shape[0], 1)
+        out = torch.empty_like(x)
+        arguments["noise"] = None
+    if x.numel():
+        call = prepare(out, x, **arguments)
+        with on_device(x):
+            launch(perturb_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
