@@ -153,6 +153,10 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
             source[0]
         with pytest.raises(data.SampleError, match=r"cannot read \S*b\.png: it is a pipe, not a regular file"):
             source.fingerprint()
+    (tmp_path / "b.png").mkdir()
+    for read in (lambda: source[0], source.fingerprint):
+        with pytest.raises(data.SampleError, match=r"cannot read \S*b\.png: it is a folder, not a regular file; put"):
+            read()
 
 
 def test_sockets_devices_and_folders_are_no_images(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastlangevin.data.fingerprint import Fingerprint, digests
-from fastlangevin.data.regular import open_regular
 from fastlangevin.data.source import SampleError
+from fastlangevin.storage.files import open_regular
 
 __all__ = ["fingerprint_of_files"]
 
@@ -54,7 +54,7 @@ def _size(path: str) -> int:
 
 def _content(path: str) -> Iterator[bytes]:
     try:
-        with open_regular(path) as file:
+        with open_regular(path, bare=True) as file:
             while part := file.read(CHUNK):
                 yield part
     except OSError as error:

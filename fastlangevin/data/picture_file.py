@@ -9,9 +9,9 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastlangevin.data.regular import open_regular
 from fastlangevin.data.signature import format_of
 from fastlangevin.data.source import SampleError
+from fastlangevin.storage.files import open_regular
 
 __all__ = ["GREY_MODES", "Header", "read_header", "read_picture"]
 
@@ -80,7 +80,7 @@ def read_picture(path: str | os.PathLike[str], use: Callable[[Image.Image], T]) 
 def _opened(path: str | os.PathLike[str], use: Callable[[Image.Image, BinaryIO], T]) -> T:
     told = None
     try:
-        with open_regular(path) as file:
+        with open_regular(path, bare=True) as file:
             told = format_of(file)
             with Image.open(file, formats=FORMATS) as image:
                 _check_fit(image, file)

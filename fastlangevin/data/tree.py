@@ -7,8 +7,8 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from fastlangevin.data.regular import kind_of, open_regular
 from fastlangevin.data.signature import format_of
+from fastlangevin.storage.files import kind_of, open_regular
 
 __all__ = ["SUFFIXES", "image_files"]
 
@@ -108,7 +108,7 @@ def _is_image(path: str, mode: int) -> bool:
             f"{path} is a picture of a format that is not read; convert it to PNG, or take it out of the folder"
         )
     try:
-        with open_regular(path) as file:
+        with open_regular(path, bare=True) as file:
             found = format_of(file)
     except OSError as error:
         raise ValueError(

@@ -19,6 +19,7 @@ __all__ = [
     "NotAFileError",
     "check_writable",
     "host_name",
+    "kind_of",
     "open_regular",
     "read_regular",
     "size_of_regular",
@@ -35,12 +36,13 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<pid>\d{1,9})\.[^.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"))
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _KINDS = {
-    stat.S_IFDIR: "folder (a directory)",
-    stat.S_IFIFO: "pipe",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-    stat.S_IFSOCK: "socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
 }
+_NOT_REGULAR = ", not a regular file"
 # What flock says where the file system, or a sandbox, has no locks; and where another process has the lock.
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM}
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -57,11 +59,25 @@ class _FolderError(NotAFileError, IsADirectoryError):
     """A folder where a file must be, for those who ask for Python's own error of it."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+def kind_of(mode: int) -> str:
+    """The kind of a file that is not regular, in words.
+
+    Args:
+        mode: of the file, ``os.stat_result.st_mode``.
+
+    Returns:
+        The kind with its article, "a pipe".
+    """
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
+
+
+def open_regular(path: str | os.PathLike[str], *, bare: bool = False) -> io.BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Args:
         path: of the file.
+        bare: raise what the system says, or "it is a pipe, not a regular file", for a caller that names the file and
+            says what to do; by default the error says both.
 
     Returns:
         The file; nothing of it was read.
@@ -70,16 +86,21 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
         NotAFileError: an ``OSError`` and a ``ValueError``: the path leads to a pipe, a device, a socket or a folder.
         OSError: it cannot be opened.
     """
-    source = Path(path)
     try:
-        # Before it is opened, since that alone makes some devices act; and again, since it may be another file then.
-        _check_regular(source, os.stat(source).st_mode)
-        (raw,) = map(io.FileIO, map(os.open, [source], [os.O_RDONLY | _FLAGS]), ["r"])  # see Handle
+        return _opened(Path(path))
     except OSError as error:
-        raise unreadable(source, error) from error
+        if bare:
+            raise
+        raise unreadable(Path(path), error) from error
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    # Before it is opened, since that alone makes some devices act; and again, since it may be another file then.
+    _check_regular(os.stat(path).st_mode)
+    (raw,) = map(io.FileIO, map(os.open, [path], [os.O_RDONLY | _FLAGS]), ["r"])  # see Handle
     file: io.BufferedReader = io.BufferedReader(raw)
     try:
-        _check_regular(source, os.fstat(file.fileno()).st_mode)
+        _check_regular(os.fstat(file.fileno()).st_mode)
     except BaseException:
         file.close()
         raise
@@ -128,15 +149,18 @@ def size_of_regular(path: str | os.PathLike[str]) -> int:
         OSError: it is not there.
     """
     status = os.stat(path)
-    _check_regular(Path(path), status.st_mode)
+    try:
+        _check_regular(status.st_mode)
+    except NotAFileError as error:
+        raise unreadable(Path(path), error) from error
     return status.st_size
 
 
-def _check_regular(source: Path, mode: int) -> None:
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise _FolderError(errno.EISDIR, f"it is {kind_of(mode)}{_NOT_REGULAR}")
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "special file")
-        why = f"cannot read {source}: it is a {kind}; check the path, and give that of a file or of a link to one"
-        raise _FolderError(errno.EISDIR, why) if stat.S_ISDIR(mode) else NotAFileError(errno.EINVAL, why)
+        raise NotAFileError(errno.EINVAL, f"it is {kind_of(mode)}{_NOT_REGULAR}")
 
 
 def unreadable(source: Path, error: OSError) -> OSError:
@@ -151,6 +175,10 @@ def unreadable(source: Path, error: OSError) -> OSError:
     """
     if str(error.strerror).startswith("cannot read "):
         return error
+    if isinstance(error, NotAFileError):
+        what = str(error).removesuffix(_NOT_REGULAR) + (" (a directory)" if isinstance(error, _FolderError) else "")
+        advice = "check the path, and give that of a file or of a link to one"
+        return type(error)(error.errno, f"cannot read {source}: {what}; {advice}")
     return type(error)(error.errno, f"cannot read {source}: {error.strerror or error}; check the path and its rights")
 
 
