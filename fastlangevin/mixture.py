@@ -21,10 +21,10 @@ from fastlangevin.chain_score import ChainKernel, Segment
 from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
-from fastlangevin.ops.arguments import check_labels, floating, is_complex
+from fastlangevin.ops.arguments import check_labels, floating
 from fastlangevin.ops.memory import lasting, observed, transforms
 from fastlangevin.runtime import choose
-from fastlangevin.values import is_number, real, shown
+from fastlangevin.values import is_complex, is_number, real, shown
 
 __all__ = ["MAX_COMPONENTS", "MAX_FEATURES", "GaussianMixture", "PerturbedMixture"]
 

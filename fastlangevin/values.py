@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 
-__all__ = ["index", "is_integer", "is_number", "real", "shown"]
+__all__ = ["index", "is_complex", "is_integer", "is_number", "real", "shown"]
 
 BITS = 256
 LETTERS = 80
@@ -52,12 +52,16 @@ def is_number(value: object) -> bool:
     """Whether a value can be taken for a real number: not a bool or a complex number, of whatever library."""
     if isinstance(value, (float, int)):
         return not isinstance(value, bool)
-    kind = _kind(value)
     return (
-        not _is_bool(value)
-        and not kind.startswith("complex")
-        and (hasattr(value, "__float__") or hasattr(value, "__index__"))
+        not _is_bool(value) and not is_complex(value) and (hasattr(value, "__float__") or hasattr(value, "__index__"))
     )
+
+
+def is_complex(value: object) -> bool:
+    """Whether a number, array or tensor is complex, or one in a nested sequence."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_complex, value))
+    return isinstance(value, complex) or _kind(value).startswith("complex")
 
 
 def real(name: str, value: object, what: str) -> float:

@@ -13,7 +13,7 @@ import torch
 from well_formed_calls import CALLS
 
 from fastlangevin.noise import integer, resolve_sample_ids
-from fastlangevin.values import is_integer, real, shown
+from fastlangevin.values import is_complex, is_integer, is_number, real, shown
 
 HUGE = 10**5000  # Python refuses to write it: it has more than 4,300 digits
 NEVER: dict[str, Any] = {
@@ -143,3 +143,30 @@ def test_messages_show_a_value_whatever_it_is() -> None:
     with pytest.raises(ValueError, match="digits"):
         str(HUGE)  # else nothing of this would be needed
     assert sys.get_int_max_str_digits() == 4300
+
+
+@pytest.mark.parametrize(
+    ("value", "alone"),
+    [
+        (1j, True),
+        (np.complex64(1), True),
+        (np.array([1j]), True),
+        (torch.tensor(1j), True),
+        ([1.0, (2.0, 3j)], False),
+        ([torch.tensor([1j])], False),
+    ],
+)
+def test_what_is_complex_is_no_number(value: Any, alone: bool) -> None:
+    assert is_complex(value)
+    assert not is_number(value)
+    # The same without its imaginary part is a number, unless it is a sequence.
+    if alone:
+        assert is_number(value.real)
+        assert not is_complex(value.real)
+
+
+@pytest.mark.parametrize(
+    "value", [1.0, True, "complex", [], [1.0, [2]], np.array([1.0]), torch.ones(2), object(), None]
+)
+def test_what_is_not_complex(value: Any) -> None:
+    assert not is_complex(value)

@@ -22,12 +22,13 @@ from fastlangevin import noise, ops
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.noise import Generators, Purpose, Seed
-from fastlangevin.ops.arguments import check_labels, compute_dtype, is_complex
+from fastlangevin.ops.arguments import check_labels, compute_dtype
 from fastlangevin.ops.dsm import Address, Reduction, Tables
 from fastlangevin.ops.memory import recorded
 from fastlangevin.ops.perturb import MAX_LEVELS
 from fastlangevin.reference import level_of
 from fastlangevin.scores import Output
+from fastlangevin.values import is_complex
 
 __all__ = ["DenoisingScoreMatching", "PerLevel", "dsm_labels", "dsm_loss"]
 

@@ -11,19 +11,12 @@ from torch import Tensor
 
 from fastlangevin.noise import MAX_ELEMENTS
 from fastlangevin.ops.memory import in_memory, recorded
-from fastlangevin.values import is_integer, is_number, shown
+from fastlangevin.values import is_complex, is_integer, is_number, shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
 
 Coefficient = float | Tensor
-
-
-def is_complex(value: Any) -> bool:
-    """Whether a number, array or tensor is complex, or one in a nested sequence."""
-    if isinstance(value, list | tuple):
-        return any(map(is_complex, value))
-    return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))
 
 
 def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.float32)") -> str:
