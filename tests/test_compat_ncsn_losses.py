@@ -214,3 +214,19 @@ def test_given_vectors_of_another_shape_are_refused():
         losses.ssm_loss(score, X, vectors=X)
     with pytest.raises(TypeError, match=r"vectors must be a torch\.Tensor"):
         losses.ssm_loss(score, X, vectors=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "of"),
+    [
+        (ncsn.sliced_score_estimation, score),
+        (ncsn.sliced_score_estimation_vr, score),
+        (ncsn.sliced_score_matching, energy),
+        (ncsn.sliced_score_matching_vr, energy),
+        (ncsn.single_sliced_score_matching, energy),
+        (ncsn.partial_sliced_score_matching, energy),
+    ],
+)
+def test_sliced_losses_name_their_own_argument(loss, of):
+    with pytest.raises(TypeError, match="^samples must be float32"):
+        loss(of, X.long(), **AT)

@@ -93,6 +93,33 @@ def _one_projection(
     return _returned(terms, strict, detach=detach)
 
 
+def _several_projections(
+    score: Score,
+    samples: Tensor,
+    n_particles: int,
+    variance_reduced: bool,
+    seed: Seed | None,
+    generator: Generators | None,
+    step: int | Tensor,
+    sample_ids: SampleIds | None,
+    strict: bool,
+) -> Tensor | SlicedLoss:
+    """As published, Gaussian for the loss with less variance, else on the unit sphere."""
+    floating("samples", samples)
+    terms = ssm_terms(
+        score,
+        samples,
+        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
+        kind="gaussian" if variance_reduced else "sphere",
+        variance_reduced=variance_reduced,
+        seed=seed,
+        generator=generator,
+        step=step,
+        sample_ids=sample_ids,
+    )
+    return _returned(terms, strict, elements=1 if variance_reduced else samples[0].numel())
+
+
 def single_sliced_score_matching(
     energy_net: Energy,
     samples: Tensor,
@@ -176,19 +203,7 @@ def sliced_score_estimation(
     Returns:
         ``()``: the mean over the batch; with ``strict`` and its two terms.
     """
-    floating("samples", samples)
-    terms = ssm_terms(
-        score_net,
-        samples,
-        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
-        kind="sphere",
-        variance_reduced=False,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-    return _returned(terms, strict, elements=samples[0].numel())
+    return _several_projections(score_net, samples, n_particles, False, seed, generator, step, sample_ids, strict)
 
 
 def sliced_score_estimation_vr(
@@ -211,17 +226,7 @@ def sliced_score_estimation_vr(
     Returns:
         As for :func:`sliced_score_estimation`.
     """
-    terms = ssm_terms(
-        score_net,
-        samples,
-        projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
-        kind="gaussian",
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-    )
-    return _returned(terms, strict)
+    return _several_projections(score_net, samples, n_particles, True, seed, generator, step, sample_ids, strict)
 
 
 def sliced_score_matching(
@@ -244,15 +249,8 @@ def sliced_score_matching(
     Returns:
         As for :func:`sliced_score_estimation`.
     """
-    return sliced_score_estimation(
-        energy_score(energy_net),
-        samples,
-        n_particles,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-        strict=strict,
+    return _several_projections(
+        energy_score(energy_net), samples, n_particles, False, seed, generator, step, sample_ids, strict
     )
 
 
@@ -276,15 +274,8 @@ def sliced_score_matching_vr(
     Returns:
         As for :func:`sliced_score_estimation_vr`.
     """
-    return sliced_score_estimation_vr(
-        energy_score(energy_net),
-        samples,
-        n_particles,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-        strict=strict,
+    return _several_projections(
+        energy_score(energy_net), samples, n_particles, True, seed, generator, step, sample_ids, strict
     )
 
 
