@@ -228,5 +228,5 @@ def test_given_vectors_of_another_shape_are_refused():
     ],
 )
 def test_sliced_losses_name_their_own_argument(loss, of):
-    with pytest.raises(TypeError, match="^samples must be float32"):
+    with pytest.raises(TypeError, match=r"^samples must be float32"):
         loss(of, X.long(), **AT)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 from itertools import chain
 
@@ -469,10 +470,41 @@ def test_workers_are_born_deaf_to_signals_and_name_a_bad_sample(tmp_path, monkey
     with pytest.raises(data.SampleError, match=rf"\Acannot read {tmp_path / '2.png'}"):
         list(data.loader(data.Folder(tmp_path), order, workers=1))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
-    assert len(workers) == 1
-    assert workers[0].exitcode is not None, "no worker outlives the error that ends its loop"
-    # By neither signal. On a busy machine PyTorch's own end of a worker has been seen to abort (-6) once in a few runs.
-    assert workers[0].exitcode not in (-signal.SIGINT, -signal.SIGTERM)
+    assert [worker.exitcode for worker in workers] == [0], "no worker outlives the error that ends its loop"
+
+
+class Sharing(data.Images):
+    """Reads in a process that shares tensors on and on, as its thread that sends batches does."""
+
+    in_memory = False
+
+    def take(self, indices):
+        threading.Thread(target=self.share, daemon=True).start()
+        return super().take(indices)
+
+    def share(self):
+        while True:
+            torch.zeros(2**12).share_memory_()
+
+
+def test_a_worker_that_ends_while_it_sends_ends_well(monkeypatch):
+    start, workers = multiprocessing.process.BaseProcess.start, []
+
+    def kept(self):
+        start(self)
+        workers.append(self)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", kept)
+    assert len(list(data.loader(Sharing(ramp(1, 3)), [[0]], workers=1))) == 1
+    assert [worker.exitcode for worker in workers] == [0]
+
+
+def test_a_worker_that_fails_says_so(capfd):
+    worker = data.loading._Context().Process(target=int, args=("no number",))
+    worker.start()
+    worker.join(600)
+    assert worker.exitcode == 1
+    assert "ValueError: invalid literal" in capfd.readouterr().err
 
 
 def test_a_program_that_leaves_workers_behind_ends(folder, tmp_path):

@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -38,6 +39,22 @@ class _Batches(Dataset[Tensor | SampleError]):
             return self.source.take(indices)
         except SampleError as error:
             return error
+
+
+class _Worker(SpawnProcess):
+    """A worker that leaves its interpreter as it is when it ends, as a forked one does.
+
+    The thread that sends batches is not waited for if nobody wants them any more. Python would end it while it takes
+    itself down, in the midst of PyTorch's C++, and the process would abort: "terminate called without an active
+    exception". Whatever multiprocessing itself does at the end of a process has been done by then.
+    """
+
+    def _bootstrap(self, *arguments: Any) -> NoReturn:
+        os._exit(super()._bootstrap(*arguments))  # type: ignore[misc]
+
+
+class _Context(SpawnContext):
+    Process = _Worker
 
 
 class _Loader(DataLoader[Any]):
@@ -88,7 +105,7 @@ def loader(source: Source, batches: Sampler[list[int]], *, workers: int = 0, pin
         collate_fn=_as_it_is,
         pin_memory=pin and source.device.type == "cpu",
         worker_init_fn=_stay_deaf,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=_Context() if workers else None,
         # Otherwise each iterator takes its workers' seed, which nobody uses, from the global generator.
         generator=torch.Generator("cpu"),
     )
