@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import threading
 from importlib.resources import as_file, files
 
 import pytest
@@ -11,8 +12,10 @@ from safetensors.torch import save_file
 
 import fastlangevin as fl
 from fastlangevin import shards
-from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig
+from fastlangevin.models import MLP, NCSN, ConvConfig, ConvScore, MLPConfig, NCSNConfig, NCSNv2, NCSNv2Config
+from fastlangevin.models.base import ScoreNet
 from fastlangevin.storage import checkpoint, container, stopped_chain
+from fastlangevin.storage.published import load_published
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.1, 3)
 METADATA = {"data": {"shape": [2]}, "note": "Größe", "sampling": {"epsilon": 2e-5}}
@@ -282,3 +285,33 @@ def test_what_cannot_be_described_is_refused(arguments, error, message, tmp_path
     with pytest.raises(error, match=message):
         checkpoint.save(tmp_path / "net", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def as_published(net, path):
+    torch.save(net.state_dict(), path)
+    return load_published
+
+
+def as_saved(net, path):
+    checkpoint.save(path, net)
+    return checkpoint.load
+
+
+@pytest.mark.parametrize("save", [as_saved, as_published])
+def test_reading_a_network_leaves_the_generator_of_all_threads_alone_meanwhile(save, tmp_path, monkeypatch):
+    read = save(NCSNv2(SIGMAS, NCSNv2Config(channels=1, width=2)), tmp_path / "net")
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    begin, drawn = ScoreNet.__init__, []
+
+    def meanwhile(self, *arguments, **options):
+        begin(self, *arguments, **options)
+        other = threading.Thread(target=lambda: drawn.append(torch.rand(1)))
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(ScoreNet, "__init__", meanwhile)
+    torch.manual_seed(0)
+    read(tmp_path / "net")
+    assert len(drawn) == 2, "once for the shell, and once for the network"
+    assert torch.equal(torch.cat([*drawn, torch.rand(1)]), wanted)

@@ -19,7 +19,7 @@ import torch
 import fastlangevin as fl
 from fastlangevin import shards
 from fastlangevin.data import Images
-from fastlangevin.models.shell import shell
+from fastlangevin.models.shell import shell, unfilled
 from fastlangevin.shards import RunFolder
 from fastlangevin.shards.folder import _seal
 from fastlangevin.shards.lease import claim
@@ -392,6 +392,20 @@ def test_a_shell_has_the_tensors_of_its_network_and_no_memory(name: str) -> None
         key: (value.shape, value.dtype) for key, value in net.items()
     }
     assert all(value.is_meta for value in empty.values())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_an_unfilled_network_draws_nothing_and_is_its_network_once_it_is_filled(name: str) -> None:
+    state = torch.get_rng_state()
+    net = unfilled(NETS[name])
+    assert torch.equal(torch.get_rng_state(), state)
+    whole = NETS[name]()
+    net.load_state_dict(whole.state_dict())
+    for found, wanted in ((net.named_buffers, whole.named_buffers), (net.named_parameters, whole.named_parameters)):
+        values = dict(wanted())
+        assert dict(found()).keys() == values.keys()
+        assert all(torch.equal(value, values[key]) for key, value in found())
+        assert all(value.requires_grad == values[key].requires_grad for key, value in found())
 
 
 @pytest.mark.parametrize(

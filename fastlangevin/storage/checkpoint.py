@@ -31,7 +31,7 @@ from fastlangevin.models import (
     NCSNv2Deepest,
 )
 from fastlangevin.models.base import ScoreNet
-from fastlangevin.models.shell import shell
+from fastlangevin.models.shell import shell, unfilled
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.storage import container
 from fastlangevin.storage.container import DamagedError
@@ -179,9 +179,7 @@ def _build(source: Path, description: dict[str, Any], tensors: dict[str, Tensor]
         ladder = check_sigmas(tensors.get("sigmas", description["sigmas"]))
         # First without memory: what a description claims is taken only where the file has it.
         check_fit(tensors, shell(lambda: network(ladder, sizes)).to(dtype).state_dict())
-        # The generator's state is the caller's: building a network draws weights that are overwritten.
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            net = network(ladder, sizes).to(dtype)
+        net = unfilled(lambda: network(ladder, sizes)).to(dtype)
         net.load_state_dict(tensors)
     except _SENSELESS as error:
         raise ValueError(f"{source} does not describe its own weights: {error}; write it again") from error

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas
 from fastlangevin.models import NCSN, NCSNv2, NCSNv2Deeper, NCSNv2Deepest
-from fastlangevin.models.shell import shell
+from fastlangevin.models.shell import shell, unfilled
 from fastlangevin.models.standard import Sizes, StandardNet
 from fastlangevin.storage.files import open_regular
 
@@ -123,9 +123,7 @@ def load_published(
     arguments = {"network": network, "config": config, "sigmas": sigmas}
     asked = [name for name, value in arguments.items() if value is not None]
     _check_fit(source, parts.state_entry, state, empty, empty.state_dict(), asked)
-    # The generator's state is the caller's: building a network draws weights that are overwritten.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        net = kind(ladder, sizes).float()
+    net = unfilled(lambda: kind(ladder, sizes)).float()
     net.load_state_dict(state)
     entry = parts.state_entry
     if ema and parts.average is not None:

@@ -93,7 +93,8 @@ def train(
 
     Args:
         build: makes the untrained network; called with the CPU as the default device and PyTorch's default generator
-            seeded with the run's seed, whose former state comes back afterwards.
+            seeded with the run's seed, whose former state comes back afterwards. All threads share that generator: one
+            that draws from it meanwhile has other numbers, and so has the network.
         source: the data.
         config: how to train.
         places: folder, device and the like; by default nothing is kept.
@@ -132,6 +133,7 @@ class _Run:
         self.config, self.places, self.world, self.stop, self.callback = config, places, world, stop, callback
         self.source = source
         # On the CPU, whatever the default device: the generators of other devices are not seeded.
+        # By the generator that all threads share: the caller's function may draw in any way, or seed it once more.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(config.seed)
             net = build()
