@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from fastlangevin.kernels.cpp import build as builder
 from fastlangevin.kernels.cpp import native
+from fastlangevin.kernels.cpp.cache import while_locked
 from tests.long.building import at_once, control, environment, finished, kill, portable_sources, start
 
 pytestmark = pytest.mark.skipif(
@@ -167,6 +169,36 @@ def test_a_killed_build_stands_in_nobodys_way(sources: Path, tmp_path: Path) -> 
     found = kill(sources, tmp_path / "cache", 0.0, group=False)  # its compilers live on, and write
     assert found["killed"]
     assert found["error"] is None
+    (folder,) = (each for each in (tmp_path / "cache").iterdir() if each.is_dir())
+    assert [each.name for each in folder.iterdir()] == [builder.LIBRARY], "what the killed one left is removed"
+
+
+def test_only_what_builds_leave_is_swept(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (tmp_path / "folder" / ".build-killed" / "deep").mkdir(parents=True)
+    (tmp_path / "folder" / ".build-killed" / "deep" / "sums.o").write_text("")
+    (tmp_path / "folder" / ".build-digest").write_text("")
+    (tmp_path / "folder" / builder.LIBRARY).write_text("")
+    (tmp_path / "folder" / "build-mine").mkdir()
+    other.mkdir()
+    (other / "kept").write_text("")
+    (tmp_path / "folder" / ".build-link").symlink_to(other)
+    builder.sweep(tmp_path / "folder")
+    assert sorted(each.name for each in (tmp_path / "folder").iterdir()) == ["build-mine", builder.LIBRARY]
+    assert (other / "kept").exists()
+
+
+@pytest.mark.parametrize("number", [None, errno.ENOLCK, errno.ENOSYS])
+def test_only_the_holder_of_a_lock_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None) -> None:
+    def refuse(*_: object) -> None:
+        assert number is not None
+        raise OSError(number, os.strerror(number))
+
+    if number is not None:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    done: list[str] = []
+    while_locked(tmp_path / "lock", lambda: done.append("work"), lambda: done.append("clean"))
+    assert done == (["clean", "work"] if number is None else ["work"])
 
 
 @pytest.mark.long

@@ -23,6 +23,7 @@ from pathlib import Path
 
 __all__ = [
     "LIBRARY",
+    "UNFINISHED",
     "BuildError",
     "build",
     "circumstances",
@@ -31,10 +32,12 @@ __all__ = [
     "is_current",
     "objects",
     "source_hash",
+    "sweep",
 ]
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
 LIBRARY = "libfastlangevin.so"
+UNFINISHED = ".build-"  # how the names of a build's own folders and files begin
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     "-std=c++17",
@@ -62,6 +65,7 @@ X86 = {
     "sse2": ("-msse2",),
 }
 SECONDS = 600.0  # for one compiler or ninja run
+SWEEPS = 10
 # Where compilers, headers, libraries and room are looked for, and what of it is forbidden.
 VARIABLES = (
     *("CXX", "PATH", "CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME"),
@@ -271,7 +275,7 @@ def build(destination: Path, *, use_ninja: bool = True) -> Path:
     destination.mkdir(parents=True, exist_ok=True)
     ninja = find_ninja() if use_ninja else None
     # Beside the destination, so that the last step is a rename inside one file system.
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=destination) as name:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=destination) as name:
         folder = Path(name).resolve()
         if ninja is not None:
             (folder / "build.ninja").write_text(_ninja_file(compiler))
@@ -283,3 +287,23 @@ def build(destination: Path, *, use_ninja: bool = True) -> Path:
             _run([*compiler, *(output for output, _, _ in parts), *LINK_FLAGS, "-o", LIBRARY], folder)
         os.replace(folder / LIBRARY, destination / LIBRARY)
     return destination / LIBRARY
+
+
+def sweep(destination: Path) -> None:
+    """Removes what killed builds have left in a folder; what cannot be removed stays.
+
+    Only for whoever knows that no other build is under way there.
+
+    Args:
+        destination: the folder of :func:`build`.
+    """
+    for path in Path(destination).glob(f"{UNFINISHED}*"):
+        if path.is_dir() and not path.is_symlink():
+            # Compilers outlive a builder that is killed alone, and may write while their folder is emptied.
+            for _ in range(SWEEPS):
+                shutil.rmtree(path, ignore_errors=True)
+                if not path.exists():
+                    break
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()

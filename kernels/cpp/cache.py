@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from .build import UNFINISHED
+
 __all__ = ["cache_folder", "distrust", "note_digest", "refusal", "refusal_beside", "while_locked"]
 
 T = TypeVar("T")
@@ -191,7 +193,7 @@ def note_digest(library: Path) -> None:
         library: the file, in a folder of :func:`cache_folder`.
     """
     library.chmod(0o755)
-    handle, name = tempfile.mkstemp(dir=library.parents[1], prefix=".digest-")
+    handle, name = tempfile.mkstemp(dir=library.parent, prefix=UNFINISHED)
     with os.fdopen(handle, "w", encoding="ascii") as file:
         file.write(hashlib.sha256(library.read_bytes()).hexdigest() + "\n")
     os.replace(name, _digest_path(library))
@@ -233,7 +235,7 @@ def refusal_beside(library: Path, source_hash: str) -> str | None:
 # One builds, the others wait.
 
 
-def while_locked(path: Path, work: Callable[[], T]) -> T:
+def while_locked(path: Path, work: Callable[[], T], clean: Callable[[], object] | None = None) -> T:
     """Works while it holds an flock, which the kernel drops with its holder: the file of a killed build blocks nobody.
 
     Whoever comes next waits as long as the holder lives and shows it, which it does by touching the file. Where the
@@ -243,6 +245,8 @@ def while_locked(path: Path, work: Callable[[], T]) -> T:
     Args:
         path: the lock file, in a folder of :func:`cache_folder`.
         work: what is done.
+        clean: removes what killed holders have left; called before ``work``, but not without a lock, since somebody
+            else may be at work then.
 
     Returns:
         What ``work`` returned.
@@ -257,10 +261,13 @@ def while_locked(path: Path, work: Callable[[], T]) -> T:
     try:
         try:
             held.extend(map(io.FileIO, map(os.open, [path], [flags], [0o600]), ["r+"]))
-            if _take(held[0].fileno(), path):
+            locked = _take(held[0].fileno(), path)
+            if locked:
                 held[0].truncate(0)
                 held[0].write(f"{os.getpid()}\n".encode())
             threading.Thread(target=_beat, args=(path, ended), daemon=True).start()
+            if locked and clean is not None:
+                clean()
             return work()
         finally:
             _end(ended, held)

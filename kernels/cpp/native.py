@@ -127,7 +127,7 @@ def _built() -> ctypes.CDLL:
             raise OSError(reason)
         return _open(path)
 
-    return there() or while_locked(cache / f"{key}.lock", build)
+    return there() or while_locked(cache / f"{key}.lock", build, lambda: builder.sweep(folder))
 
 
 def load() -> ctypes.CDLL:
