@@ -23,7 +23,8 @@ from ..address import Address
 from .direct_launch import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
-from .philox import interleave4, load_as, normals, philox, round_to
+from .noise import draw_groups, take
+from .philox import load_as, round_to
 from .ptx import multiply
 from .sums import finish, fold, sum_neighbours
 
@@ -88,10 +89,8 @@ def dsm_kernel(
         factor = column(at_level(slope_ptr, label, row_known, levels) * upstream)
 
     if clean_ptr is None and noise_ptr is None:
-        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-        block = first_group.to(tl.uint32) + group_lane.to(tl.uint32)
-        w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
+        words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        drawn = draw_groups(words, first_group, group_lane, WIDTH)
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
@@ -105,10 +104,8 @@ def dsm_kernel(
         else:
             if noise_ptr is not None:
                 z = load_as(locate(noise_ptr, layout_ptr, 3, base, row_lane, e, NDIM), valid, dtype)
-            elif PARTS == 1:
-                z = interleave4(z0, z1, z2, z3)
             else:
-                z = (tl.join(z0, z1) if part == 0 else tl.join(z2, z3)).to(dtype)
+                z = take(drawn, part, WIDTH, PARTS).to(dtype)
             residual = multiply(residual, scale) + z
         if gradient_ptr is not None:
             gradient = round_to(residual * factor, gradient_ptr.dtype.element_ty)

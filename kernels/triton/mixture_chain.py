@@ -25,7 +25,7 @@ from ..address import Address
 from .layout import Call, Launch, address, on_device, random_arguments
 from .loops import bound
 from .mixture import load_elements, score_of, store_elements, wide_score
-from .philox import pair, philox
+from .noise import variates
 from .ptx import multiply, stay
 
 BLOCK = 128
@@ -37,23 +37,12 @@ CHANGING += ("seed", "seed_high", "draw", "sample_offset", "purpose")
 
 
 @triton.jit
-def _normals(block: tl.constexpr, c1, c2, c3, k0, k1, COUNT: tl.constexpr):
-    """The normals of a block, of which an unused pair is not made."""
-    w0, w1, w2, w3 = philox(tl.full(c1.shape, block, tl.uint32), c1, c2, c3, k0, k1)
-    z0, z1 = pair(w0, w1)
-    if COUNT > 2:
-        z2, z3 = pair(w2, w3)
-        return z0, z1, z2, z3
-    else:
-        return z0, z1
-
-
-@triton.jit
 def _moved(x, score, c, a, b, has_b, c1, c2, c3, k0, k1, D: tl.constexpr):
     moved = ()
     for j in tl.static_range(D):
         if j % 4 == 0:
-            z = _normals(j // 4, c1, c2, c3, k0, k1, D - j)
+            # A pair that no element takes is dead code, and the compiler leaves it out.
+            z = variates(tl.full(c1.shape, j // 4, tl.uint32), c1, c2, c3, k0, k1)
         one = multiply(x[j], c) + multiply(score[j], a)
         moved += (tl.where(has_b, one + multiply(z[j % 4], b), one),)
     return moved

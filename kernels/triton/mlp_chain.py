@@ -25,7 +25,8 @@ from ..address import Address
 from .activations import activate
 from .layout import Call, Launch, address, on_device, random_arguments
 from .loops import bound
-from .philox import interleave4, normals, philox, round_to
+from .noise import interleave4, variates
+from .philox import round_to
 from .ptx import IS_INTERPRETED, IS_PTX, multiply
 
 # What may change from call to call and must never compile a kernel anew.
@@ -142,10 +143,8 @@ def chain_kernel(
         )
         moved = multiply(x, tl.load(coefficients_ptr + index * 3))
         moved += multiply(score, tl.load(coefficients_ptr + index * 3 + 1))
-        w0, w1, w2, w3 = philox(blocks, c1, c2, c3, k0, k1)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
         # Repeated to the width of the state, whose features past the last are zero.
-        z = tl.reshape(interleave4(z0, z1, z2, z3), (BLOCK, 1, 4 * GROUPS))
+        z = tl.reshape(interleave4(variates(blocks, c1, c2, c3, k0, k1)), (BLOCK, 1, 4 * GROUPS))
         z = tl.reshape(tl.broadcast_to(z, (BLOCK, FEATURES // (4 * GROUPS), 4 * GROUPS)), (BLOCK, FEATURES))
         noisy = moved + multiply(z, tl.load(coefficients_ptr + index * 3 + 2))
         x = tl.where(valid, tl.where(tl.load(noisy_ptr + index) != 0, noisy, moved), 0.0)

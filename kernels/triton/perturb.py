@@ -22,7 +22,8 @@ from ..address import Address
 from .direct_launch import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
-from .philox import interleave4, interleave8, load_as, normals, philox, round_to
+from .noise import draw_groups, take
+from .philox import load_as, philox, round_to
 from .ptx import multiply
 
 # A drawn label is a Philox block in each thread, 45 instructions on 16 elements, or on 4 where a program has many short
@@ -81,13 +82,8 @@ def perturb_kernel(
     sigma = column(at_level(sigmas_ptr, label, row_known, levels))
 
     if noise_ptr is None:
-        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-        block = (first_group * (WIDTH // 4)).to(tl.uint32) + (group_lane * (WIDTH // 4)).to(tl.uint32)
-        w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
-        if WIDTH == 8:
-            w0, w1, w2, w3 = philox(block + 1, c1, c2, c3, k0, k1)
-            z4, z5, z6, z7 = normals(w0, w1, w2, w3)
+        words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        drawn = draw_groups(words, first_group, group_lane, WIDTH)
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
@@ -97,12 +93,8 @@ def perturb_kernel(
         x = load_as(locate(x_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
         if noise_ptr is not None:
             z = load_as(locate(noise_ptr, layout_ptr, 2, base, row_lane, e, NDIM), valid, dtype)
-        elif WIDTH == 8:
-            z = interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
-        elif PARTS == 1:
-            z = interleave4(z0, z1, z2, z3)
         else:
-            z = (tl.join(z0, z1) if part == 0 else tl.join(z2, z3)).to(dtype)
+            z = take(drawn, part, WIDTH, PARTS).to(dtype)
         out_ptrs = locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM)
         tl.store(out_ptrs, round_to(x + multiply(z, sigma), out_ptr.dtype.element_ty), mask=valid)
 

@@ -110,29 +110,9 @@ def pair(w0, w1):
 
 
 @triton.jit
-def normals(w0, w1, w2, w3):
-    """Four words to four standard normals in fp32."""
-    z0, z1 = pair(w0, w1)
-    z2, z3 = pair(w2, w3)
-    return z0, z1, z2, z3
-
-
-@triton.jit
 def uniform(word):
     """(word // 2^9 + 1/2) 2^-23 in fp32: exact, never 0 or 1."""
     return ((word >> 9).to(tl.int32).to(tl.float32) + 0.5) * TWO_M23
-
-
-@triton.jit
-def interleave4(v0, v1, v2, v3):
-    """Four tensors (N,) to one (N, 4), each thread keeping its own values."""
-    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), (v0.shape[0], 4))
-
-
-@triton.jit
-def interleave8(v0, v1, v2, v3, v4, v5, v6, v7):
-    """Eight tensors (N,) to one (N, 8), each thread keeping its own values."""
-    return tl.reshape(tl.join(interleave4(v0, v2, v4, v6), interleave4(v1, v3, v5, v7)), (v0.shape[0], 8))
 
 
 @triton.jit

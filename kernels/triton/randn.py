@@ -17,16 +17,8 @@ from ..address import Address
 from .direct_launch import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import rows_of
-from .philox import interleave4, interleave8, normals, philox, round_to, uniform
-
-
-@triton.jit
-def _variates(block, c1, c2, c3, k0, k1, IS_UNIFORM: tl.constexpr):
-    w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
-    if IS_UNIFORM:
-        return uniform(w0), uniform(w1), uniform(w2), uniform(w3)
-    else:
-        return normals(w0, w1, w2, w3)
+from .noise import draw_groups, take
+from .philox import round_to
 
 
 @triton.jit(do_not_specialize=CHANGING, do_not_specialize_on_alignment=("layout_ptr", *CHANGING))
@@ -55,23 +47,15 @@ def randn_kernel(
 
     first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
     row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
-    c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-    block = (first_group * (WIDTH // 4)).to(tl.uint32) + (group_lane * (WIDTH // 4)).to(tl.uint32)
-    z0, z1, z2, z3 = _variates(block, c1, c2, c3, k0, k1, IS_UNIFORM)
-    if WIDTH == 8:
-        z4, z5, z6, z7 = _variates(block + 1, c1, c2, c3, k0, k1, IS_UNIFORM)
+    words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+    drawn = draw_groups(words, first_group, group_lane, WIDTH, IS_UNIFORM)
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
         base, e, valid = elements_of(
             first_row, first_group, row_lane, group_lane, group_valid, count, elements, lane, NDIM, IS_LONG, WIDTH
         )
-        if WIDTH == 8:
-            value = interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
-        elif PARTS == 1:
-            value = interleave4(z0, z1, z2, z3)
-        else:
-            value = tl.join(z0, z1) if part == 0 else tl.join(z2, z3)
+        value = take(drawn, part, WIDTH, PARTS)
         tl.store(locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM), round_to(value, dtype), mask=valid)
 
 

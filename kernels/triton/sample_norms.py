@@ -20,7 +20,8 @@ from torch import Tensor
 from ..address import Address
 from .layout import CHANGING, Call, Launch, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import rows_of
-from .philox import interleave4, load_as, normals, philox
+from .noise import draw_groups, take
+from .philox import load_as
 from .ptx import multiply
 from .sums import LANES, across, fold, sum_neighbours
 
@@ -74,10 +75,8 @@ def norms_kernel(
     first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
     if of_noise_ptr is not None and noise_ptr is None:
         row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
-        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-        block = first_group.to(tl.uint32) + group_lane.to(tl.uint32)
-        w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
+        words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        drawn = draw_groups(words, first_group, group_lane, WIDTH)
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
@@ -94,10 +93,8 @@ def norms_kernel(
         if of_noise_ptr is not None:
             if noise_ptr is not None:
                 z = load_as(locate(noise_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
-            elif PARTS == 1:
-                z = interleave4(z0, z1, z2, z3)
             else:
-                z = (tl.join(z0, z1) if part == 0 else tl.join(z2, z3)).to(dtype)
+                z = take(drawn, part, WIDTH, PARTS).to(dtype)
             own = _squares(z, valid, NDIM)
             if part == 0:
                 of_noise = own

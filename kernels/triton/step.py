@@ -25,7 +25,8 @@ from . import plain
 from .direct_launch import Shortcut, launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import rows_of
-from .philox import interleave4, interleave8, load_as, normals, philox, round_to
+from .noise import draw_groups, take
+from .philox import load_as, round_to
 from .ptx import multiply
 from .watch import draw_number, overflows
 
@@ -99,13 +100,8 @@ def step_kernel(
     first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
     if b is not None and noise_ptr is None:
         row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
-        c1, c2, c3, k0, k1 = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-        block = (first_group * (WIDTH // 4)).to(tl.uint32) + (group_lane * (WIDTH // 4)).to(tl.uint32)
-        w0, w1, w2, w3 = philox(block, c1, c2, c3, k0, k1)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3)
-        if WIDTH == 8:
-            w0, w1, w2, w3 = philox(block + 1, c1, c2, c3, k0, k1)
-            z4, z5, z6, z7 = normals(w0, w1, w2, w3)
+        words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
+        drawn = draw_groups(words, first_group, group_lane, WIDTH)
 
     if fault_ptr is not None:
         number = draw_number(draw)
@@ -127,12 +123,8 @@ def step_kernel(
         if b is not None:
             if noise_ptr is not None:
                 z = load_as(locate(noise_ptr, layout_ptr, 3, base, row_lane, e, NDIM), valid, dtype)
-            elif WIDTH == 8:
-                z = interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
-            elif PARTS == 1:
-                z = interleave4(z0, z1, z2, z3)
             else:
-                z = (tl.join(z0, z1) if part == 0 else tl.join(z2, z3)).to(dtype)
+                z = take(drawn, part, WIDTH, PARTS).to(dtype)
             b_ptrs = locate(b, layout_ptr, 8, base, row_lane, e, NDIM) if B_KIND == ELEMENT else None
             moved += multiply(z, _coefficient(b, B_KIND, b_ptrs, valid, first_row, row_lane, row_valid, dtype))
         if mask_ptr is not None:

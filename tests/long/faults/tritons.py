@@ -118,9 +118,9 @@ TRITON = (
     Fault(
         "Triton: a 16-bit group's second block is its first",
         "address",
-        "kernels/triton/step.py",
-        "philox(block + 1, c1, c2, c3, k0, k1)",
-        "philox(block, c1, c2, c3, k0, k1)",
+        "kernels/triton/noise.py",
+        "variates(block + 1, c1, c2, c3, k0, k1, IS_UNIFORM)",
+        "variates(block, c1, c2, c3, k0, k1, IS_UNIFORM)",
         (f"{KERNELS}::test_shapes_and_dtypes",),
     ),
     Fault(
