@@ -73,7 +73,9 @@ def counted() -> Iterator[Operations]:
         return elu(*terms, **options)
 
     # An operation that knew of the mode would go by the dispatcher, where each is one, whatever it consists of.
-    modules = [importlib.import_module(f"fastlangevin.ops.{name}") for name in ("arguments", "norm", "add_elu")]
+    modules = [
+        importlib.import_module(f"fastlangevin.ops.{name}") for name in ("arguments", "instance_norm", "add_elu")
+    ]
     knows = [module.recorded for module in modules]
     for module in modules:
         module.recorded = lambda: False

@@ -17,7 +17,6 @@ __all__ = [
     "Sigmas",
     "check_sigmas",
     "continuous_ve_sigmas",
-    "evenly",
     "geometric_sigmas",
     "karras_sigmas",
     "linear_sigmas",

@@ -134,8 +134,10 @@ def pipe(path):
     try:
         yield
     finally:
-        # The writer waits for a reader.
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        # The writer waits for a reader, or will: on a busy machine it may not have come to its open yet.
+        while writer.is_alive():
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            writer.join(0.01)
         path.unlink()
 
 

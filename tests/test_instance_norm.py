@@ -1,5 +1,6 @@
 """The fused norm: against fp64 and autograd, on every instruction set, dtype and layout."""
 
+import importlib
 import shutil
 
 import pytest
@@ -108,7 +109,7 @@ def test_gradients_that_are_off_are_caught(wrong, monkeypatch):
         return impl, launchers._replace(instance_norm_backward=backward)
 
     tensors = inputs((3, 5, 4, 6))
-    monkeypatch.setattr("fastlangevin.ops.instance_norm.choose", chosen)
+    monkeypatch.setattr(importlib.import_module("fastlangevin.ops.instance_norm"), "choose", chosen)
     with pytest.raises(AssertionError, match=wrong):
         check(gradients(tensors, "cpp"), tensors)
 

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tree, tmp_path):
         "fastlangevin/py.typed",
         "fastlangevin/assets/digits.safetensors",
         "fastlangevin/cli/sample.py",
-        "fastlangevin/kernels/step.py",
+        "fastlangevin/kernels/triton/step.py",
         "fastlangevin/kernels/cpp/csrc/update.cpp",
     ):
         assert names.count(wanted) == 1, wanted
