@@ -360,7 +360,7 @@ def test_a_description_is_not_parsed_beyond_its_limit(small):
 FULLEST = """
 import json, sys
 import torch
-from fastlangevin import container
+from fastlangevin.storage import container
 from pathlib import Path
 
 def peak():

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.append(sys.argv[2])
-from benchmarks import small_run
+from tests.long import small_run
 from fastlangevin.training import Places, TrainConfig, train
 
 out, accumulate = Path(sys.argv[1]), int(sys.argv[3])

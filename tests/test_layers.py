@@ -182,10 +182,3 @@ def test_the_layout_is_that_of_the_checkout():
     deeper = {name for name in told() if name.count("/") > 1}
     assert told() - deeper == real
     assert all((ROOT / name).is_dir() for name in deeper)
-
-
-def test_no_file_of_the_package_is_long():
-    for folder in ("fastlangevin", "kernels"):
-        for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".cpp", ".h"):
-                assert len(path.read_text(encoding="utf-8").splitlines()) <= 500, path

@@ -12,7 +12,7 @@ from tests.long.faults.fault import StaleTableError, apply
 TABLE = (*FAULTS, *EQUIVALENT)
 RECORD = json.loads(mutation.RESULTS.read_text())
 CHEAP = "geometric ladder without its last level"
-SAME = "equivalent: the factors of a schedule's times in another order"
+SAME = "equivalent: the factors of a ladder's times in another order"
 
 
 def named(name):

@@ -33,7 +33,7 @@ import torch
 from torch import distributed
 torch.set_num_threads(1)
 sys.path.append(sys.argv[2])
-from benchmarks import sharding
+from tests.long import sharding
 from fastlangevin import shards
 from unittest import mock
 
