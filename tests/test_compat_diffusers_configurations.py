@@ -194,6 +194,15 @@ def test_a_result_with_a_gradient_is_looked_at_too():
         scheduler.step(torch.log(-output.detach().abs()).requires_grad_(), scheduler.timesteps[1], x, seed=0)
 
 
+def test_a_result_of_one_dimension_with_a_gradient_is_looked_at():
+    scheduler = request("annealed")
+    x, output = fl.randn((3,), seed=1), fl.randn((3,), seed=2).requires_grad_()
+    assert scheduler.step(output, scheduler.timesteps[0], x, seed=0).prev_sample.requires_grad
+    bad = torch.where(torch.arange(3) == 1, torch.nan, output)
+    with pytest.raises(fl.NonFiniteError, match="at draw 1 at level 0: sample 1"):
+        scheduler.step(bad, scheduler.timesteps[1], x, seed=0)
+
+
 def test_a_large_finite_result_passes():
     scheduler = request("annealed")
     x = torch.full((3, 5), 3e38)

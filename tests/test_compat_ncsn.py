@@ -554,3 +554,43 @@ def test_signatures_are_the_published_ones(function):
 def test_every_function_is_in_the_table_of_signatures():
     public = {getattr(module, name) for module in (ncsn, ncsnv2) for name in module.__all__}
     assert public == set(SIGNATURES)
+
+
+STEPS = {"n_steps_each": EACH, "step_lr": LR, "seed": SEED}
+# Each function that returns samples, with a network.
+SAMPLING = {
+    "ncsn": lambda net: ncsn.anneal_Langevin_dynamics(START, net, LADDER, **STEPS),
+    "ncsn strict": lambda net: ncsn.anneal_Langevin_dynamics(START, net, LADDER, **STEPS, strict=True),
+    "ncsn one level": lambda net: ncsn.Langevin_dynamics(START, net, 9, LR, label=2, seed=SEED),
+    "ncsn baseline": lambda net: ncsn.baseline_Langevin_dynamics(START, net, 9, LR, seed=SEED),
+    "ncsn inpainting": lambda net: ncsn.anneal_Langevin_dynamics_inpainting(START, REFERENCE, net, LADDER, **STEPS),
+    "ncsn toy": lambda net: [ncsn.toy_langevin_dynamics(net, START, LR, 9, seed=SEED)],
+    "ncsn toy annealed": lambda net: [
+        ncsn.toy_anneal_langevin_dynamics(net, START, LADDER, LR, n_steps_each=EACH, seed=SEED)
+    ],
+    "ncsnv2": lambda net: ncsnv2.anneal_Langevin_dynamics(START, net, LADDER, **STEPS),
+    "ncsnv2 last": lambda net: ncsnv2.anneal_Langevin_dynamics(START, net, LADDER, **STEPS, final_only=True),
+    "ncsnv2 inpainting": lambda net: ncsnv2.anneal_Langevin_dynamics_inpainting(
+        START, REFERENCE, net, LADDER, 6, **STEPS
+    ),
+    "ncsnv2 interpolation": lambda net: ncsnv2.anneal_Langevin_dynamics_interpolation(START, net, LADDER, 2, **STEPS),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_a_state_that_is_not_finite_is_told_of(name):
+    class Failing:
+        def __init__(self, call):
+            self.call, self.calls = call, 0
+
+        def __call__(self, x, *level):
+            out = -x
+            if self.calls >= self.call:
+                out[2, ..., -1] = math.nan
+            self.calls += 1
+            return out
+
+    assert all(each.isfinite().all() for each in SAMPLING[name](Failing(10**9)))
+    for call in (0, 8):
+        with pytest.raises(fl.NonFiniteError, match=rf"1 of \d samples are not finite.* update {call} .*: sample 2\."):
+            SAMPLING[name](Failing(call))

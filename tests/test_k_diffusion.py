@@ -168,3 +168,91 @@ def test_on_a_device():
     sampler = k_diffusion.noise_sampler(x.cuda(), SIGMAS.cuda(), seed=SEED)
     for i in range(3):
         assert torch.equal(sampler(*SIGMAS[i : i + 2].cuda()).cpu(), recorded(i).float())
+
+
+# States that are not finite
+
+
+class Failing:
+    """A model that is NaN, or infinite, for one sample from its k-th call on."""
+
+    def __init__(self, call, row=2, value=math.nan):
+        self.call, self.row, self.value, self.calls = call, row, value, 0
+
+    def __call__(self, x, sigma):
+        out = x / 2
+        if self.calls >= self.call:
+            out[self.row, ..., -1] = self.value
+        self.calls += 1
+        return out
+
+
+NEVER = 10**9
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"eta": 0.0}, {"callback": lambda info: None}], ids=["plain", "flow", "kept"])
+def test_a_state_that_is_not_finite_is_told_of(options, value):
+    options = {"disable": True, "seed": SEED, **options}
+    for dtype in (torch.float64, torch.float16):
+        x = start(dtype=dtype)
+        whole = k_diffusion.sample_euler_ancestral(Failing(NEVER), x, SIGMAS, **options)
+        assert whole.isfinite().all()  # and nothing was told of
+        for step in range(4):
+            said = (
+                rf"1 of 4 samples are not finite, the first in update {step} \(of 4, from 0\) at level {step}: sample 5"
+            )
+            with pytest.raises(fl.NonFiniteError, match=said) as told:
+                k_diffusion.sample_euler_ancestral(Failing(step, value=value), x, SIGMAS, sample_offset=3, **options)
+            assert told.value.faults == (fl.samplers.Fault(2, 5, step, step),)
+            state = told.value.state
+            assert (state.step, state.seed, state.sample_offset) == (4, SEED, 3)
+            assert state.x.isfinite().flatten(1).all(1).tolist() == [True, True, False, True]
+            assert "resume" not in str(told.value)
+
+
+def test_noise_samplers_and_ids_of_a_state_that_is_not_finite():
+    x = start()
+    sampler = k_diffusion.noise_sampler(x, SIGMAS, seed=SEED, sample_ids=[7, 1, 9, 4])
+
+    def run(model, noise):
+        return k_diffusion.sample_euler_ancestral(model, x, SIGMAS[1:], disable=True, noise_sampler=noise)
+
+    def foreign(s, after):
+        return sampler(s, after)
+
+    # The number is the step's in this run, also where its draws have others.
+    for noise, named in ((sampler, 9), (foreign, 2)):
+        assert run(Failing(NEVER), noise).isfinite().all()
+        with pytest.raises(fl.NonFiniteError, match=rf"update 1 .*at level 1: sample {named}\."):
+            run(Failing(1), noise)
+
+
+@pytest.mark.parametrize(("first", "calls"), [(31, 32), (32, 64), (40, 64), (70, 70 + 3)])
+def test_a_long_chain_is_looked_at_every_32_steps(first, calls):
+    x, ladder = start(), torch.linspace(8, 1, 74, dtype=torch.float64)
+    assert k_diffusion.sample_euler_ancestral(Failing(NEVER), x, ladder, disable=True, seed=SEED).isfinite().all()
+    failing = Failing(first)
+    with pytest.raises(fl.NonFiniteError, match=f"update {first} ") as told:
+        k_diffusion.sample_euler_ancestral(failing, x, ladder, disable=True, seed=SEED)
+    assert failing.calls == told.value.state.step == calls
+
+
+def test_a_finite_run_waits_for_no_record_between_looks(monkeypatch):
+    """A look is one read of a number; there is one in 32 steps, and one at the end."""
+    reads = []
+    own = torch.Tensor.__int__
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda self: reads.append(1) or own(self))
+    for steps, looks in ((31, 1), (32, 1), (33, 2), (96, 3)):
+        reads.clear()
+        ladder = torch.linspace(8, 1, steps + 1, dtype=torch.float64)
+        k_diffusion.sample_euler_ancestral(Failing(NEVER), start(), ladder, disable=True, seed=SEED)
+        assert len(reads) == looks
+
+
+def test_states_of_one_dimension_and_without_elements_are_looked_at():
+    for shape in ((0, 3), (3, 0), (4,)):
+        got = k_diffusion.sample_euler_ancestral(Failing(NEVER, row=0), start(shape), SIGMAS, disable=True, seed=SEED)
+        assert got.shape == shape
+    with pytest.raises(fl.NonFiniteError, match="samples 0, 1, 2, 3"):
+        k_diffusion.sample_euler_ancestral(lambda x, s: x * math.nan, start((4,)), SIGMAS, disable=True, seed=SEED)

@@ -414,3 +414,159 @@ def test_every_predictor_and_corrector_on_a_device(kind):
                 assert next(again, None) is None
             inpaint = sde_lib.get_pc_inpainter(sde(), predictor, corrector, same, SNR, seed=0)
             assert inpaint(model, there, there > 0).is_cuda
+
+
+# States that are not finite
+
+
+class Failing:
+    """A score that is NaN, or infinite, for one sample from its k-th call on, in one column."""
+
+    def __init__(self, call, row=2, value=math.nan, column=-1):
+        self.call, self.row, self.value, self.column, self.calls = call, row, value, column, 0
+
+    def __call__(self, x, sigma):
+        out = -x / (1 + sigma.reshape(-1, *(1,) * (x.ndim - 1)) ** 2)
+        if self.calls >= self.call:
+            out[self.row, ..., self.column] = self.value
+        self.calls += 1
+        return out
+
+
+NEVER = 10**9
+CHAINS = [
+    {"corrector": "langevin"},
+    {"corrector": "langevin", "norm": "sample", "n_steps": 2},
+    {"corrector": "langevin", "norm": "sqrt_d"},
+    {"corrector": "ald", "predictor": "ancestral_sampling"},
+    {"corrector": None, "predictor": "euler_maruyama"},
+    {"corrector": None, "probability_flow": True},
+    {"corrector": "ald", "probability_flow": True},
+    {"corrector": "ald", "predictor": None, "strict": True},
+]
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+@pytest.mark.parametrize("options", CHAINS, ids=str)
+def test_a_state_that_is_not_finite_is_told_of(options, denoise):
+    options = {"norm": "sample", "denoise": denoise, "sample_ids": [7, 1, 9, 4], **options}
+    whole, nfe = sampler(**options)(Failing(NEVER))
+    assert whole.isfinite().all()  # and nothing was told of
+    each = nfe // N
+    for call, value in ((0, math.inf), (each - 1, math.nan), (5 * each, math.nan), (nfe - 1, math.nan)):
+        place = call // each
+        said = (
+            rf"1 of 4 samples are not finite, the first in update {place} \(of {N}, from 0\) at level {place}: sample 9"
+        )
+        with pytest.raises(fl.NonFiniteError, match=said) as told:
+            sampler(**options)(Failing(call, value=value))
+        assert told.value.faults == (fl.samplers.Fault(2, 9, place, place),)
+        assert (told.value.state.step, told.value.state.seed) == (N, SEED)
+        assert "resume" not in str(told.value)
+        others = [0, 1, 3]
+        assert torch.equal(told.value.state.x[others], whole[others])
+
+
+def test_the_step_to_the_posterior_mean_is_looked_at():
+    options = {"predictor": None, "corrector": "ald"}
+    whole, nfe = sampler(**options)(Failing(NEVER))
+    assert whole.isfinite().all()
+    with pytest.raises(fl.NonFiniteError, match=rf"in the denoise step at level {N - 1}: sample 2\.") as told:
+        sampler(**options)(Failing(nfe - 1))
+    assert told.value.faults == (fl.samplers.Fault(2, 2, N, N - 1),)
+
+
+@pytest.mark.parametrize(("first", "nfe"), [(31, 32), (32, 64), (40, 64), (70, 74)])
+def test_a_long_chain_is_looked_at_every_32_times(first, nfe):
+    run = sampler(sde_lib.VESDE(0.01, 50, 74), corrector=None)
+    assert run(Failing(NEVER))[0].isfinite().all()
+    failing = Failing(first)
+    with pytest.raises(fl.NonFiniteError, match=f"update {first} "):
+        run(failing)
+    assert failing.calls == nfe
+
+
+def test_a_finite_run_waits_for_no_record_between_looks(monkeypatch):
+    reads = []
+    own = torch.Tensor.__int__
+    monkeypatch.setattr(torch.Tensor, "__int__", lambda self: reads.append(1) or own(self))
+    for times, looks in ((31, 1), (32, 1), (33, 2), (96, 3)):
+        run = sampler(sde_lib.VESDE(0.01, 50, times))
+        reads.clear()
+        run(Failing(NEVER))
+        assert len(reads) == looks
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_a_known_region_replaces_need_not_be_finite(strict):
+    data = fl.randn(SHAPE, seed=9)
+
+    def run(model, data=data):
+        sde = sde_lib.VESDE(0.01, 50, 40)
+        options = {"continuous": True, "seed": SEED, "norm": "sqrt_d", "strict": strict}
+        made = sde_lib.get_pc_inpainter(sde, "reverse_diffusion", "ald", same, SNR, **options)
+        return made(model, data, MASK)
+
+    whole = run(Failing(NEVER))
+    assert torch.equal(run(Failing(3, column=0)), whole)
+    with pytest.raises(fl.NonFiniteError, match=r"update 4 \(of 40, from 0\) at level 4: sample 2\."):
+        run(Failing(8))
+    unknown = torch.where(MASK.bool(), data, math.nan)
+    assert torch.equal(run(Failing(NEVER), unknown), whole)
+    data = data.clone()
+    data[1, ..., 0] = math.nan
+    with pytest.raises(fl.NonFiniteError, match=r"1 of 4 samples are not finite.*: sample 1\."):
+        run(Failing(NEVER), data)
+
+
+def test_a_coloured_image_that_is_not_finite_is_told_of():
+    image = fl.randn((4, 1, 2, 3), seed=9)
+    made = sde_lib.get_pc_colorizer(
+        sde_lib.VESDE(0.01, 50, N),
+        "reverse_diffusion",
+        "langevin",
+        same,
+        SNR,
+        continuous=True,
+        seed=SEED,
+        norm="sample",
+    )
+    assert made(Failing(NEVER), image).isfinite().all()
+    with pytest.raises(fl.NonFiniteError, match=r"update 3 \(of 12, from 0\) at level 3: sample 2\."):
+        made(Failing(7), image)
+
+
+def test_the_states_of_classes_of_others_are_looked_at():
+    class Plain:
+        def __init__(self, sde, score_fn, probability_flow=False):
+            self.score_fn = score_fn
+
+        def update_fn(self, x, t):
+            x = x / 2 + 0 * self.score_fn(x, t)
+            return x, x
+
+    class Mending(Plain):
+        def update_fn(self, x, t):
+            x = x.nan_to_num(0) / 2 + 0 * self.score_fn(x, t)
+            return (x.nan_to_num(0) if float(t[0]) < 0.1 else x), x.nan_to_num(0)
+
+    options = {"corrector": None}
+    assert sampler(predictor=Plain, **options)(Failing(NEVER))[0].isfinite().all()
+    with pytest.raises(fl.NonFiniteError, match=rf"update 5 \(of {N}, from 0\) at level 5: sample 2\."):
+        sampler(predictor=Plain, **options)(Failing(5))
+    # A result that is finite is returned.
+    assert sampler(predictor=Mending, **options)(Failing(5))[0].isfinite().all()
+
+
+def test_a_mean_may_be_finite_where_its_noise_is_too_large():
+    # Two steps at the first level, of which the second makes some states too large for fp16.
+    sde = sde_lib.VESDE(0.01, 13000.0, 2)
+    options = {"corrector": None, "dtype": torch.float16, "shape": (400,), "eps": 1 - 1e-7}
+
+    def model(x, sigma):
+        return 0 * x
+
+    x, _ = sampler(sde, **options)(model)
+    assert x.isfinite().all()
+    with pytest.raises(fl.NonFiniteError, match="in update 1 "):
+        sampler(sde, **options, denoise=False)(model)

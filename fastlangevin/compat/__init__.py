@@ -15,5 +15,6 @@ Each module is imported by its name, ``from fastlangevin.compat import score_sde
 deviates from what it stands in for; one that needs another library is the only part of the package that imports it.
 They have no mathematics of their own: the coefficients are those of :mod:`fastlangevin.rules`, the update is
 :func:`fastlangevin.step`. What is new is keyword-only: ``seed=`` or ``generator=``, ``sample_ids=`` and
-``sample_offset=``. No tensor of the caller's is changed.
+``sample_offset=``. A state that is NaN or infinite, which the code bases return without a word, raises
+:class:`fastlangevin.NonFiniteError`. No tensor of the caller's is changed.
 """

@@ -10,6 +10,8 @@ Deviations, by name:
 - *coefficients*: :func:`fastlangevin.rules.euler_ancestral`, in fp64 on the host; the ladder is read once.
 - *one noise a step*: :func:`noise_sampler` refuses levels that are not neighbours, which ``sample_dpmpp_sde`` asks for
   between its steps: their noise belongs to one Brownian path, which this is not.
+- *not finite*: a state that is NaN or infinite raises :class:`fastlangevin.NonFiniteError`, which names step and
+  samples, at the end or within 32 steps; the published sampler returns it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tqdm.auto import trange
 
 from fastlangevin import rules
 from fastlangevin.calling import Guarded
+from fastlangevin.compat.watched import Watched
 from fastlangevin.ladders import Sigmas, number
 from fastlangevin.losses.arguments import check_returned
 from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, resolve_seed
@@ -173,6 +176,7 @@ def sample_euler_ancestral(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite. It names the place of the step in ``sigmas``, as update and as level.
     """
     if not callable(model):
         raise TypeError(f"model must be callable as model(x, sigma), got {type(model).__name__}")
@@ -186,7 +190,10 @@ def sample_euler_ancestral(
     handed = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
     # A callback may keep the state it is shown.
     own = x.clone() if callback is None else x
-    for index in trange(len(levels) - 1, disable=disable):
+    samples = noise.samples if isinstance(noise, _Noise) else {}
+    last = len(levels) - 2
+    watch = Watched(x, last + 1, samples, "compat.k_diffusion.sample_euler_ancestral")
+    for index in trange(last + 1, disable=disable):
         high, low = levels[index : index + 2]
         sigma = handed[index].to(x.dtype).expand(x.shape[0])
         denoised = check_returned("model", denoise(own, sigma), own)
@@ -200,5 +207,9 @@ def sample_euler_ancestral(
             drawn = {"draw": noise.place(high, low), **noise.samples}
         else:
             drawn = {"noise": noise(handed[index], handed[index + 1])}
-        own = step(own, denoised, c=1 - k, a=k, b=b, out=own if callback is None else None, **drawn)
+        out = own if callback is None else None
+        own = step(own, denoised, c=1 - k, a=k, b=b, out=out, fault=watch.row(index), **drawn)
+        if index < last:
+            watch.after(own, index)
+    watch.end(own, last)
     return own

@@ -105,6 +105,7 @@ def anneal_Langevin_dynamics(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
@@ -151,6 +152,10 @@ def Langevin_dynamics(
 
     Returns:
         The states, on the device of ``x_mod``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
@@ -192,6 +197,10 @@ def baseline_Langevin_dynamics(
 
     Returns:
         The states ``(B, ...)``, as for :func:`Langevin_dynamics`.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x)")
@@ -244,6 +253,10 @@ def anneal_Langevin_dynamics_inpainting(
 
     Returns:
         The states ``(B, ...)``, on the device of ``x_mod``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     init, region = known_region(x_mod, refer_image, mask, None, "level_start")
@@ -288,6 +301,10 @@ def toy_langevin_dynamics(
 
     Returns:
         The samples, shape of ``init``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     return langevin(
         score,
@@ -325,6 +342,10 @@ def toy_anneal_langevin_dynamics(
 
     Returns:
         The samples, shape of ``init``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("init", init)
     check_callable("score", score, "score(x, sigma)")

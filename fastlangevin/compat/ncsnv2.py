@@ -84,6 +84,7 @@ def anneal_Langevin_dynamics(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
@@ -146,6 +147,7 @@ def anneal_Langevin_dynamics_inpainting(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or shape.
+        NonFiniteError: a state is not finite.
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     half = integer("image_size", image_size, 1, 2**31) // 2
@@ -200,6 +202,10 @@ def anneal_Langevin_dynamics_interpolation(
 
     Returns:
         The states ``(rows * n_interpolations, ...)``, the samples of a row neighbours.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite.
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")

@@ -97,6 +97,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     check_score(score)
     chosen = Options(full_output=full_output, **options)

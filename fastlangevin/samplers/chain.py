@@ -20,7 +20,7 @@ class Fault(NamedTuple):
         row: place in the batch.
         sample_id: global id; the place in the batch for an interpolation, whose samples share their noise.
         step: number of the first update with such a result, which is its draw number, from 0; that of the denoise step
-            is the number of updates.
+            is the number of updates. Of the stand-ins for score_sde and k-diffusion, the place of the time or level.
         level: index of that update's noise level, or None for a chain without levels.
     """
 

@@ -56,6 +56,7 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the step is too small or too large
             for the ladder.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     check_score(score)
     ladder = check_sigmas(sigmas)

@@ -64,6 +64,7 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     check_score(score)
     count = integer("points", points, 2, 2**20)

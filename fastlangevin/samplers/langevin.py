@@ -71,6 +71,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     source: object = None  # the kernel of another score would take its first level
     if isinstance(score, GaussianMixture):

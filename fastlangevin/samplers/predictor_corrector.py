@@ -74,6 +74,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     check_score(score)
     ladder = check_sigmas(sigmas)

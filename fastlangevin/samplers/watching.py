@@ -6,7 +6,7 @@ read every 32 updates and at the end, so that the host waits no more often. Norm
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,7 +18,17 @@ from fastlangevin.ops.sample_norms import norms_with_noise, sample_norms
 from fastlangevin.ops.step import NO_FAULT
 from fastlangevin.samplers.chain import ChainState, Fault, Telemetry
 
-__all__ = ["Kept", "NonFinite", "NonFiniteError", "Watch", "check_watching"]
+__all__ = [
+    "EVERY",
+    "Kept",
+    "NonFinite",
+    "NonFiniteError",
+    "Watch",
+    "check_watching",
+    "faults_in",
+    "first_named",
+    "not_finite",
+]
 
 NonFinite = Literal["raise", "freeze", "report"]
 Kept = int | Literal["level"]
@@ -33,7 +43,7 @@ class NonFiniteError(RuntimeError):
     Attributes:
         faults: a :class:`Fault` for each sample that did, by its row.
         state: the :class:`ChainState` when this was found; the other samples are as they should be, and the record is
-            part of it. ``resume=error.state`` with ``non_finite="freeze"`` or ``"report"`` goes on.
+            part of it. For a sampler ``resume=error.state`` with ``non_finite="freeze"`` or ``"report"`` goes on.
     """
 
     def __init__(self, message: str, faults: tuple[Fault, ...], state: ChainState) -> None:
@@ -60,6 +70,24 @@ def check_watching(non_finite: object, telemetry: object, full_output: bool) -> 
     if kept and not full_output:
         raise ValueError("telemetry= is returned in the result object; add full_output=True")
     return kept
+
+
+def not_finite(x: Tensor) -> Tensor:
+    """Whether each sample of a state ``(B, ...)`` holds a NaN or an infinity, bool ``(B,)``."""
+    return ~x.unsqueeze(-1).isfinite().flatten(1).all(1)
+
+
+def faults_in(record: Tensor, ids: Sequence[int], level: Callable[[int], int | None]) -> tuple[Fault, ...]:
+    """The samples, of these ids, that a record ``(B,)`` has as not finite. Waits for the device."""
+    steps = enumerate(record.tolist())
+    return tuple(Fault(row, ids[row], step, level(step)) for row, step in steps if step != NO_FAULT)
+
+
+def first_named(found: tuple[Fault, ...]) -> str:
+    """The samples of the first step that is not finite, for a message."""
+    first = min(each.step for each in found)
+    ids = [str(each.sample_id) for each in found if each.step == first]
+    return f"sample{'s' if len(ids) > 1 else ''} {', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''}"
 
 
 class Watch:
@@ -138,7 +166,7 @@ class Watch:
         good = self.fault == NO_FAULT
         if self.arguments["freeze"]:
             x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
-        self.fault.masked_fill_(~x.isfinite().flatten(1).all(1) & good, step)
+        self.fault.masked_fill_(not_finite(x) & good, step)
 
     def frozen(self) -> Tensor | None:
         """The samples that are left as they are, bool ``(B,)``, or None where none ever is."""
@@ -156,14 +184,9 @@ class Watch:
 
     def _found(self, fault: Tensor) -> tuple[Fault, ...]:
         """The samples that are not finite. Waits for the device."""
-        steps = fault.tolist()
-        ids = None if self.start.sample_ids is None else self.start.sample_ids.tolist()
-        found = []
-        for row, step in enumerate(steps):
-            if step != NO_FAULT:
-                own = row if self.shares else self.start.sample_offset + row if ids is None else ids[row]
-                found.append(Fault(row, own, step, self.level(step)))
-        return tuple(found)
+        offset = 0 if self.shares else self.start.sample_offset
+        given = None if self.shares else self.start.sample_ids
+        return faults_in(fault, range(offset, offset + len(fault)) if given is None else given.tolist(), self.level)
 
     def check(self, done: int, state: Callable[[], ChainState], *, now: bool = False) -> None:
         """Raises where a state is not finite, if it is to; looks after every 32nd update, or ``now``."""
@@ -177,12 +200,15 @@ class Watch:
         first = min(found, key=lambda each: each.step)
         what = "the denoise step" if first.step == self.total else f"update {first.step} (of {self.total}, from 0)"
         where = "" if first.level is None else f" at level {first.level}"
-        ids = [str(each.sample_id) for each in found if each.step == first.step]
-        named = ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         return (
             f"{len(found)} of {self.start.x.shape[0]} samples are not finite, the first in {what}{where}: "
-            f"sample{'s' if len(ids) > 1 else ''} {named}. The chain diverged, or the score is not "
-            f"finite: take a smaller step size, or check what the score returns{where}. Nothing is lost: this error's "
-            ".state holds the chain, and resume=error.state with non_finite='freeze' (leave these samples as they are) "
-            "or 'report' goes on"
+            f"{first_named(found)}. {self.advice(where)}"
+        )
+
+    def advice(self, where: str) -> str:
+        """What can be done about it, of a level that a message names as ``where``."""
+        return (
+            f"The chain diverged, or the score is not finite: take a smaller step size, or check what the score "
+            f"returns{where}. Nothing is lost: this error's .state holds the chain, and resume=error.state with "
+            "non_finite='freeze' (leave these samples as they are) or 'report' goes on"
         )

@@ -10,20 +10,17 @@ import torch
 from torch import Tensor
 
 from fastlangevin.compat.diffusers.chains import Chains
+from fastlangevin.compat.watched import watchable
 from fastlangevin.noise import Generators, Purpose, Seed, one_source, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import NO_FAULT, randn
 from fastlangevin.ops import step as update
 from fastlangevin.ops.arguments import Coefficient, floating, like_state
-from fastlangevin.ops.memory import transforms
-from fastlangevin.samplers import ChainState, Fault, NonFiniteError
+from fastlangevin.samplers import ChainState, NonFiniteError
+from fastlangevin.samplers.watching import EVERY, faults_in, first_named, not_finite
 
 __all__ = ["Call", "SampleIds", "add_noise", "levels_at"]
 
 SampleIds = Tensor | Sequence[int]
-
-# Draws between two looks at a record on a device, as of the samplers.
-EVERY = 32
-NAMED = 8
 
 
 @dataclass
@@ -110,12 +107,12 @@ class Call:
             noise: the noise itself, if it is not that of one draw.
         """
         drawn = {"noise": noise, "draw": draw} if noise is not None else self.address(draw)
-        if transforms() or torch.compiler.is_compiling() or self.sample.is_meta:
+        if not watchable(self.sample):
             return update(self.sample, self.output, a=a, b=b, c=c, **drawn), None
         new = torch.full((len(self.sample),), NO_FAULT, dtype=torch.int64, device=self.sample.device)
         if torch.is_grad_enabled() and (self.sample.requires_grad or self.output.requires_grad):
             moved = update(self.sample, self.output, a=a, b=b, c=c, **drawn)
-            new.masked_fill_(~moved.detach().isfinite().flatten(1).all(1), number)
+            new.masked_fill_(not_finite(moved.detach()), number)
         else:
             moved = update(self.sample, self.output, a=a, b=b, c=c, fault=new, **drawn)
             if number != draw:
@@ -138,19 +135,14 @@ class Call:
             return
         if int(fault.min()) == NO_FAULT:
             return
-        ids = list(range(len(fault))) if self.sample_ids is None else self.sample_ids.tolist()
-        found = tuple(
-            Fault(row, ids[row], step, level if step == number else None)
-            for row, step in enumerate(fault.tolist())
-            if step != NO_FAULT
-        )
+        ids = range(len(fault)) if self.sample_ids is None else self.sample_ids.tolist()
+        found = faults_in(fault, ids, lambda step: level if step == number else None)
         first = min(found, key=lambda each: each.step)
-        named = [str(each.sample_id) for each in found if each.step == first.step]
         raise NonFiniteError(
             f"{len(found)} of {len(fault)} samples are not finite, the first at draw {first.step}"
-            f"{'' if first.level is None else f' at level {first.level}'}: sample{'s' if len(named) > 1 else ''} "
-            f"{', '.join(named[:NAMED])}{', ...' if len(named) > NAMED else ''}. sample or model_output is not finite, "
-            "or the chain diverged: check what the network returns, or take a smaller step size",
+            f"{'' if first.level is None else f' at level {first.level}'}: {first_named(found)}. sample or "
+            "model_output is not finite, or the chain diverged: check what the network returns, or take a smaller step "
+            "size",
             found,
             ChainState(moved.detach(), number + 1, self.seed, self.sample_ids, fault=fault),
         )

@@ -91,6 +91,7 @@ def get_pc_inpainter(
     Raises:
         TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_inpainter``, a mask of another shape or of other
             values.
+        NonFiniteError: by ``pc_inpainter``, a state is not finite.
     """
     made = sampler(
         sde,
@@ -161,6 +162,7 @@ def get_pc_colorizer(
 
     Raises:
         TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_colorizer``, an image of another shape.
+        NonFiniteError: by ``pc_colorizer``, a state is not finite.
     """
     made = sampler(
         sde,

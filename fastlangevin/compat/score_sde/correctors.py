@@ -100,7 +100,8 @@ class LangevinCorrector(Corrector):
                 z = ops.randn(x.shape, purpose=Purpose.LANGEVIN, dtype=compute_dtype(x), device=x.device, **place)
                 noise = {"noise": z}
             ratio = signal.ratio(score, noise=noise.get("noise"))
-            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, mean=self._wants_mean(index), **noise)
+            options = {"mean": self._wants_mean(index), "fault": self.noise.fault, **noise}
+            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, **options)
         return x, mean
 
 
@@ -118,8 +119,8 @@ class AnnealedLangevinDynamics(Corrector):
         mean = x
         for index in range(self.n_steps):
             score = self.score_fn(x, t)
-            place = self.noise.address(x)
-            x, mean = update(x, score, 1.0, a * std**2, b * std, mean=self._wants_mean(index), **place)
+            options = {"mean": self._wants_mean(index), "fault": self.noise.fault, **self.noise.address(x)}
+            x, mean = update(x, score, 1.0, a * std**2, b * std, **options)
         return x, mean
 
 

@@ -52,6 +52,8 @@ class AddressedNoise:
         self.generator = generator
         self.sample_ids, self.sample_offset = sample_ids, integer("sample_offset", sample_offset, 0, MAX_SAMPLE_ID)
         self.draws = 0
+        # Where the updates of a sampler record results that are not finite, as fault= of fastlangevin.step.
+        self.fault: Tensor | None = None
 
     def samples(self, batch: int, device: torch.device) -> dict[str, Any]:
         """Seed and samples, as ``fastlangevin.randn`` takes them."""
@@ -69,11 +71,22 @@ class AddressedNoise:
 
 
 def update(
-    x: Tensor, score: Tensor, c: Coefficient, a: Coefficient, b: Coefficient | None, *, mean: bool = True, **noise: Any
+    x: Tensor,
+    score: Tensor,
+    c: Coefficient,
+    a: Coefficient,
+    b: Coefficient | None,
+    *,
+    mean: bool = True,
+    fault: Tensor | None = None,
+    **noise: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The new state, and its mean before the noise: the same tensor where there is none, or no ``mean`` is wanted."""
+    """The new state, and its mean before the noise: the same tensor where there is none, or no ``mean`` is wanted.
+
+    ``fault`` records whether both are finite.
+    """
     if b is None:
-        new = step(x, score, a=a, b=None, c=c)
+        new = step(x, score, a=a, b=None, c=c, fault=fault)
         return new, new
-    new = step(x, score, a=a, b=b, c=c, **noise)
-    return new, step(x, score, a=a, b=None, c=c) if mean else new
+    new = step(x, score, a=a, b=b, c=c, fault=fault, **noise)
+    return new, step(x, score, a=a, b=None, c=c, fault=fault) if mean else new

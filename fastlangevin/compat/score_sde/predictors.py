@@ -53,8 +53,9 @@ class Predictor(ABC):
     def _update(self, x: Tensor, t: Tensor, c: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         score = self.score_fn(x, t)
         if self.probability_flow:
-            return update(x, score, c, a / 2, None)
-        return update(x, score, c, a, b, mean=self.means, **self.noise.address(x))
+            return update(x, score, c, a / 2, None, fault=self.noise.fault)
+        place = self.noise.address(x)
+        return update(x, score, c, a, b, mean=self.means, fault=self.noise.fault, **place)
 
 
 @register_predictor(name="euler_maruyama")

@@ -30,6 +30,7 @@ from fastlangevin.compat.score_sde.predictors import (
 from fastlangevin.compat.score_sde.registry import get_corrector, get_predictor
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.compat.watched import Watched
 from fastlangevin.ladders import evenly, positive
 from fastlangevin.noise import Generators, Seed
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, sizes
@@ -45,6 +46,8 @@ Impose = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 # Those that are known to need no mean of their own but the last; a class of others may.
 OWN_PREDICTORS = (EulerMaruyamaPredictor, ReverseDiffusionPredictor, AncestralSamplingPredictor)
 OWN_CORRECTORS = (LangevinCorrector, AnnealedLangevinDynamics)
+# Those whose updates record what is not finite, or that make none.
+RECORDED = {*OWN_PREDICTORS, *OWN_CORRECTORS, NonePredictor, NoneCorrector}
 
 
 @dataclass(frozen=True)
@@ -106,23 +109,38 @@ class Sampler:
         predictor, corrector = self.pair(score, noise)
         mean = x
         times = evenly(self.sde.T, self.eps, self.sde.N)
+        last = len(times) - 1
         own = type(predictor) in OWN_PREDICTORS
         if type(corrector) in OWN_CORRECTORS:
             corrector.means = False
+        watch = Watched(x, len(times), noise.samples(len(x), x.device), "compat.score_sde")
+        recorded = {type(predictor), type(corrector)} <= RECORDED
         with torch.no_grad():
-            for time in tqdm(times, disable=not self.progress, desc="sampling", unit="step"):
+            for index, time in enumerate(tqdm(times, disable=not self.progress, desc="sampling", unit="step")):
                 if own:
-                    predictor.means = time == times[-1]
+                    predictor.means = index == last
+                noise.fault = watch.row(index)
                 t = torch.full((len(x),), time, dtype=compute_dtype(x), device=x.device)
                 for each in (corrector, predictor):
                     x, mean = each.update_fn(x, t)
                     if impose is not None:
                         x, mean = impose(x, mean, t)
+                if not recorded:
+                    watch.look(x, index)
+                if index < last:
+                    watch.after(x, index)
+            noise.fault = None
             if self.denoise and not self.strict and isinstance(predictor, NonePredictor):
+                last += 1
                 mean = self._tweedie(x, score, t)
+                recorded = False
                 if impose is not None:
                     _, mean = impose(mean, mean, t)
-            return self.inverse_scaler(mean if self.denoise else x), calls
+            result = mean if self.denoise else x
+            if not recorded or impose is not None:
+                watch.look(result, last)
+            watch.end(result, last)
+            return self.inverse_scaler(result), calls
 
     def _tweedie(self, x: Tensor, score: ScoreAtTime, t: Tensor) -> Tensor:
         """The mean of the data given the state: (x + std^2 score)/m, where the perturbed data are m data + std z."""
@@ -230,6 +248,7 @@ def get_pc_sampler(
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the predictor does not fit ``sde``.
+        NonFiniteError: by ``pc_sampler``, a state is not finite.
     """
     made = sampler(
         sde,
