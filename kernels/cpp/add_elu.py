@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from . import native
+from .requests import AddEluRequest, packer
 
 __all__ = ["add_elu"]
 
-# AddEluRequest of csrc/plan.h.
-_pack = struct.Struct("4q5Q").pack
+_pack = packer(AddEluRequest)
 
 
 def add_elu(out: Tensor, total: Tensor | None, terms: Sequence[Tensor]) -> None:

@@ -5,22 +5,19 @@ Like :mod:`.cpp`, whose library this is, the launchers check nothing that :mod:`
 
 from __future__ import annotations
 
-import struct
-
 import torch
 from torch import Tensor
 
 from ..address import Address
 from . import native
+from .requests import DsmRequest, packer
 
 __all__ = ["dsm", "perturb"]
 
 _PERTURB, _DSM = 3, 4
 _CODES = native.CODES
 _FLOAT64 = torch.float64
-# DsmRequest of csrc/plan.h up to its tail.
-_HEAD = "qqQQQQ3q3Qq4Qq Qqqqq5Q QqQqQqQq"
-_plain_pack = struct.Struct(_HEAD + "qq").pack
+_plain_pack = packer(DsmRequest, 2)
 # Up to so many samples are sorted by level without scratch, and up to so many elements a sample is not cut.
 _FEW_SAMPLES = 1024
 _LONGEST_SEGMENT = 1024
@@ -60,11 +57,15 @@ def perturb(
         noise = None
     _launch(
         _PERTURB,
-        (out, x, noise, None),
-        (sigmas.data_ptr(), 0, 0, 0, 0),
-        labels,
-        (sigmas.numel(), draws_labels, level_purpose, 0, 0, 0, 0, 0, 0),
         Address(seed, draw, sample_ids, sample_offset, purpose),
+        out,
+        x,
+        noise,
+        None,
+        labels,
+        sigmas,
+        draws_labels=draws_labels,
+        level_purpose=level_purpose,
     )
 
 
@@ -108,7 +109,7 @@ def dsm(
         segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
     """
     batch, elements = output.shape[0], output.numel() // max(output.shape[0], 1)
-    sums = 0, 0, 0, 0, 0
+    scratch = None
     if values is not None:
         assert level_sums is not None
         assert level_counts is not None
@@ -119,38 +120,55 @@ def dsm(
             own = labels[(labels >= 0) & (labels < scale.numel())]
             level_counts.copy_(torch.bincount(own, minlength=scale.numel()))
             return
-        scratch = None
         if elements > _LONGEST_SEGMENT or batch > _FEW_SAMPLES:
             scratch = torch.empty(batch * -(-elements // segment), dtype=values.dtype, device="cpu")
-        sums = (
-            values.data_ptr(),
-            level_sums.data_ptr(),
-            level_counts.data_ptr(),
-            total.data_ptr(),
-            0 if scratch is None else scratch.data_ptr(),
-        )
     elif output.numel() == 0:
         return
     _launch(
         _DSM,
-        (gradient, output, noise, clean),
-        (scale.data_ptr(), weight.data_ptr(), slope.data_ptr(), upstream.data_ptr(), upstream.ndim),
-        labels,
-        (scale.numel(), 0, 0, segment, *sums),
         Address(seed, draw, sample_ids, sample_offset, purpose),
+        gradient,
+        output,
+        noise,
+        clean,
+        labels,
+        scale,
+        weight=weight,
+        slope=slope,
+        upstream=upstream,
+        segment=segment,
+        values=values,
+        level_sums=level_sums,
+        level_counts=level_counts,
+        total=total,
+        scratch=scratch,
     )
 
 
 def _launch(
     kind: int,
-    operands: tuple[Tensor | None, Tensor, Tensor | None, Tensor | None],
-    tables: tuple[int, int, int, int, int],
-    labels: Tensor,
-    numbers: tuple[int, int, int, int, int, int, int, int, int],
     address: Address,
+    out: Tensor | None,
+    x: Tensor,
+    noise: Tensor | None,
+    clean: Tensor | None,
+    labels: Tensor,
+    scale: Tensor,
+    *,
+    weight: Tensor | None = None,
+    slope: Tensor | None = None,
+    upstream: Tensor | None = None,
+    draws_labels: bool = False,
+    level_purpose: int = 0,
+    segment: int = 0,
+    values: Tensor | None = None,
+    level_sums: Tensor | None = None,
+    level_counts: Tensor | None = None,
+    total: Tensor | None = None,
+    scratch: Tensor | None = None,
 ) -> None:
-    """Any call, as the struct ``DsmRequest`` of csrc/plan.h; ``operands`` are out, x, noise and clean there."""
-    x = operands[1]
+    """Any call, as a ``DsmRequest``."""
+    operands = out, x, noise, clean
     data: list[int] = []
     plain = True
     for operand in operands:
@@ -159,28 +177,40 @@ def _launch(
         else:
             data += (operand.data_ptr(), _CODES[operand.dtype])
             plain = plain and operand.is_contiguous()
-    total = x.numel()
+    count = x.numel()
     if plain:
         batch = x.shape[0]
-        pack, tail, rank = _plain_pack, [batch, total // batch], 0
+        pack, tail, rank = _plain_pack, [batch, count // batch], 0
     else:
         tail, rank = list(x.shape), x.ndim
         for operand in operands:
             if operand is not None:
                 tail += operand.stride()
-        pack = struct.Struct(f"{_HEAD}{len(tail)}q").pack
+        pack = packer(DsmRequest, len(tail))
     native.dsm(
         pack(
             native.chosen_set(),
-            1 if total < native.SERIAL_BELOW else torch.get_num_threads(),
+            1 if count < native.SERIAL_BELOW else torch.get_num_threads(),
             *native.numbers_of(address),
             kind,
             x.dtype is _FLOAT64,
             rank,
             *native.memory_of(address),
-            *tables,
+            scale.data_ptr(),
+            0 if weight is None else weight.data_ptr(),
+            0 if slope is None else slope.data_ptr(),
+            0 if upstream is None else upstream.data_ptr(),
+            0 if upstream is None else upstream.ndim,
             labels.data_ptr(),
-            *numbers,
+            scale.numel(),
+            draws_labels,
+            level_purpose,
+            segment,
+            0 if values is None else values.data_ptr(),
+            0 if level_sums is None else level_sums.data_ptr(),
+            0 if level_counts is None else level_counts.data_ptr(),
+            0 if total is None else total.data_ptr(),
+            0 if scratch is None else scratch.data_ptr(),
             *data,
             *tail,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +10,14 @@ from torch import Tensor
 
 from ..address import Address
 from . import native
+from .requests import ChainRequest, ChainRun, MixtureRequest, MixtureTable, packer
 
 __all__ = ["MAX_FEATURES", "chain", "mixture_score"]
 
 MAX_FEATURES = 64  # kMaxFeatures of csrc/plan.h
 
-# MixtureRequest, ChainRequest and ChainRun of csrc/plan.h.
-_pack_score = struct.Struct("3qQ3qQQQ").pack
-_pack_chain = struct.Struct("3qQ3q4QQQqQqqQQ").pack
-_pack_run = struct.Struct("3d3q").pack
+_pack_score = packer(MixtureRequest)
+_pack_run = packer(ChainRun)
 
 Run = tuple[tuple[float, float, float | None], int, int]
 
@@ -83,25 +81,17 @@ def chain(
         _pack_run(c, a, 0.0 if b is None else b, b is not None, level, times) for (c, a, b), level, times in runs
     )
     buffer = ctypes.create_string_buffer(packed, len(packed))
-    address = Address(seed, draw, sample_ids, sample_offset, purpose)
-    seeds_at, _, ids_at, seed_stride = native.memory_of(address)
-    request = _pack_chain(
-        native.chosen_set(),
-        torch.get_num_threads(),
-        batch,
-        table.data_ptr(),
-        table.shape[1],
-        features,
-        diagonal,
-        *native.numbers_of(address),
-        seeds_at,
-        ids_at,
-        seed_stride,
-        ctypes.addressof(buffer),
-        len(runs),
-        every if frames is not None else 0,
-        0 if frames is None else frames.data_ptr(),
-        x.data_ptr(),
+    request = ChainRequest(
+        instruction_set=native.chosen_set(),
+        threads=torch.get_num_threads(),
+        batch=batch,
+        table=MixtureTable(rows=table.data_ptr(), components=table.shape[1], features=features, diagonal=diagonal),
+        **native.chain_address(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        runs=ctypes.addressof(buffer),
+        run_count=len(runs),
+        every=every if frames is not None else 0,
+        frames=0 if frames is None else frames.data_ptr(),
+        x=x.data_ptr(),
     )
-    if native.load().fl_chain(request):
+    if native.load().fl_chain(bytes(request)):
         native.refused()

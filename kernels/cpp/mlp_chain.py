@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..address import Address
 from . import native
+from .requests import MlpRequest
 
 __all__ = ["ACTIVATIONS", "activate", "mlp_chain"]
 
@@ -18,8 +18,6 @@ __all__ = ["ACTIVATIONS", "activate", "mlp_chain"]
 ACTIVATIONS = {name: number for number, name in enumerate(("silu", "elu", "softplus", "relu", "tanh"))}
 # Rows of weights that lie side by side, kPacked of csrc/mlp_chain.cpp.
 PACKED = 8
-# MlpRequest of csrc/plan.h.
-_pack = struct.Struct("8q9Qd4Q2QqqQ").pack
 
 
 def pack(weights: Sequence[Tensor], biases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,34 +78,35 @@ def mlp_chain(
         return
     hidden, shifts, last = pack(weights, biases)
     # Names keep what the request points to alive until the call is over.
-    tables = [each.contiguous() for each in (head, frame, levels, coefficients, noisy)]
+    shift, frame, levels, coefficients, noisy = (
+        each.contiguous() for each in (head, frame, levels, coefficients, noisy)
+    )
     seeds = seed.contiguous() if isinstance(seed, Tensor) else seed
     ids = None if sample_ids is None else sample_ids.contiguous()
-    address = Address(seeds, int(draw), ids, sample_offset, purpose)
-    seeds_at, _, ids_at, seed_stride = native.memory_of(address)
-    request = _pack(
-        native.chosen_set(),
-        torch.get_num_threads(),
-        batch,
-        features,
-        shifts.shape[2],
-        shifts.shape[1],
-        len(levels),
-        ACTIVATIONS[activation],
-        x.data_ptr(),
-        hidden.data_ptr(),
-        shifts.data_ptr(),
-        last.data_ptr(),
-        *(each.data_ptr() for each in tables),
-        mean,
-        *native.numbers_of(address),
-        seeds_at,
-        ids_at,
-        seed_stride,
-        every,
-        0 if frames is None else frames.data_ptr(),
+    request = MlpRequest(
+        instruction_set=native.chosen_set(),
+        threads=torch.get_num_threads(),
+        batch=batch,
+        features=features,
+        width=shifts.shape[2],
+        depth=shifts.shape[1],
+        steps=len(levels),
+        activation=ACTIVATIONS[activation],
+        x=x.data_ptr(),
+        weights=hidden.data_ptr(),
+        biases=shifts.data_ptr(),
+        head=last.data_ptr(),
+        head_bias=shift.data_ptr(),
+        frame=frame.data_ptr(),
+        levels=levels.data_ptr(),
+        coefficients=coefficients.data_ptr(),
+        noisy=noisy.data_ptr(),
+        mean=mean,
+        **native.chain_address(Address(seeds, int(draw), ids, sample_offset, purpose)),
+        every=every,
+        frames=0 if frames is None else frames.data_ptr(),
     )
-    if native.load().fl_mlp(request):
+    if native.load().fl_mlp(bytes(request)):
         native.refused()
 
 

@@ -11,9 +11,8 @@ import ctypes
 import hashlib
 import logging
 import os
-import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,10 +23,12 @@ from ..environment import switch
 from . import build as builder
 from . import openmp
 from .cache import cache_folder, note_digest, refusal, refusal_beside, while_locked
+from .requests import ENTRIES, PlainStep, Request, difference, packer
 
 __all__ = [
     "CODES",
     "SERIAL_BELOW",
+    "chain_address",
     "chosen_set",
     "dsm",
     "elu",
@@ -51,8 +52,7 @@ SERIAL_BELOW = 32768
 # The enum Dtype of csrc/plan.h.
 CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3, torch.bool: 4}
 _STEP, _NORMAL, _UNIFORM = range(3)
-_COMMON = "qqQQQQqdddQq"
-_plain_pack = struct.Struct(_COMMON + "QQQqq").pack
+_plain_pack = packer(PlainStep)
 _FLOAT32 = torch.float32
 logger = logging.getLogger("fastlangevin")
 
@@ -73,19 +73,14 @@ def _open(path: Path) -> ctypes.CDLL:
     found = library.fl_source_hash().decode()
     if found != builder.source_hash():
         raise OSError(f"{path} was built from other sources")
+    library.fl_layout.argtypes = [ctypes.c_int64]
+    library.fl_layout.restype = ctypes.c_char_p
+    differs = difference(_layouts(library))
+    if differs is not None:
+        raise OSError(f"{path} reads requests otherwise: {differs}")
     library.fl_use_openmp.argtypes = [ctypes.c_void_p]
     library.fl_use_openmp(openmp.entry())
-    for name in (
-        "fl_step_plain",
-        "fl_run",
-        "fl_dsm",
-        "fl_sample_norms",
-        "fl_normalise",
-        "fl_add_elu",
-        "fl_mixture",
-        "fl_chain",
-        "fl_mlp",
-    ):
+    for name in ENTRIES:
         function = getattr(library, name)
         function.argtypes = [ctypes.c_char_p]
         function.restype = ctypes.c_int
@@ -96,6 +91,14 @@ def _open(path: Path) -> ctypes.CDLL:
     library.fl_polar.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3]
     library.fl_polar.restype = ctypes.c_int
     return library
+
+
+def _layouts(library: ctypes.CDLL) -> Iterator[str]:
+    """Where the library has the fields of its structs."""
+    index = 0
+    while (text := library.fl_layout(index)) is not None:
+        yield text.decode()
+        index += 1
 
 
 def _built() -> ctypes.CDLL:
@@ -341,10 +344,18 @@ def step(
         return
     _launch(
         _STEP,
-        (out, x, score, c, a, b, noise, mask, known if mask is not None else None),
         Address(seed, draw, sample_ids, sample_offset, purpose),
-        fault,
-        freeze,
+        out,
+        x=x,
+        score=score,
+        c=c,
+        a=a,
+        b=b,
+        noise=noise,
+        mask=mask,
+        known=known if mask is not None else None,
+        fault=fault,
+        freeze=freeze,
     )
 
 
@@ -359,47 +370,49 @@ def randn(
     purpose: int,
 ) -> None:
     """Fills ``out`` (``(B, ...)``, any strides) with standard normals, or with uniforms on (0, 1)."""
-    operands = (out, None, None, None, None, None, None, None, None)
-    _launch(_UNIFORM if uniform else _NORMAL, operands, Address(seed, draw, sample_ids, sample_offset, purpose))
+    _launch(_UNIFORM if uniform else _NORMAL, Address(seed, draw, sample_ids, sample_offset, purpose), out)
 
 
 def _launch(
     kind: int,
-    operands: Sequence[Coefficient | None],
     address: Address,
+    out: Tensor,
+    *,
+    x: Tensor | None = None,
+    score: Tensor | None = None,
+    c: Coefficient | None = None,
+    a: Coefficient | None = None,
+    b: Coefficient | None = None,
+    noise: Tensor | None = None,
+    mask: Tensor | None = None,
+    known: Tensor | None = None,
     fault: Tensor | None = None,
     freeze: bool = False,
 ) -> None:
-    """Any call, as the struct ``Request`` of csrc/plan.h."""
-    out = operands[0]
-    assert isinstance(out, Tensor)
+    """Any call, as a ``Request``."""
     if out.numel() == 0:
         return
-    numbers = [0.0, 0.0, 0.0]
-    pointers: list[int] = []
+    operands: list[int] = []
     layout: list[int] = list(out.shape)
-    for index, operand in enumerate(operands):
+    for operand in (out, x, score, c, a, b, noise, mask, known):  # the enum Name of csrc/plan.h
         if isinstance(operand, Tensor):
-            pointers += (operand.data_ptr(), CODES[operand.dtype])
+            operands += (operand.data_ptr(), CODES[operand.dtype])
             layout += operand.stride()
         else:
-            pointers += (0, 0)
-            if operand is not None:
-                numbers[index - 3] = float(operand)  # c, a and b stand from 3 on
-    request = struct.pack(
-        f"{_COMMON}3q3Qq18Q{len(layout)}q",
+            operands += (0, 0)
+    request = packer(Request, len(layout))(
         _set,
         torch.get_num_threads(),
         *numbers_of(address),
-        operands[5] is not None,
-        *numbers,
+        b is not None,
+        *[0.0 if value is None or isinstance(value, Tensor) else float(value) for value in (c, a, b)],
         0 if fault is None else fault.data_ptr(),
         freeze,
         kind,
         out.dtype is torch.float64,
         out.ndim,
         *memory_of(address),
-        *pointers,
+        *operands,
         *layout,
     )
     if load().fl_run(request):
@@ -407,13 +420,13 @@ def _launch(
 
 
 def numbers_of(address: Address) -> tuple[int, int, int, int]:
-    """The end of ``struct Common`` of csrc/plan.h: seed, draw, offset and purpose, 0 for a seed or draw in memory."""
+    """The end of ``Common``: seed, draw, offset and purpose, 0 for a seed or draw in memory."""
     seed, draw = (0 if isinstance(value, Tensor) else value for value in (address.seed, address.draw))
     return seed, draw, address.sample_offset, address.purpose
 
 
 def memory_of(address: Address) -> tuple[int, int, int, int]:
-    """``struct Address`` of csrc/plan.h: where seeds, draw and ids are in memory, else 0, and the seeds' stride."""
+    """The struct ``Address``: where seeds, draw and ids are in memory, else 0, and the seeds' stride."""
     seed, draw, ids = address.seed, address.draw, address.sample_ids
     return (
         seed.data_ptr() if isinstance(seed, Tensor) else 0,
@@ -421,6 +434,21 @@ def memory_of(address: Address) -> tuple[int, int, int, int]:
         0 if ids is None else ids.data_ptr(),
         seed.stride(0) if isinstance(seed, Tensor) and seed.ndim else 0,
     )
+
+
+def chain_address(address: Address) -> dict[str, int]:
+    """The address of a chain's first update, by the names that ``ChainRequest`` and ``MlpRequest`` have for it."""
+    seed, draw, sample_offset, purpose = numbers_of(address)
+    seeds, _, ids, seed_stride = memory_of(address)
+    return {
+        "seed": seed,
+        "draw": draw,
+        "sample_offset": sample_offset,
+        "purpose": purpose,
+        "seeds": seeds,
+        "ids": ids,
+        "seed_stride": seed_stride,
+    }
 
 
 def refused() -> None:

@@ -5,17 +5,15 @@ Like :mod:`.cpp`, whose library this is, the launchers check nothing that :mod:`
 
 from __future__ import annotations
 
-import struct
-
 import torch
 from torch import Tensor
 
 from . import native
+from .requests import NormalisationRequest, packer
 
 __all__ = ["group_norm", "group_norm_backward", "instance_norm", "instance_norm_backward"]
 
-# NormalisationRequest of csrc/plan.h.
-_pack = struct.Struct("10qd7Q3qQq7Q").pack
+_pack = packer(NormalisationRequest)
 EPSILON = 1e-5  # of InstanceNorm++
 
 

@@ -5,18 +5,14 @@ Like :mod:`.cpp`, whose library this is, the launcher checks nothing that :mod:`
 
 from __future__ import annotations
 
-import struct
-
 import torch
 from torch import Tensor
 
 from ..address import Address
 from . import native
+from .requests import SampleNormsRequest, packer
 
 __all__ = ["norms"]
-
-# SampleNormsRequest of csrc/plan.h up to its tail.
-_HEAD = "qqQQQQqq3Qqq4QQqQq"
 
 
 def norms(
@@ -52,8 +48,7 @@ def norms(
     else:
         rank, tail = x.ndim, [*x.shape, *x.stride(), *(() if noise is None else noise.stride())]
     address = Address(seed, draw, sample_ids, sample_offset, purpose)
-    request = struct.pack(
-        f"{_HEAD}{len(tail)}q",
+    request = packer(SampleNormsRequest, len(tail))(
         native.chosen_set(),
         1 if x.numel() < native.SERIAL_BELOW else torch.get_num_threads(),
         *native.numbers_of(address),

@@ -1,5 +1,6 @@
 // What a call asks for, as Python packs it (PlainStep, Request, DsmRequest, SampleNormsRequest, NormalisationRequest,
 // AddEluRequest, MixtureRequest, ChainRequest, MlpRequest) and as the kernels read it (Plan; the last five as they are).
+// Requests have fields of 64 bits alone. Python declares them in requests.py, and requests.cpp says where they are.
 // No code here.
 #pragma once
 
