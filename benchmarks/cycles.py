@@ -25,6 +25,7 @@ import torch
 import fastlangevin as fl
 from benchmarks.harness import Case, save
 from benchmarks.timing import interleaved
+from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.kernels.cpp import build, native
 from fastlangevin.noise import Purpose
 
@@ -109,12 +110,12 @@ def small_call(budget: float) -> Case:
     """What a call of 8 elements is made of, outermost first."""
     x, score, out = (torch.zeros(1, 8) for _ in range(3))
     address = {"seed": 7, "draw": 3}
-    plain = {"c": 1.0, "a": 0.1, "b": 0.2, "noise": None, "mask": None, "known": None, "sample_ids": None}
+    update = Update((Term(1.0, x), Term(0.1, score)), 0.2, Address(7, 3, None, 0, 1), 3)
     calls: dict[str, Callable[[], object]] = {
         "x + a*score + b*randn_like": lambda: x + 0.1 * score + 0.2 * torch.randn_like(x),
         "fl.step, a new tensor": lambda: fl.step(x, score, a=0.1, b=0.2, **address),
         "fl.step, out=": lambda: fl.step(x, score, a=0.1, b=0.2, out=out, **address),
-        "its launcher": lambda: native.step(out, x, score, sample_offset=0, purpose=1, **plain, **address),
+        "its launcher": lambda: native.step(out, update),
         "torch.empty_like": lambda: torch.empty_like(x),
         "torch.add, out=": lambda: torch.add(x, score, out=out),
     }

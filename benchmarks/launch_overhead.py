@@ -4,7 +4,7 @@
     python -m benchmarks.launch_overhead --json results.json  also keep the numbers
 
 Cases, each with Triton's own launch and the direct one:
-    update      a plain update from its checked arguments on: the choice of the implementation, and the launcher
+    update      a plain update with its address: the checks, the choice of the implementation, and the launcher
     launcher    the launcher alone: what it prepares, and the launch
     tensors     the launcher with coefficients, seed and draw number in tensors
     normals     the launcher of random tensors
@@ -19,32 +19,30 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.timing import interleaved, machine
 from benchmarks.writing import write_record
+from fastlangevin.kernels.address import Address, Term, Update
 
 SHAPE = (128, 3, 32, 32)
 
 
 def cases() -> dict[str, Callable[[], object]]:
     from fastlangevin.kernels.triton import randn, step
-    from fastlangevin.ops.operation import launch_step
+    from fastlangevin.ops.step import move
 
     x, score = torch.zeros(SHAPE), torch.zeros(SHAPE)
-    number, word = torch.ones(()), torch.zeros((), dtype=torch.int64)
-    address: dict[str, Any] = {"seed": 3, "draw": 5, "sample_ids": None, "sample_offset": 0, "purpose": 1}
-    plain: dict[str, Any] = {"c": 1.0, "a": 0.1, "b": 0.2, "noise": None, "mask": None, "known": None, **address}
-    spread = number.expand(SHAPE)
-    tensors = {**plain, "c": spread, "a": spread, "b": spread, "seed": word, "draw": word}
-    rest = 1.0, 0.1, 0.2, 3, 5, None, 0, 1, None, None, None, "triton"
+    number, word = torch.ones(()).expand(SHAPE), torch.zeros((), dtype=torch.int64)
+    address = Address(3, 5, None, 0, 1)
+    plain = Update((Term(1.0, x), Term(0.1, score)), 0.2, address, address.draw)
+    tensors = Update((Term(number, x), Term(number, score)), number, address._replace(seed=word, draw=word), word)
     return {
-        "update": lambda: launch_step(x, x, score, *rest),
-        "launcher": lambda: step.step(x, x, score, **plain),
-        "tensors": lambda: step.step(x, x, score, **tensors),
-        "normals": lambda: randn.randn(x, uniform=False, **address),
+        "update": lambda: move(plain, "triton", x),
+        "launcher": lambda: step.step(x, plain),
+        "tensors": lambda: step.step(x, tensors),
+        "normals": lambda: randn.randn(x, address, uniform=False),
     }
 
 

@@ -13,18 +13,22 @@ Providers:
     fused          fl.step, a new tensor as the eager expression gives
     fused out=     fl.step(..., out=y)
     fused in place fl.step_
+    move of 1      fl.step(x, (), ..., out=y): a state and noise; likewise of 3 and of 6 terms, a state and scores
+    table of 32    fl.step with noise of 32 draws in a table, as a Brownian path has it
+    32 randn       as many calls of fl.randn, which a table must not exceed
     add            torch.add(x, score, out=y): the same bytes, no noise
     copy           y.copy_(x): what the memory gives
 
-Bytes are the algorithm's: 12 an element in fp32 for the update and for add, 8 for the copy. No time is printed for a
-provider whose output is wrong: the fused ones must equal the reference bit for bit, the others must have the mean and
-variance of the update.
+Bytes are the algorithm's: 12 an element in fp32 for the update and for add, 8 for the copy, and 4 more for each further
+term. No time is printed for a provider whose output is wrong: the fused ones must equal the reference bit for bit, the
+others must have the mean and variance of the update.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,28 +41,37 @@ from benchmarks.inputs import Inputs, image_shape
 A, B = 0.02, 0.2
 GATE_ELEMENTS = 3072 * 21
 
-Operands = tuple[Tensor, Tensor, Tensor]
+TERMS = {"move of 1": 1, "move of 3": 3, "move of 6": 6}
+DRAWS = 32
+
+
+class Operands(NamedTuple):
+    """A state, its score, a place for the result, and scores of earlier steps."""
+
+    x: Tensor
+    score: Tensor
+    out: Tensor
+    earlier: tuple[Tensor, ...]
 
 
 def operands(elements: int, dtype: torch.dtype, device: torch.device) -> Callable[[int], Operands]:
-    """x, the score and a place for the result."""
+    """The operands of a number."""
     shape = image_shape(elements)
 
     def make(index: int) -> Operands:
-        return (
-            fl.randn(shape, seed=1, draw=2 * index, dtype=dtype, device=device),
-            fl.randn(shape, seed=1, draw=2 * index + 1, dtype=dtype, device=device),
-            torch.empty(shape, dtype=dtype, device=device),
-        )
+        x, *scores = (fl.randn(shape, seed=1, draw=6 * index + place, dtype=dtype, device=device) for place in range(6))
+        return Operands(x, scores[0], torch.empty(shape, dtype=dtype, device=device), tuple(scores[1:]))
 
     return make
 
 
 def providers(inputs: Inputs[Operands], device: torch.device) -> dict[str, Callable[[], Tensor]]:
     a, b = torch.tensor(A, device=device), torch.tensor(B, device=device)
+    first, *_ = inputs.sets
+    drawn = table(first.x)
 
     def published() -> Tensor:
-        x, score, _ = inputs.take()
+        x, score, *_ = inputs.take()
         noise = torch.randn_like(x)
         score_norm = score.view(len(x), -1).norm(dim=-1).mean()
         noise_norm = noise.view(len(x), -1).norm(dim=-1).mean()
@@ -69,11 +82,11 @@ def providers(inputs: Inputs[Operands], device: torch.device) -> dict[str, Calla
         return x
 
     def eager() -> Tensor:
-        x, score, _ = inputs.take()
+        x, score, *_ = inputs.take()
         return x + A * score + B * torch.randn_like(x)
 
     def eager_in_place() -> Tensor:
-        x, score, noise = inputs.take()
+        x, score, noise, _ = inputs.take()
         return x.add_(score, alpha=A).add_(noise.normal_(), alpha=B)
 
     def expression(x: Tensor, score: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -83,29 +96,47 @@ def providers(inputs: Inputs[Operands], device: torch.device) -> dict[str, Calla
         function = torch.compile(expression, fullgraph=True, dynamic=False, options=options)
 
         def call() -> Tensor:
-            x, score, _ = inputs.take()
+            x, score, *_ = inputs.take()
             return function(x, score, a, b)
 
         return call
 
     def fused() -> Tensor:
-        x, score, _ = inputs.take()
+        x, score, *_ = inputs.take()
         return fl.step(x, score, a=A, b=B, seed=7, draw=3)
 
     def fused_out() -> Tensor:
-        x, score, out = inputs.take()
+        x, score, out, _ = inputs.take()
         return fl.step(x, score, a=A, b=B, seed=7, draw=3, out=out)
 
     def fused_in_place() -> Tensor:
-        x, score, _ = inputs.take()
+        x, score, *_ = inputs.take()
         return fl.step_(x, score, a=A, b=B, seed=7, draw=3)
 
+    def move(name: str) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            x, score, out, earlier = inputs.take()
+            scores, factors = scores_of(name, score, earlier)
+            return fl.step(x, scores, a=factors, b=B, seed=7, draw=3, out=out)
+
+        return call
+
+    def by_table() -> Tensor:
+        x, score, out, _ = inputs.take()
+        return fl.step(x, score, a=A, b=B, seed=7, draws=drawn, out=out)
+
+    def by_calls() -> Tensor:
+        x, *_ = inputs.take()
+        for draw in range(DRAWS):
+            z = fl.randn(x.shape, seed=7, draw=draw, dtype=x.dtype, device=x.device)
+        return z
+
     def add() -> Tensor:
-        x, score, out = inputs.take()
+        x, score, out, _ = inputs.take()
         return torch.add(x, score, out=out)
 
     def copy() -> Tensor:
-        x, _, out = inputs.take()
+        x, _, out, _ = inputs.take()
         return out.copy_(x)
 
     return {
@@ -117,20 +148,46 @@ def providers(inputs: Inputs[Operands], device: torch.device) -> dict[str, Calla
         "fused": fused,
         "fused out=": fused_out,
         "fused in place": fused_in_place,
+        **{name: move(name) for name in TERMS},
+        "table of 32": by_table,
+        "32 randn": by_calls,
         "add": add,
         "copy": copy,
     }
 
 
+def scores_of(name: str, score: Tensor, earlier: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], list[float]]:
+    """The scores of a move, and their factors."""
+    scores = (score, *earlier)[: TERMS[name] - 1]
+    return scores, [A * (place + 1) for place in range(len(scores))]
+
+
+def table(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and numbers of draws, whose sum is standard normal."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    weights = torch.full((DRAWS,), DRAWS**-0.5, dtype=dtype, device=x.device)
+    return weights, torch.arange(DRAWS, dtype=torch.int64, device=x.device)
+
+
 def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
     """None where a provider computes the update on a small input, else what is wrong with it."""
     make = operands(GATE_ELEMENTS, dtype, device)
-    x, score, _ = make(0)
+    x, score, _, earlier = make(0)
     y = providers(Inputs(GATE_ELEMENTS, make, 1), device)[name]()
     if name == "copy":
         return None if torch.equal(y, x) else "is not a copy"
     if name == "add":
         return None if torch.equal(y, x + score) else "is not the sum"
+    if name in TERMS:
+        scores, factors = scores_of(name, score, earlier)
+        want = fl.step(x, scores, a=factors, b=B, seed=7, draw=3, impl="reference")
+        return None if torch.equal(y, want) else "differs from the reference"
+    if name == "table of 32":
+        want = fl.step(x, score, a=A, b=B, seed=7, draws=table(x), impl="reference")
+        return None if torch.equal(y, want) else "differs from the reference"
+    if name == "32 randn":
+        want = fl.randn(x.shape, seed=7, draw=DRAWS - 1, dtype=dtype, device=device, impl="reference")
+        return None if torch.equal(y, want) else "is not the last draw"
     if name.startswith("fused"):
         want = fl.step(x, score, a=A, b=B, seed=7, draw=3, impl="reference")
         return None if torch.equal(y, want) else "differs from the reference"
@@ -145,7 +202,8 @@ def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
 
 def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) -> Trial:
     inputs = Inputs(elements, operands(elements, dtype, device))
-    size = elements * inputs.sets[0][0].element_size()
+    first, *_ = inputs.sets
+    size = elements * first.x.element_size()
     calls = providers(inputs, device)
     return Trial(
         f"update of {elements:,} elements",
@@ -153,7 +211,7 @@ def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) ->
         lambda name: wrong(name, dtype, device),
         base="fused out=",
         elements=elements,
-        touched={name: (2 if name == "copy" else 3) * size for name in calls},
+        touched={name: ({"copy": 2, "32 randn": DRAWS}.get(name) or TERMS.get(name, 2) + 1) * size for name in calls},
     )
 
 
@@ -166,6 +224,11 @@ PROVIDERS = (
     "fused",
     "fused out=",
     "fused in place",
+    "move of 1",
+    "move of 3",
+    "move of 6",
+    "table of 32",
+    "32 randn",
     "add",
     "copy",
 )
@@ -186,6 +249,11 @@ BENCHMARK = Benchmark(
         "fused": "`fl.step(x, score, ...)`, a new tensor",
         "fused out=": "`fl.step(x, score, ..., out=y)`",
         "fused in place": "`fl.step_(x, score, ...)`",
+        "move of 1": "`fl.step(x, (), a=(), ..., out=y)`: 1 term",
+        "move of 3": "`fl.step(x, (s0, s1), ..., out=y)`: 3 terms",
+        "move of 6": "`fl.step(x, (s0, ..., s4), ..., out=y)`: 6 terms",
+        "table of 32": "`fl.step(x, score, ..., draws=table, out=y)`: a table of 32 draws",
+        "32 randn": "`fl.randn`, 32 times",
         "add": "`torch.add(x, score, out=y)`: the same bytes, no noise",
         "copy": "`y.copy_(x)`",
     },

@@ -22,6 +22,10 @@ Pieces: :func:`step` and :func:`step_`, the update; :func:`randn`, :func:`rand`,
 The command line, ``fastlangevin``, samples, trains, converts, plans and tests itself; ``fastlangevin --help``.
 """
 
+# First, since everything imports the types of the kernels, which it finds.
+from fastlangevin import kernels_link as kernels_link
+
+# isort: split
 from fastlangevin import advisor, diagnostics, losses, models, rules, shards
 from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.compat.patching import Patch, patch

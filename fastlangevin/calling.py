@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.ops.arguments import check_output
 from fastlangevin.ops.memory import observed
+from fastlangevin.ops.writing import check_output
 
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled

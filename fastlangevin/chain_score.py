@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from fastlangevin.noise import Seed
+from fastlangevin.kernels.address import Address
 from fastlangevin.rules import Coefficients
 
 __all__ = ["ChainKernel", "ChainScore", "Run", "Segment"]
@@ -25,18 +25,14 @@ class Segment(NamedTuple):
     """Neighbouring updates of a chain.
 
     Attributes:
-        first: draw number of the first update.
+        address: of the noise of the first update; the draws of the others follow it.
         runs: the updates.
-        seed, sample_ids, sample_offset: the address of their noise, whose purpose is ``LANGEVIN``.
         every: frames are kept after the updates that end at a multiple of this; 0 keeps none.
         frames: contiguous ``(F, B, ...)``, where the frames of this segment go, or None.
     """
 
-    first: int
+    address: Address
     runs: list[Run]
-    seed: Seed
-    sample_ids: Tensor | None
-    sample_offset: int
     every: int
     frames: Tensor | None
 

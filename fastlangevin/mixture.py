@@ -319,7 +319,7 @@ class PerturbedMixture:
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
         """See :class:`fastlangevin.chain_score.ChainScore`."""
         launchers = choose(impl, x.device)[1]
-        if launchers is None or launchers.mixture_chain is None or x.numel() == 0 or observed():
+        if launchers.mixture_chain is None or x.numel() == 0 or observed():
             return None
         if launchers.mixture_chain_features < self._mixture.features:
             return None
@@ -330,13 +330,9 @@ class PerturbedMixture:
             chain(
                 x.view(flat.shape),
                 table,
+                segment.address,
                 diagonal=self._mixture.diagonal,
                 runs=segment.runs,
-                seed=segment.seed,
-                draw=segment.first,
-                sample_ids=segment.sample_ids,
-                sample_offset=segment.sample_offset,
-                purpose=Purpose.LANGEVIN,
                 every=segment.every,
                 frames=segment.frames,
             )

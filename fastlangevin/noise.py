@@ -16,16 +16,18 @@ key and a rank never enters the seed, so a sample's noise does not depend on its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from fastlangevin.kernels.address import Address
 from fastlangevin.reference import philox, signed64
 from fastlangevin.values import index, is_integer, shown
 
-__all__ = ["STREAM_VERSION", "Purpose"]
+__all__ = ["STREAM_VERSION", "Address", "AddressOptions", "Purpose", "SampleOptions", "resolve"]
 
 STREAM_VERSION = 1
 
@@ -56,6 +58,39 @@ class Purpose(IntEnum):
     FLIP = 9
     MIXTURE = 10
     USER = 128
+
+
+class SampleOptions(TypedDict, total=False):
+    """Keyword arguments of whatever draws random numbers: the seed, and which samples they are for.
+
+    Attributes:
+        seed: 0 to 2^64 - 1, or an int64 tensor of shape ``()`` or ``(B,)`` with the seeds' bits.
+        generator: a ``torch.Generator`` that a seed is drawn from, or one for each sample. With neither ``seed`` nor
+            ``generator`` the seed comes from PyTorch's default CPU generator, which ``torch.manual_seed`` governs.
+        sample_ids: ``B`` global sample ids, 0 to 2^56 - 1; by default ``sample_offset`` and up.
+        sample_offset: id of the first sample.
+    """
+
+    seed: Seed | None
+    generator: Generators | None
+    sample_ids: Tensor | Sequence[int] | None
+    sample_offset: int
+
+
+SAMPLE_OPTIONS = frozenset(SampleOptions.__annotations__)
+
+
+class AddressOptions(SampleOptions, total=False):
+    """Keyword arguments of the pieces: the address of the numbers of one call.
+
+    Attributes:
+        seed, generator, sample_ids, sample_offset: as for :class:`SampleOptions`.
+        draw: number of the draw, 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
+        purpose: a :class:`Purpose`, or 128 to 255 for uses of your own.
+    """
+
+    draw: int | Tensor
+    purpose: int
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
@@ -145,6 +180,70 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
     return torch.tensor([signed64(seed_from(each)) for each in generators], dtype=torch.int64, device=device)
 
 
+def check_samples(options: Mapping[str, object]) -> None:
+    """Raises for an option that is none of :class:`SampleOptions`: whoever passes them on takes others itself."""
+    for name in options:
+        if name not in SAMPLE_OPTIONS:
+            raise TypeError(
+                f"there is no option {name}= here; seed and samples are given by seed=, generator=, sample_ids= and "
+                "sample_offset="
+            )
+
+
+def resolve(
+    batch: int,
+    device: torch.device,
+    purpose: int,
+    draw: int | Tensor = 0,
+    name: str = "draw",
+    draws: bool = True,
+    /,
+    *,
+    seed: Seed | None = None,
+    generator: Generators | None = None,
+    sample_ids: Tensor | Sequence[int] | None = None,
+    sample_offset: int = 0,
+    **unknown: object,
+) -> Address:
+    """The address of a call, from the options that its user gave: this is done once for each call.
+
+    What the caller decides is given by position, so that no option of a user's is taken for it.
+
+    Args:
+        batch: ``B``, the number of samples.
+        device: where the tensors of the address are put.
+        purpose, draw: as for :class:`AddressOptions`.
+        name: of ``draw`` for messages: the losses call it the step.
+        draws: whether anything is drawn. If not, a seed is checked but none is taken from a generator.
+        seed, generator, sample_ids, sample_offset: as for :class:`SampleOptions`.
+        unknown: refused, since the callers pass on what their users gave.
+
+    Returns:
+        The address, its tensors on ``device``.
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong kind or out of range, or there is none of its name.
+    """
+    if unknown:
+        check_samples(unknown)
+    # A plain number in its range is not looked at by a call of its own: small updates take as long as such calls.
+    ids, offset = None, sample_offset
+    if sample_ids is not None or not (type(offset) is int and 0 <= offset <= MAX_SAMPLE_ID // 2):
+        ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, device)
+    if not (type(draw) is int and 0 <= draw <= MAX_DRAW):
+        draw = resolve_draw(draw, device, name)
+    if type(purpose) is Purpose:
+        purpose = purpose._value_
+    elif not (type(purpose) is int and 0 <= purpose <= 255):
+        purpose = integer("purpose", purpose, 0, 255)
+    if not draws:
+        one_source(seed, generator)
+        seed, generator = 0 if seed is None else seed, None
+    if generator is not None or not (type(seed) is int and 0 <= seed <= MAX_SEED):
+        seed = resolve_seed(seed, generator, batch, device)
+    return Address(seed, draw, ids, offset, purpose)
+
+
 def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -> int | Tensor:
     """The draw number: 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
 
@@ -170,7 +269,8 @@ def resolve_sample_ids(
     A tensor on another device than the CPU is trusted to be in range: reading it would make the host wait. So is one
     in a program that is being compiled, which has no values yet.
     """
-    offset = integer("sample_offset", offset, 0, MAX_SAMPLE_ID)
+    if not (type(offset) is int and 0 <= offset <= MAX_SAMPLE_ID):
+        offset = integer("sample_offset", offset, 0, MAX_SAMPLE_ID)
     if sample_ids is None:
         if offset + batch - 1 > MAX_SAMPLE_ID:
             raise ValueError(
@@ -179,7 +279,7 @@ def resolve_sample_ids(
         return None, offset
     if offset:
         raise ValueError("give sample_ids= or sample_offset=, not both")
-    if not isinstance(sample_ids, Tensor):
+    if type(sample_ids) is not Tensor and not isinstance(sample_ids, Tensor):
         if not isinstance(sample_ids, Iterable) or getattr(sample_ids, "ndim", 1) != 1:
             raise TypeError(f"sample_ids must be an int64 tensor or a sequence of integers, got {shown(sample_ids)}")
         sample_ids = torch.tensor(
@@ -190,8 +290,8 @@ def resolve_sample_ids(
             f"sample_ids must be int64 of shape ({batch},), one for each sample, got {sample_ids.dtype} of shape "
             f"{tuple(sample_ids.shape)}"
         )
-    if sample_ids.device.type == "cpu" and batch and not torch.compiler.is_compiling():
+    if sample_ids.device.type == "cpu" and batch and not torch.compiler.is_dynamo_compiling():
         low, high = sample_ids.aminmax()
         if low < 0 or high > MAX_SAMPLE_ID:
             raise ValueError(f"sample_ids must be from 0 to {MAX_SAMPLE_ID}, got {int(low if low < 0 else high)}")
-    return sample_ids.to(device), 0
+    return sample_ids if sample_ids.device == device else sample_ids.to(device), 0

@@ -13,14 +13,17 @@ import functools
 import importlib.util
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from fastlangevin import kernels_link
+from fastlangevin.kernels.address import Address
+from fastlangevin.reference import launchers as reference
 from fastlangevin.values import shown
 
 __all__ = ["Implementation", "choose", "choose_for", "explain", "retry"]
@@ -34,26 +37,33 @@ logger = logging.getLogger("fastlangevin")
 class Launchers(NamedTuple):
     """The functions of an implementation, each with the arguments that :mod:`fastlangevin.ops` passes.
 
-    Of one that is None the reference takes the place.
+    Where an implementation has none of its own, it is the reference's.
     """
 
+    name: str
     step: Callable[..., None]
-    # The step of numbers and plain tensors: its result, or None where it was none. Only where it is a shorter way.
-    step_plain: Callable[..., Tensor | None] | None
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]
     norms: Callable[..., None]
-    rescale: Callable[..., None] | None
-    instance_norm: Callable[..., None] | None
-    instance_norm_backward: Callable[..., None] | None
-    group_norm: Callable[..., None] | None
-    group_norm_backward: Callable[..., None] | None
-    add_elu: Callable[..., None] | None
-    mixture_score: Callable[..., None] | None = None
+    rescale: Callable[..., None]
+    instance_norm: Callable[..., None]
+    instance_norm_backward: Callable[..., None]
+    group_norm: Callable[..., None]
+    group_norm_backward: Callable[..., None]
+    add_elu: Callable[..., None]
+    mixture_score: Callable[..., None]
+    mlp_chain: Callable[..., None]
+    # Shorter ways of small plain calls: each returns its result, or None if the call is not one.
+    quick_step: Callable[..., Tensor | None] | None = None
+    quick_randn: Callable[..., Tensor | None] | None = None
+    quick_perturb: Callable[..., Tensor | None] | None = None
+    # Whole chains, which have no plain form: samplers make them update by update.
     mixture_chain: Callable[..., None] | None = None
     mixture_chain_features: int = 0  # the most elements of a sample that it takes
-    mlp_chain: Callable[..., None] | None = None
+
+
+_REFERENCE = Launchers(name="reference", **{name: getattr(reference, name) for name in reference.__all__})
 
 
 class UnavailableError(RuntimeError):
@@ -112,13 +122,14 @@ def _cpp() -> Launchers:
 
     _attempt("cpp", build.circumstances, load)
     return Launchers(
+        name="cpp",
         step=native.step,
-        step_plain=native.step_plain,
+        quick_step=native.quick_step,
         randn=native.randn,
         perturb=dsm.perturb,
         dsm=dsm.dsm,
         norms=sample_norms.norms,
-        rescale=None,
+        rescale=reference.rescale,
         instance_norm=normalisation.instance_norm,
         instance_norm_backward=normalisation.instance_norm_backward,
         group_norm=normalisation.group_norm,
@@ -158,7 +169,7 @@ def _triton(device_type: str) -> Launchers:
     def probe() -> None:
         result = torch.empty(1, 4, dtype=torch.float32, device=device_type)
         try:
-            randn(result, uniform=False, seed=0, draw=0, sample_ids=None, sample_offset=0, purpose=0)
+            randn(result, Address(0, 0, None, 0, 0), uniform=False)
         except Exception as error:
             # A missing compiler, Python.h or driver, an unsupported device: Triton has no one type for these.
             raise UnavailableError(
@@ -169,8 +180,8 @@ def _triton(device_type: str) -> Launchers:
     if not _interpreting():
         _attempt(f"triton on {device_type}", lambda: tuple(map(os.environ.get, ("CC", "PATH"))), probe)
     return Launchers(
+        name="triton",
         step=step,
-        step_plain=None,
         randn=randn,
         perturb=perturb,
         dsm=dsm,
@@ -188,25 +199,13 @@ def _triton(device_type: str) -> Launchers:
     )
 
 
-def _check_kernels() -> None:
-    """Raises UnavailableError where a checkout has lost the link by which the package finds its kernels."""
-    spec = importlib.util.find_spec("fastlangevin.kernels")
-    if spec is not None and spec.origin is not None:  # an empty folder is a package too, of no origin
-        return
-    path = Path(__file__).with_name("kernels")
-    found = "is a file where a link should be" if path.is_file() else "is not there"
-    raise UnavailableError(
-        f"the kernels, fastlangevin.kernels, are missing: {path} {found}; it is a link to ../kernels, which "
-        "archives and checkouts without symbolic links lose. Install the package (pip install .), or check it out by "
-        "`git -c core.symlinks=true checkout -- fastlangevin/kernels`, or use impl='reference'"
-    )
-
-
-def _load(name: str, device_type: str) -> Launchers | None:
-    """The launchers of an implementation, None for the reference. Raises UnavailableError."""
+def _load(name: str, device_type: str) -> Launchers:
+    """The launchers of an implementation. Raises UnavailableError."""
     if name == "reference":
-        return None
-    _check_kernels()
+        return _REFERENCE
+    why = kernels_link.lost()
+    if why is not None and kernels_link.NAME not in sys.modules:
+        raise UnavailableError(f"{why}, or use impl='reference'")
     if name == "triton":
         return _triton(device_type)
     if device_type != "cpu":
@@ -217,7 +216,7 @@ def _load(name: str, device_type: str) -> Launchers | None:
 
 
 @functools.cache
-def _automatic(device_type: str) -> tuple[str, Launchers | None]:
+def _automatic(device_type: str) -> tuple[str, Launchers]:
     wanted = os.environ.get("FASTLANGEVIN_IMPL", "").strip() or "auto"
     if wanted not in NAMES:
         raise ValueError(f"FASTLANGEVIN_IMPL must be one of {', '.join(NAMES)}, got {shown(wanted)}")
@@ -228,13 +227,13 @@ def _automatic(device_type: str) -> tuple[str, Launchers | None]:
         module = _load(best, device_type)
     except UnavailableError as reason:
         logger.warning("impl='auto' uses the reference implementation on %s: %s", device_type, reason)
-        return "reference", None
+        return "reference", _REFERENCE
     logger.info("impl='auto' uses %s on %s", best, device_type)
     return best, module
 
 
-def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
-    """The implementation for tensors on a device: its name, and its launchers (None for the reference).
+def choose(impl: str, device: torch.device) -> tuple[str, Launchers]:
+    """The implementation for tensors on a device: its name, and its launchers.
 
     Args:
         impl: ``"auto"``, or the name of an implementation.
@@ -250,7 +249,7 @@ def choose(impl: str, device: torch.device) -> tuple[str, Launchers | None]:
     return choose_for(impl, device.type)
 
 
-def choose_for(impl: str, device_type: str) -> tuple[str, Launchers | None]:
+def choose_for(impl: str, device_type: str) -> tuple[str, Launchers]:
     """:func:`choose` for a type of device.
 
     Args:

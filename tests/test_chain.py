@@ -7,9 +7,10 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import runtime
+from fastlangevin.chain_score import Run, Segment
 from fastlangevin.mixture import PerturbedMixture
+from fastlangevin.noise import Address, Purpose
 from fastlangevin.rules import Coefficients
-from fastlangevin.samplers.segments import Run, Segment
 
 SIGMAS = fl.geometric_sigmas(3.0, 0.3, 4)
 
@@ -83,14 +84,13 @@ def test_a_chain_has_the_bits_of_the_loop(kernel, components, features, batch, d
 
 def by_updates(score, x, segment):
     """A segment in the reference's operations."""
-    at = {"seed": segment.seed, "sample_ids": segment.sample_ids, "sample_offset": segment.sample_offset}
-    draw, frames = segment.first, []
+    address, frames = segment.address, []
     for rule, level, times in segment.runs:
         for _ in range(times):
             found = score(x, torch.full((len(x),), level))
-            fl.step_(x, found, c=rule.c, a=rule.a, b=rule.b, draw=draw, impl="reference", **at)
-            draw += 1
-            if draw % segment.every == 0:
+            fl.step_(x, found, c=rule.c, a=rule.a, b=rule.b, impl="reference", **address._asdict())
+            address = address._replace(draw=address.draw + 1)
+            if address.draw % segment.every == 0:
                 frames.append(x.clone())
     return frames
 
@@ -104,18 +104,19 @@ def test_many_elements_have_the_bits_of_the_reference(kernel, components, featur
     mixture, count = make(components, features, diagonal), 5
     score = PerturbedMixture(mixture, [2.0, 0.5], "reference")
     runs = [Run(Coefficients(1.0, 0.2, None), 0, 1), Run(Coefficients(0.9, 0.1, 0.3), 1, 2)]
-    address = 2**63 + 9, None, 2**40 + 5
+    address = Address(2**63 + 9, 3, None, 2**40 + 5, Purpose.LANGEVIN)
     if features % 2:
-        address = torch.arange(count) * 2**33 - 7, torch.arange(count) * 2**30 + 3, 0
+        seeds, ids = torch.arange(count) * 2**33 - 7, torch.arange(count) * 2**30 + 3
+        address = address._replace(seed=seeds, sample_ids=ids, sample_offset=0)
     # In fp64, which states far from the law have, 64 elements take Triton's interpreter too long.
     near = features == 64 and kernel == "triton"
     x = mixture.sample(count, seed=5) if near else 2 * fl.randn((count, features), seed=5)
     whole, got = x.clone(), x.clone()
-    frames = by_updates(score, whole, Segment(3, runs, *address, 2, None))
+    frames = by_updates(score, whole, Segment(address, runs, 2, None))
     assert len(frames) == 2
     for draw, part, frame in ((3, runs[:1], frames[:1]), (4, runs[1:], frames[1:])):
         kept = torch.empty(1, count, features)
-        score.chain_kernel(got, kernel)(got, Segment(draw, part, *address, 2, kept))
+        score.chain_kernel(got, kernel)(got, Segment(address._replace(draw=draw), part, 2, kept))
         assert torch.equal(kept, torch.stack(frame))
     assert torch.equal(got, whole)
     if diagonal and not near:  # the order of a sum over elements is seen
@@ -137,15 +138,15 @@ def test_chains_between_narrow_modes_have_the_bits_of_the_loop(kernel, features,
     x[[5, 128]] = 1e-4 * fl.randn((2, features), seed=4)
     x[7, 0] = float("nan")
     runs = [Run(Coefficients(1.0, 1.5e-4, 1e-3), 0, 3), Run(Coefficients(1.0, 1e-5, None), 0, 1)]
-    address, found, kept = (9, None, 0), [], []
+    address, found, kept = Address(9, 0, None, 0, Purpose.LANGEVIN), [], []
     for states in (x, x[:5], x[5:6]):
         got, frames = states.clone(), torch.empty(2, *states.shape)
-        where = address if len(states) > 1 else (9, None, 5)
-        score.chain_kernel(got, kernel)(got, Segment(0, runs, *where, 2, frames))
+        where = address if len(states) > 1 else address._replace(sample_offset=5)
+        score.chain_kernel(got, kernel)(got, Segment(where, runs, 2, frames))
         found.append(got)
         kept.append(frames)
     want = x.clone()
-    frames = torch.stack(by_updates(score, want, Segment(0, runs, *address, 2, None)))
+    frames = torch.stack(by_updates(score, want, Segment(address, runs, 2, None)))
     assert torch.equal(frames.nan_to_num(), kept[0].nan_to_num())
     assert torch.equal(found[0].nan_to_num(), want.nan_to_num())
     assert torch.equal(found[0][:5], found[1])
@@ -154,7 +155,7 @@ def test_chains_between_narrow_modes_have_the_bits_of_the_loop(kernel, features,
     # The twin: in fp32 the chains between the modes go elsewhere, and no other.
     score.table(x.device)[..., -1] = -math.inf
     other = x.clone()
-    by_updates(score, other, Segment(0, runs, *address, 2, None))
+    by_updates(score, other, Segment(address, runs, 2, None))
     differ = (other.nan_to_num() != want.nan_to_num()).any(1)
     assert differ.nonzero()[:, 0].tolist() == [5, 128]
 

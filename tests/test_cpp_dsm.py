@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from two_terms import addressed
 
 from fastlangevin import reference
 from fastlangevin.kernels.cpp import dsm, native
@@ -106,7 +107,8 @@ def check_perturb(
     sigmas = ladder(levels, compute_dtype(x))
     out = (torch.empty_like(x) if out is None else out).fill_(NAN)
     found = torch.full((x.shape[0],), -9) if labels is None else labels.clone()
-    dsm.perturb(
+    addressed(
+        dsm.perturb,
         out,
         x,
         sigmas=sigmas,
@@ -149,7 +151,8 @@ def check_dsm(
         gradient = torch.empty_like(output)
     if isinstance(gradient, Tensor):
         gradient.fill_(NAN)
-    dsm.dsm(
+    addressed(
+        dsm.dsm,
         *((sums[0], sums[1], counts, sums[2]) if values else (None, None, None, None)),
         gradient if isinstance(gradient, Tensor) else None,
         output,
@@ -325,7 +328,8 @@ def test_empty_tensors() -> None:
         output = torch.empty(batch, 0 if batch else 5)
         values, sums, total = torch.full((batch,), NAN), torch.full((3,), NAN), torch.tensor(NAN)
         same = {"labels": labels[:batch], "purpose": NOISE, "noise": None, **ADDRESS}
-        dsm.dsm(
+        addressed(
+            dsm.dsm,
             values,
             sums,
             counts,
@@ -343,7 +347,7 @@ def test_empty_tensors() -> None:
         assert counts.tolist() == wanted
         assert not torch.cat([values, sums, total[None]]).count_nonzero()
         drawn = {**same, "labels": torch.full((batch,), -9)}
-        dsm.perturb(output.clone(), output, sigmas=table, draws_labels=True, level_purpose=LEVEL, **drawn)
+        addressed(dsm.perturb, output.clone(), output, sigmas=table, draws_labels=True, level_purpose=LEVEL, **drawn)
         assert ((drawn["labels"] >= 0) & (drawn["labels"] < 3)).all()
 
 
@@ -373,7 +377,8 @@ def test_flush_mode_of_the_caller_changes_nothing() -> None:
     sigmas = tables[0] * 2.0**-70
     torch.set_flush_denormal(True)
     try:
-        dsm.dsm(
+        addressed(
+            dsm.dsm,
             values,
             sums,
             counts,
@@ -391,7 +396,8 @@ def test_flush_mode_of_the_caller_changes_nothing() -> None:
             segment=reference.segment_elements(5000),
             **ADDRESS,
         )
-        dsm.perturb(
+        addressed(
+            dsm.perturb,
             out,
             x,
             sigmas=sigmas,
@@ -422,7 +428,8 @@ def test_fork_after_a_threaded_call() -> None:
         # torch's own threads do not survive a fork, so nothing but the launcher and NumPy runs here.
         code = 3
         try:
-            dsm.perturb(
+            addressed(
+                dsm.perturb,
                 out,
                 x,
                 sigmas=sigmas,

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from two_terms import formula, update_of
 
 from fastlangevin import reference
+from fastlangevin.kernels.address import Address
 from fastlangevin.kernels.cpp import native
 
 try:
@@ -60,9 +62,7 @@ def expand(value: Any, x: Tensor) -> Any:
 
 def launch(out: Tensor, x: Tensor, score: Tensor, **arguments: Any) -> None:
     """The launcher with usual arguments."""
-    native.step(
-        out, x, score, **{"purpose": PURPOSE, "noise": None, "mask": None, "known": None, **ADDRESS, **arguments}
-    )
+    native.step(out, update_of(x, score, **{"purpose": PURPOSE, **ADDRESS, **arguments}))
 
 
 def check(
@@ -84,7 +84,7 @@ def check(
     address = {"seed": seed, "draw": draw, "sample_ids": sample_ids, "sample_offset": sample_offset}
     c, a, b = expand(c, x), expand(a, x), expand(b, x)
     z = noise if noise is not None or b is None or not x.numel() else noise_like(x, **address)
-    want = reference.step(x, score, c, a, b, x if z is None else z, mask, known)
+    want = formula(x, score, c, a, b, x if z is None else z, mask, known)
     out = torch.empty_like(x) if out is None else out
     launch(out, x, score, c=c, a=a, b=b, noise=noise, mask=mask, known=known, **address)
     assert out.dtype == want.dtype
@@ -128,7 +128,7 @@ def test_large_results_are_written_past_the_caches(instruction_set: str) -> None
         assert torch.equal(out, unaligned)
         assert torch.equal(out, place)
         few = x[:, :5000], score[:, :5000]
-        want = reference.step(*few, c, 0.3, 0.7, noise_like(few[0], **ADDRESS))
+        want = formula(*few, c, 0.3, 0.7, noise_like(few[0], **ADDRESS))
         assert torch.equal(out[:, :5000], want)
 
 
@@ -150,7 +150,7 @@ def test_rounding_of_halves(dtype: torch.dtype) -> None:
     for scale in (1.0, 1 + 2.0**-11, 1 + 2.0**-12, 0.4999, 2.0**-10, 2.0**-8):
         x, out, score = values[None], torch.empty_like(values[None]), torch.zeros(1, values.numel())
         launch(out, x, score, c=scale, a=0.0, b=None)
-        want = reference.step(x, score, scale, 0.0, None, None)
+        want = formula(x, score, scale, 0.0, None, None)
         assert torch.equal(out.isnan(), want.isnan())
         assert torch.equal(out[~out.isnan()], want[~want.isnan()])
 
@@ -192,7 +192,7 @@ def test_in_place() -> None:
     for view in (lambda t: t, lambda t: t.transpose(1, 2), lambda t: t[:, ::2]):
         x, score = pair(5, 40, 33)
         x, score = view(x), view(score)
-        want = reference.step(x, score, 0.9, 0.3, 0.7, noise_like(x, **ADDRESS))
+        want = formula(x, score, 0.9, 0.3, 0.7, noise_like(x, **ADDRESS))
         launch(x, x, score, c=0.9, a=0.3, b=0.7)
         assert torch.equal(x, want)
 
@@ -248,7 +248,7 @@ def test_randn_and_rand(dtype: torch.dtype) -> None:
             elements = torch.empty(shape)[0].numel()
             want = make(elements, ids, seed=8, draw=2, purpose=200).reshape(shape).to(dtype)
             for out in (torch.empty(shape, dtype=dtype), torch.empty(*shape, 3, dtype=dtype)[..., 1]):
-                native.randn(out, uniform=uniform, seed=8, draw=2, sample_ids=ids, sample_offset=0, purpose=200)
+                native.randn(out, Address(8, 2, ids, 0, 200), uniform=uniform)
                 assert torch.equal(out, want)
 
 
@@ -256,7 +256,7 @@ def test_randn_and_rand(dtype: torch.dtype) -> None:
 def test_nothing_to_do(shape: tuple[int, ...]) -> None:
     check(*pair(*shape))
     check(*pair(*shape), mask=torch.zeros(shape, dtype=torch.bool), known=torch.zeros(shape))
-    native.randn(torch.empty(shape), uniform=False, purpose=PURPOSE, **ADDRESS)
+    native.randn(torch.empty(shape), Address(purpose=PURPOSE, **ADDRESS), uniform=False)
 
 
 def test_one_dimension_and_many() -> None:
@@ -278,7 +278,7 @@ def test_flush_mode_of_the_caller_changes_nothing() -> None:
     x, score = pair(2, 50_000)
     x, score = x * tiny, score * tiny
     noise = noise_like(x, **ADDRESS)
-    want = reference.step(x, score, 0.5, 0.3, 1e-40, noise)
+    want = formula(x, score, 0.5, 0.3, 1e-40, noise)
     half = torch.arange(1, 1000, dtype=torch.int16).view(torch.float16)[None]
     out, out_half = torch.empty_like(x), torch.empty_like(half)
     torch.set_flush_denormal(True)
@@ -290,13 +290,13 @@ def test_flush_mode_of_the_caller_changes_nothing() -> None:
         torch.set_flush_denormal(False)
     assert still
     assert torch.equal(out, want)
-    assert torch.equal(out_half, reference.step(half, half, 0.5, 0.25, None, None))
+    assert torch.equal(out_half, formula(half, half, 0.5, 0.25, None, None))
 
 
 def test_two_python_threads() -> None:
     torch.set_num_threads(2)
     x, score = pair(3, 20_000)
-    wants = [reference.step(x, score, 1.0, 0.3, 0.7, noise_like(x, **{**ADDRESS, "seed": s})) for s in range(2)]
+    wants = [formula(x, score, 1.0, 0.3, 0.7, noise_like(x, **{**ADDRESS, "seed": s})) for s in range(2)]
     wrong: list[int] = []
 
     def work(seed: int) -> None:
@@ -322,7 +322,7 @@ def test_fork_after_a_threaded_call() -> None:
     x, score = pair(2, 40_000)
     check(x, score)
     out, noise = torch.empty_like(x), noise_like(x, **ADDRESS)
-    want = reference.step(x, score, 1.0, 0.3, 0.7, noise)
+    want = formula(x, score, 1.0, 0.3, 0.7, noise)
     child = os.fork()
     if child == 0:
         # torch's own threads do not survive a fork, so nothing but the launcher and NumPy runs here.
@@ -364,7 +364,7 @@ def test_a_sample_of_more_than_two_to_the_31_elements(instruction_set: str) -> N
     rows, row = 2**16 + 2, 2**15
     last = torch.empty(row)
     every = last.as_strided((1, rows, row), (0, 0, 1))
-    native.randn(every, uniform=False, purpose=PURPOSE, **{**ADDRESS, "sample_offset": 9})
+    native.randn(every, Address(purpose=PURPOSE, **{**ADDRESS, "sample_offset": 9}), uniform=False)
     block = (rows - 1) * row // 4 + torch.arange(row // 4)
     words = reference.philox(block, *(torch.tensor(word) for word in (9, 3, PURPOSE << 24, 5, 0)))
     want = torch.stack((*reference.normal_pair(*words[:2]), *reference.normal_pair(*words[2:])), dim=-1)

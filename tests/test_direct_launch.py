@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastlangevin.kernels.address import Draw, DrawTable
+
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +96,7 @@ def test_bits_with_and_without() -> None:
         results = []
         for given in updates("cuda"):
             out = given.pop("out")
-            step.step(out, given.pop("x"), given.pop("score"), **given)
+            step.step(out, update_of(given))
             results.append(out)
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             image = torch.arange(4 * 32 * 64, device="cuda").sin().to(dtype).view(4, 32, 8, 8)
@@ -173,6 +175,9 @@ def updates(device: str = "cpu") -> Iterator[Arguments]:
         "noise": {"noise": x},
         "misaligned noise": {"noise": tensor((16, 64), torch.float32, 1)},
         "mask": {"mask": x > 0, "known": x},
+        "terms": {"more": [(0.5, x), (sample.view(16, 1), x)]},
+        "draws": {"draws": (Draw(0.5, 0), Draw(-0.25, 2**32 - 6))},
+        "table": {"draws": DrawTable(sample, words)},
     }
     for change in own.values():
         spread = {
@@ -195,6 +200,11 @@ def harness(path: str) -> Any:
     return module
 
 
+def update_of(given: Arguments) -> Any:
+    """The update of arguments by their names."""
+    return harness("tests/laws/two_terms.py").update_of(**given)
+
+
 def launches() -> list[tuple[Any, tuple[int, ...], Arguments, Arguments]]:
     """Kernel, grid, arguments and options of many launches of all kernels."""
     from fastlangevin.kernels.triton import step
@@ -202,7 +212,7 @@ def launches() -> list[tuple[Any, tuple[int, ...], Arguments, Arguments]]:
     made = []
     for arguments in updates():
         given = dict(arguments)
-        call = step.prepare(given.pop("out"), given.pop("x"), given.pop("score"), **given)
+        call = step.prepare(given.pop("out"), update_of(given))
         made.append((step.step_kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
     for kernel, call, *_ in harness("tests/gates/variants.py").calls().values():
         made.append((kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
@@ -291,7 +301,7 @@ def differences(recorder: Recorder, driver: Any, count: int) -> dict[str, int]:
         triton.knobs.runtime.debug = generator.random() < 0.2
         if generator.random() < 0.7:
             given = dict(generator.choice(sets))
-            tensors = given.pop("out"), given.pop("x"), given.pop("score")
+            out = given.pop("out")
             # Numbers change from call to call, and must reach the kernel.
             for name in "ca":
                 if type(given[name]) is float:
@@ -299,8 +309,8 @@ def differences(recorder: Recorder, driver: Any, count: int) -> dict[str, int]:
             if type(given["seed"]) is int:
                 given["seed"] = generator.getrandbits(64)
 
-            def call(tensors: tuple[Any, ...] = tensors, given: Arguments = given) -> None:
-                step.step(*tensors, **given)
+            def call(out: torch.Tensor = out, given: Arguments = given) -> None:
+                step.step(out, update_of(given))
         else:
             kernel, grid, arguments, options = generator.choice(bare)
 
@@ -382,9 +392,7 @@ def unusual(recorder: Recorder) -> tuple[dict[str, str], dict[str, int]]:
     from fastlangevin.kernels.triton import direct_launch, step
 
     arguments = next(updates())
-    call = step.prepare(
-        arguments.pop("out"), arguments.pop("x"), arguments.pop("score"), **{**arguments, "sample_offset": 3}
-    )
+    call = step.prepare(arguments.pop("out"), update_of({**arguments, "sample_offset": 3}))
     kernel = step.step_kernel
     found = {}
     original = triton.runtime.jit.JITFunction.run

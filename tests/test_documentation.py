@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import fastlangevin as fl
+from fastlangevin.noise import AddressOptions, SampleOptions
+from fastlangevin.ops import StepOptions
 from fastlangevin.samplers import ChainOptions
 
 MODULES = (
@@ -154,6 +156,39 @@ def test_the_options_of_samplers_are_told_of_where_they_are_kept() -> None:
     assert len(told) > 15
     for sampler in (fl.annealed_langevin, fl.consistent_annealed, fl.predictor_corrector, fl.interpolation):
         assert told.items() <= entries(sections(sampler.__doc__ or "")["Args"]).items()
+
+
+OPTIONS = (SampleOptions, AddressOptions, StepOptions)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options.__name__)
+def test_the_options_of_operations_are_told_of_where_they_are_kept(options: Any) -> None:
+    told = entries(sections(options.__doc__ or "")["Attributes"])
+    assert told.keys() == options.__annotations__.keys()
+    assert len(told) >= 4
+
+
+def taken_options() -> Iterator[tuple[str, str, str]]:
+    """Of each public function whose options are kept elsewhere: its name, what they are called, and where they are."""
+    for public in PUBLIC:
+        methods = vars(public.value).items() if inspect.isclass(public.value) else [("", public.value)]
+        for method, function in methods:
+            if not inspect.isfunction(function):
+                continue
+            for name, each in inspect.signature(function).parameters.items():
+                kept = re.fullmatch(r"Unpack\[(\w+)\]", str(each.annotation))
+                if kept:
+                    text = function.__doc__ or ""
+                    told = entries(sections(text).get("Args", []))
+                    yield f"{public.name}.{method}".rstrip("."), told.get(name, text), kept[1]
+
+
+def test_whoever_takes_options_says_where_they_are_told_of() -> None:
+    found = list(taken_options())
+    assert len(found) >= 14
+    assert {kept for _, _, kept in found} == {options.__name__ for options in OPTIONS}
+    # Or that they are those of another function, which says it.
+    assert [name for name, told, kept in found if kept not in told and "as for :func:" not in told] == []
 
 
 def test_the_package_tells_of_what_it_exports() -> None:

@@ -13,6 +13,7 @@ import fastlangevin as fl
 from fastlangevin import ops, reference
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.noise import Purpose
+from fastlangevin.runtime import choose_for
 
 SIGMAS = fl.geometric_sigmas(1.0, 0.01, 10)
 OUTPUTS = ("score", "scaled", "noise", "denoised")
@@ -344,7 +345,9 @@ class Allocations(TorchDispatchMode):
 
 def large_allocations(impl, monkeypatch, reduction="mean"):
     # An operation that knew of the mode would let it see the whole alone, and not what is made inside.
-    for module in ("ops.dsm", "ops.perturb", "ops.arguments", "losses.dsm"):
+    _, launchers = choose_for(impl, "cpu")
+    monkeypatch.setattr("fastlangevin.ops.operation.unseen", lambda impl, device_type: launchers)
+    for module in ("ops.dsm", "ops.arguments", "losses.dsm"):
         monkeypatch.setattr(importlib.import_module(f"fastlangevin.{module}"), "recorded", lambda: False)
     x = data((8, 3, 32, 32))
     h = torch.zeros_like(x).requires_grad_()
@@ -414,17 +417,17 @@ def test_no_objective_keeps_tables_without_numbers():
 
 def operation_arguments(**changes):
     tables = [torch.ones(10), torch.ones(10), torch.ones(10)]
-    words = [torch.tensor(3), torch.tensor(2), None, 7]
+    words = [torch.tensor(3), torch.tensor(2), None, 7, Purpose.DSM_NOISE]
     arguments = {
         "output": torch.ones(3, 5),
         "labels": torch.tensor([0, 4, 9]),
         "scale": tables[0],
         "weight": tables[1],
         "slope": tables[2],
-        "upstream": torch.tensor(0.5),
-        "clean": None,
-        **dict(zip(("seed", "draw", "sample_ids", "sample_offset"), words, strict=True)),
+        **dict(zip(("seed", "draw", "sample_ids", "sample_offset", "purpose"), words, strict=True)),
         "noise": None,
+        "clean": None,
+        "upstream": torch.tensor(0.5),
         "sums": True,
         "gradient": True,
         "impl": "auto",
@@ -450,7 +453,8 @@ def test_opcheck_of_the_objective(changes):
 
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 4, 9])], ids=["drawn", "given"])
 def test_opcheck_of_the_perturbation(labels):
-    arguments = (torch.ones(3, 5), SIGMAS.float(), labels, torch.tensor(3), torch.tensor(2), None, 7, None, "auto")
+    words = torch.tensor(3), torch.tensor(2), None, 7, Purpose.DSM_NOISE
+    arguments = (torch.ones(3, 5), SIGMAS.float(), labels, *words, None, "auto")
     torch.library.opcheck(torch.ops.fastlangevin.perturb.default, arguments)
 
 

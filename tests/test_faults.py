@@ -9,6 +9,7 @@ from torch.library import opcheck
 
 import fastlangevin as fl
 from fastlangevin import reference
+from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.ops import NO_FAULT
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -211,10 +212,11 @@ def test_shapes_without_elements_and_without_dimensions(impl):
 def test_registered_operations():
     x, s = state((2, 3, 8)), state((2, 3, 8), seed=1)
     number = torch.tensor(0.5)
-    rest = (number, number, number, torch.tensor(1), torch.tensor(2), None, 0, 1, None, None, None)
+    seed, draw, step = torch.tensor(1), torch.tensor(2), torch.tensor(3)
+    rest = ([s], [number, number], number, seed, draw, None, 0, 1, None, None, None, None, None, step)
     for freeze in (False, True):
-        opcheck(torch.ops.fastlangevin.watched_step, (x, s, *rest, clean(2), freeze, "reference"))
-        opcheck(torch.ops.fastlangevin.watched_step_, (x.clone(), s, *rest, clean(2), freeze, "reference"))
+        opcheck(torch.ops.fastlangevin.watched_step, (x, *rest, clean(2), freeze, "reference"))
+        opcheck(torch.ops.fastlangevin.watched_step_, (x.clone(), *rest, clean(2), freeze, "reference"))
 
 
 def test_compiled_programs_keep_the_record():
@@ -234,7 +236,9 @@ def test_compiled_programs_keep_the_record():
 
 def test_the_reference_is_written_out():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    result = torch.tensor([[1.0, math.nan], [1.0, 1.0], [math.inf, 1.0]])
+    s = torch.tensor([[1.0, math.nan], [1.0, 1.0], [math.inf, 1.0]])
     fault = torch.tensor([NO_FAULT, NO_FAULT, 3])
-    same(reference.watch(result, x, fault, 5, True), torch.tensor([[1.0, math.nan], [1.0, 1.0], [5.0, 6.0]]))
+    terms = Term(0.0, x), Term(1.0, s)
+    update = Update(terms, None, Address(0, 0, None, 0, 1), 5, fault=fault, freeze=True)
+    same(reference.step(update), torch.tensor([[1.0, math.nan], [1.0, 1.0], [5.0, 6.0]]))
     assert fault.tolist() == [5, NO_FAULT, 3]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from fastlangevin.noise import Address, Purpose
 from fastlangevin.ops import NO_FAULT
 from fastlangevin.ops.sample_norms import norms_with_noise
 
@@ -165,8 +166,9 @@ def test_faults_and_norms(dtype, freeze):
             same(y, z)
         assert torch.equal(mine.cpu(), theirs)
         assert theirs[:3].tolist() == [NO_FAULT, 3, 3]
+        address = Address(5, 0, None, 0, Purpose.LANGEVIN)
         for one, other in zip(
-            norms_with_noise(x.cuda(), seed=5, impl="triton"), norms_with_noise(x, seed=5, impl="cpp"), strict=True
+            norms_with_noise(x.cuda(), address, impl="triton"), norms_with_noise(x, address, impl="cpp"), strict=True
         ):
             same(one, other)
 

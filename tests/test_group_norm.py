@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from group_norm_bounds import Case, case
 
-from fastlangevin import reference, runtime
+from fastlangevin import reference
 from fastlangevin.ops import group_norm
 
 # Groups of 2 to 2244 elements, of 1 to 10 channels, and in samples of 1 to 4 dimensions.
@@ -136,8 +136,7 @@ def test_the_transforms_of_functions_go_through_plain_pytorch(impl):
 
 @pytest.mark.parametrize("shape", [(3, 8, 7, 5), (3, 40, 8, 8), (3, 6, 33)], ids=str)
 def test_a_sample_has_the_same_bits_in_any_batch(impl, shape):
-    launchers = runtime.choose(impl, torch.device("cpu"))[1]
-    if launchers is None or launchers.group_norm is None:
+    if impl == "reference":
         pytest.skip("PyTorch's sums promise no order")
     for memory_format in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 4 else 1]:
         given = case(shape, 2, memory_format=memory_format)

@@ -1,6 +1,5 @@
 """The fused norm: against fp64 and autograd, on every instruction set, dtype and layout."""
 
-import importlib
 import shutil
 
 import pytest
@@ -10,7 +9,7 @@ from instance_norm_bounds import NAMES, Case
 import fastlangevin as fl
 from fastlangevin import runtime
 from fastlangevin.kernels.cpp import native
-from fastlangevin.ops import add_instance_norm, instance_norm
+from fastlangevin.ops import add_instance_norm, instance_norm, operation
 from tests.long.poison import poisoned
 
 SHAPES = [(2, 2, 1, 1), (3, 5, 4, 6), (2, 33, 7, 9), (1, 40, 8, 8), (2, 3, 33, 17)]
@@ -105,11 +104,11 @@ def test_gradients_that_are_off_are_caught(wrong, monkeypatch):
         launchers.instance_norm_backward(*operands, activation=activation)
         operands[NAMES.index(wrong) - 1].mul_(1.0003)
 
-    def chosen(impl, device):
-        return impl, launchers._replace(instance_norm_backward=backward)
+    def chosen(impl, device_type):
+        return launchers._replace(instance_norm_backward=backward)
 
     tensors = inputs((3, 5, 4, 6))
-    monkeypatch.setattr(importlib.import_module("fastlangevin.ops.instance_norm"), "choose", chosen)
+    monkeypatch.setattr(operation, "unseen", chosen)
     with pytest.raises(AssertionError, match=wrong):
         check(gradients(tensors, "cpp"), tensors)
 

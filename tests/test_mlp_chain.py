@@ -5,7 +5,8 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import ops, reference
-from fastlangevin.noise import Purpose
+from fastlangevin.noise import Address, Purpose
+from fastlangevin.ops.mlp_chain import Updates
 from fastlangevin.reference import ACTIVATIONS, ChainNetwork
 
 UNIT = 2.0**-24
@@ -70,7 +71,10 @@ ADDRESS = {"seed": 7, "draw": 5, "sample_ids": None, "sample_offset": 3, "purpos
 
 
 def chain(x, net, impl, count=4, **changes):
-    return ops.mlp_chain_(x.clone(), net, **{**moves(count), **ADDRESS, **changes}, impl=impl)
+    matmul = changes.pop("matmul", "fp32")
+    address = Address(**{name: changes.pop(name, value) for name, value in ADDRESS.items()})
+    updates = Updates(**{**moves(count), "address": address, **changes})
+    return ops.mlp_chain_(x.clone(), net, updates, matmul=matmul, impl=impl)
 
 
 def states(batch, features):

@@ -10,7 +10,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import rules
-from fastlangevin.noise import Purpose
+from fastlangevin.noise import Address, Purpose
 from fastlangevin.ops.sample_norms import noise_norms, sample_norms
 
 LADDER = fl.geometric_sigmas(1.0, 0.1, 3)
@@ -195,10 +195,11 @@ def test_the_norms_of_samples_are_the_same_bits_everywhere(impl):
     assert torch.equal(got[2:4], sample_norms(x[2:4], impl=impl))
     # Sums of 3465 squares in an order of halves: a dozen roundings of 2^-24, and that of the root.
     torch.testing.assert_close(got.double(), x.double().flatten(1).norm(dim=1), rtol=1e-6, atol=0)
-    z = noise_norms(x, seed=5, draw=2, sample_offset=9, impl=impl)
-    drawn = fl.randn(x.shape, seed=5, draw=2, sample_offset=9, purpose=Purpose.LANGEVIN)
+    address = Address(5, 2, None, 9, Purpose.LANGEVIN)
+    z = noise_norms(x, address, impl=impl)
+    drawn = fl.randn(x.shape, **address._asdict())
     assert torch.equal(z, sample_norms(drawn, impl="reference"))
-    assert not torch.equal(z, noise_norms(x, seed=5, draw=3, sample_offset=9, impl=impl))
+    assert not torch.equal(z, noise_norms(x, address._replace(draw=3), impl=impl))
     assert sample_norms(x[:0], impl=impl).shape == (0,)
 
 

@@ -271,3 +271,60 @@ def test_neighbours_are_uncorrelated():
 def correlation(one, two):
     one, two = one - one.mean(), two - two.mean()
     return float((one @ two) / (one.norm() * two.norm()))
+
+
+X = torch.ones(2, 3)
+LADDER = [2.0, 1.0]
+TAKERS = {
+    "randn": (lambda **k: fl.randn((2, 3), **k), {"draw", "purpose", "dtype", "impl"}),
+    "rand": (lambda **k: fl.rand((2, 3), **k), {"draw", "purpose", "dtype", "impl"}),
+    "step": (lambda **k: fl.step(X, X, a=0.1, b=0.2, **k), {"draw", "draws", "purpose", "impl"}),
+    "step of noise": (lambda **k: fl.step(X, X, a=0.1, b=None, **k), {"draw", "draws", "purpose", "impl"}),
+    "perturb": (lambda **k: fl.perturb(X, X[0], **k), {"draw", "labels", "impl"}),
+    "dsm_loss": (lambda **k: fl.dsm_loss(net, X, LADDER, **k), {"step", "labels", "output", "impl"}),
+    "objective": (lambda **k: fl.DenoisingScoreMatching(LADDER)(net, X, **k), {"step", "labels"}),
+    "dsm_labels": (lambda **k: fl.losses.dsm_labels(2, 3, **k), {"step"}),
+    "projections": (lambda **k: fl.losses.projection_vectors((2, 3), **k), {"step", "dtype"}),
+    "ssm_loss": (lambda **k: fl.losses.ssm_loss(score, X, **k), {"step", "vectors"}),
+    "annealed_ssm_loss": (lambda **k: fl.losses.annealed_ssm_loss(net, X, LADDER, **k), {"step", "labels"}),
+    "ism_loss": (lambda **k: fl.losses.ism_loss(score, X, **k), {"step"}),
+    "its estimate": (lambda **k: fl.losses.ism_loss(score, X, trace="hutchinson", **k), {"step"}),
+    "single": (lambda **k: fl.losses.single_dsm_loss(score, X, 0.5, **k), {"step"}),
+    "controlled": (lambda **k: fl.losses.controlled_dsm_loss(net, X, LADDER, below=0.5, **k), {"step", "labels"}),
+}
+ELSEWHERE = (
+    "sead",
+    "draw",
+    "draws",
+    "purpose",
+    "step",
+    "name",
+    "batch",
+    "output",
+    "labels",
+    "dtype",
+    "vectors",
+    "impl",
+)
+
+
+def score(x):
+    return -x
+
+
+def net(x, labels):
+    return -x
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_no_option_is_taken_that_is_another_s(name):
+    """Options are passed on by their names; what lies behind a function has others, which are not the function's."""
+    call, own = TAKERS[name]
+    before = torch.get_rng_state()
+    for option in sorted(set(ELSEWHERE) - own):
+        with pytest.raises(TypeError, match=option):
+            call(seed=1, **{option: 0})
+        with pytest.raises(TypeError, match=option):
+            call(**{option: 0})
+    assert torch.equal(torch.get_rng_state(), before)
+    call(seed=1)

@@ -36,7 +36,7 @@ def expected(x, score, a, b, c=1.0, seed=3, draw=2, mask=None, known=None):
     z = reference.randn(
         math.prod(x.shape[1:]), torch.arange(x.shape[0]), seed=seed, draw=draw, purpose=Purpose.LANGEVIN
     )
-    return reference.step(x, score, c, a, b, z.reshape(x.shape), mask, known)
+    return reference.combine([(c, x), (a, score)], b, z.reshape(x.shape), mask, known)
 
 
 def state(shape, dtype=torch.float32, seed=0):
@@ -156,7 +156,7 @@ def test_noise_can_be_given(impl):
     x, s = state((3, 9)), state((3, 9), seed=1)
     for noise in (state((3, 9), seed=2), state((3, 9), torch.float64, seed=2), state((9, 3), seed=2).T):
         y = fl.step(x, s, a=0.3, b=0.7, noise=noise, impl=impl)
-        assert torch.equal(y, reference.step(x, s, 1.0, 0.3, 0.7, noise.float()))
+        assert torch.equal(y, reference.combine([(1.0, x), (0.3, s)], 0.7, noise.float()))
     z = fl.randn((3, 9), seed=3, draw=2, purpose=Purpose.LANGEVIN)
     assert torch.equal(
         fl.step(x, s, a=0.3, b=0.7, noise=z, impl=impl), fl.step(x, s, a=0.3, b=0.7, seed=3, draw=2, impl=impl)
@@ -264,14 +264,16 @@ def test_inference_mode(impl):
 def operation_arguments(**changes):
     scalar = torch.tensor
     arguments = {
-        "c": scalar(1.0),
-        "a": scalar(0.1),
+        "others": [state((3, 2, 5), seed=1)],
+        "factors": [scalar(1.0), scalar(0.1)],
         "b": scalar(0.2),
         "seed": scalar(3),
         "draw": scalar(2),
         "sample_ids": None,
         "sample_offset": 0,
         "purpose": 1,
+        "weights": None,
+        "numbers": None,
         "noise": None,
         "mask": None,
         "known": None,
@@ -285,13 +287,13 @@ def operation_arguments(**changes):
     [
         {},
         {"b": None},
-        {"a": torch.rand(3, 1, 1), "sample_ids": torch.tensor([5, 2, 2**40])},
+        {"factors": [torch.tensor(1.0), torch.rand(3, 1, 1)], "sample_ids": torch.tensor([5, 2, 2**40])},
         {"noise": torch.rand(3, 2, 5), "mask": torch.rand(3, 2, 5) < 0.5, "known": torch.rand(3, 2, 5)},
     ],
     ids=["plain", "no noise", "per sample", "mask and noise"],
 )
 def test_opcheck_of_the_updates(changes):
-    arguments = (state((3, 2, 5)), state((3, 2, 5), seed=1), *operation_arguments(**changes))
+    arguments = (state((3, 2, 5)), *operation_arguments(**changes))
     opcheck(torch.ops.fastlangevin.step.default, arguments)
     opcheck(torch.ops.fastlangevin.step_.default, arguments)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin import runtime
+from fastlangevin import kernels_link, runtime
 from fastlangevin.cli import main
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.storage import checkpoint, stopped_chain
@@ -50,11 +50,11 @@ def test_an_implementation_of_no_name_is_refused(choosing: None, monkeypatch: py
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choosing: None) -> Path:
-    """The package's folder without its kernels, where Python looks for them and ``runtime`` says where it looked."""
+    """The package's folder without its kernels, where Python looks for them; ``kernels_link`` says where that is."""
     # Without the finder of an editable install, which knows where the kernels are.
     monkeypatch.setattr(sys, "meta_path", [BuiltinImporter, FrozenImporter, PathFinder])
     monkeypatch.setattr(fl, "__path__", [str(tmp_path)])
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "runtime.py"))
+    monkeypatch.setattr(kernels_link, "__file__", str(tmp_path / "kernels_link.py"))
     monkeypatch.delattr(fl, "kernels", raising=False)
     for name in [name for name in sys.modules if name.startswith("fastlangevin.kernels")]:
         monkeypatch.delitem(sys.modules, name)

@@ -104,13 +104,13 @@ def test_a_library_that_reads_requests_otherwise_is_not_loaded(path: Path, monke
     wrong = instead(copy(requests.Update, fields))
     right = requests.difference
     monkeypatch.setattr(native, "difference", lambda texts: right(texts, wrong))
-    with pytest.raises(OSError, match=r"reads requests otherwise: of Update Python has b:24:q .* library has b:24:d"):
+    with pytest.raises(OSError, match=r"reads requests otherwise: of Update Python has b:64:q .* library has b:64:d"):
         native._open(path)
     monkeypatch.setattr(native, "_library", None)
     monkeypatch.setenv("FASTLANGEVIN_NO_BUILD", "1")
     monkeypatch.setattr(native, "refusal_beside", lambda *arguments: None)
     monkeypatch.setattr(native, "__file__", str(path.with_name("native.py")))
-    with pytest.raises(RuntimeError, match=r"are not built \(.*: of Update Python has b:24:q"):
+    with pytest.raises(RuntimeError, match=r"are not built \(.*: of Update Python has b:64:q"):
         native.load()
 
 

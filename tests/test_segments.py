@@ -31,15 +31,15 @@ class Chained:
         return None if impl == "reference" else self.make
 
     def make(self, x, segment):
-        draw, frame = segment.first, 0
+        address, frame = segment.address, 0
         self.calls.append(segment.length)
         for rule, level, count in segment.runs:
             for _ in range(count):
                 score = gaussian(x, torch.full((len(x),), level))
-                at = {"seed": segment.seed, "sample_ids": segment.sample_ids, "sample_offset": segment.sample_offset}
-                fl.step_(x, score, c=rule.c, a=rule.a, b=rule.b, draw=draw + self.wrong, **at)
-                draw += 1
-                if segment.every and draw % segment.every == 0:
+                at = address._replace(draw=address.draw + self.wrong)._asdict()
+                fl.step_(x, score, c=rule.c, a=rule.a, b=rule.b, **at)
+                address = address._replace(draw=address.draw + 1)
+                if segment.every and address.draw % segment.every == 0:
                     segment.frames[frame] = x
                     frame += 1
         assert segment.frames is None or frame == len(segment.frames)
@@ -161,8 +161,7 @@ def test_a_single_update_of_a_kernel_is_watched_as_the_loop_s(mode):
         def make(self, x, segment):
             ((rule, level, _),) = segment.runs
             score = bad(gaussian)(x, torch.full((len(x),), level))
-            at = {"seed": segment.seed, "draw": segment.first}
-            fl.step_(x, score, c=rule.c, a=rule.a, b=rule.b, **at)
+            fl.step_(x, score, c=rule.c, a=rule.a, b=rule.b, **segment.address._asdict())
 
         def __call__(self, x, labels):
             return bad(gaussian)(x, labels)

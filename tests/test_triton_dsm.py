@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from two_terms import addressed
 
 from fastlangevin import reference
 
@@ -115,7 +116,8 @@ def check_dsm(
     )
     results = [poisoned(each) for each in (want[0], want[1][:levels], want[2][:levels], want[3])]
     derivative = poisoned(h if into is None else into) if gradient else None
-    dsm.dsm(
+    addressed(
+        dsm.dsm,
         *(results if sums else [None] * 4),
         derivative,
         h,
@@ -157,7 +159,8 @@ def check_perturb(
     want = reference.perturb(x, torch.cat((sigmas, sigmas.new_full((1,), math.nan))), inside, z)
     out = poisoned(x if out is None else out)
     found = poisoned(wanted) if labels is None else labels.clone()
-    perturb.perturb(
+    addressed(
+        perturb.perturb,
         out,
         x,
         sigmas=sigmas,
@@ -298,7 +301,7 @@ def test_nothing_is_written_between_strided_elements() -> None:
     base = torch.full((3, 4, 9), 5.0, device=DEVICE)
     check = base[:, 1:3, ::2]
     arguments = {"sigmas": given.scale, "labels": given.labels, "draws_labels": False, "level_purpose": 3}
-    perturb.perturb(check, given.h, **arguments, noise=None, **ADDRESS)
+    addressed(perturb.perturb, check, given.h, **arguments, noise=None, **ADDRESS)
     assert not check.eq(5.0).any()
     check.fill_(5.0)
     assert base.eq(5.0).all()
@@ -341,7 +344,8 @@ def test_empty(shape: tuple[int, ...]) -> None:
     results = [torch.full(size, math.nan, device=DEVICE) for size in (shape[:1], (5,), ())]
     counts = torch.full((5,), -1, device=DEVICE)
     tables = {"scale": given.scale, "weight": given.weight, "slope": given.slope, "upstream": given.upstream}
-    dsm.dsm(
+    addressed(
+        dsm.dsm,
         *(results[0], results[1], counts, results[2]),
         torch.empty_like(given.h),
         given.h,

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from two_terms import formula, update_of
 
 from fastlangevin import reference
+from fastlangevin.kernels.address import Address
 from fastlangevin.reference import signed64
 
 pytest.importorskip("triton")
@@ -64,17 +66,16 @@ def check_step(
     if out is None:
         out = torch.empty_like(x)
     z = random_of(x.shape, **address) if noise is None else noise
-    want = reference.step(x, score, c, a, b, z, mask, known)
-    expand = [each.expand(x.shape) if isinstance(each, Tensor) else each for each in (c, a, b, noise, mask, known)]
-    named = dict(zip(("c", "a", "b", "noise", "mask", "known"), expand, strict=True))
-    step.step(out, x, score, **named, **{**ADDRESS, **address})
+    want = formula(x, score, c, a, b, z, mask, known)
+    where = {**ADDRESS, **address}
+    step.step(out, update_of(x, score, c=c, a=a, b=b, noise=noise, mask=mask, known=known, **where))
     torch.testing.assert_close(out, want, rtol=0, atol=0, equal_nan=True)
 
 
 def check_randn(out: Tensor, uniform: bool = False, **address: Any) -> None:
     """As :func:`check_step`, for the launcher that writes noise."""
     want = random_of(out.shape, reference.rand if uniform else reference.randn, **address).to(out.dtype)
-    randn.randn(out, uniform=uniform, **{**ADDRESS, **address})
+    randn.randn(out, Address(**{**ADDRESS, **address}), uniform=uniform)
     assert torch.equal(out, want)
 
 
@@ -105,8 +106,8 @@ def test_tiles(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 5)], ids=str)
 def test_empty(shape: tuple[int, ...]) -> None:
     x = torch.empty(shape, device=DEVICE)
-    step.step(x, x, x, c=1.0, a=1.0, b=1.0, noise=None, mask=None, known=None, **ADDRESS)
-    randn.randn(x, uniform=False, **ADDRESS)
+    step.step(x, update_of(x, x, c=1.0, a=1.0, b=1.0, **ADDRESS))
+    randn.randn(x, Address(**ADDRESS), uniform=False)
 
 
 @pytest.mark.parametrize("score_dtype", DTYPES, ids=str)
@@ -163,7 +164,7 @@ def test_memory_layouts(name: str, dtype: torch.dtype) -> None:
 
 def test_a_layout_touches_nothing_between_its_elements() -> None:
     base = torch.full((3, 4, 9), 5.0, device=DEVICE)
-    randn.randn(base[:, 1:3, ::2], uniform=False, **ADDRESS)
+    randn.randn(base[:, 1:3, ::2], Address(**ADDRESS), uniform=False)
     base[:, 1:3, ::2] = 5.0
     assert base.eq(5.0).all()
 
@@ -291,9 +292,10 @@ def test_sample_ids() -> None:
 
 def test_every_sample_has_its_own_noise_in_any_batch() -> None:
     whole = torch.empty(40, 20, device=DEVICE)
-    randn.randn(whole, uniform=False, **ADDRESS)
+    randn.randn(whole, Address(**ADDRESS), uniform=False)
     part = torch.empty(3, 20, device=DEVICE)
-    randn.randn(part, uniform=False, **{**ADDRESS, "sample_ids": torch.tensor([39, 0, 17], device=DEVICE)})
+    ids = torch.tensor([39, 0, 17], device=DEVICE)
+    randn.randn(part, Address(**{**ADDRESS, "sample_ids": ids}), uniform=False)
     assert torch.equal(part, whole[[39, 0, 17]])
     assert whole.unique().numel() > 790
 
@@ -312,7 +314,7 @@ def test_tile_sizes_waste_little_and_cover_lines(groups: int) -> None:
 def test_launch_grids_reach_every_element() -> None:
     def grid(shape: tuple[int, ...]) -> tuple[tuple[int, int, int], dict[str, Any]]:
         out = torch.empty(1, device=DEVICE).expand(shape)
-        call = randn.prepare(out, uniform=False, **ADDRESS)
+        call = randn.prepare(out, uniform=False, address=Address(**ADDRESS))
         return call.grid, call.arguments
 
     long = ((1, 2**34), (1, 2**31), (1, 2**31 - 4))
@@ -328,7 +330,7 @@ def test_launch_grids_reach_every_element() -> None:
 def test_long_samples_take_the_same_path_in_64_bits() -> None:
     x = values((3, 4, 5), torch.float32, 1).transpose(1, 2)
     out = torch.empty_like(x)
-    call = randn.prepare(out, uniform=False, **ADDRESS)
+    call = randn.prepare(out, uniform=False, address=Address(**ADDRESS))
     options = {"num_warps": call.launch.num_warps, "enable_fp_fusion": False}
     randn.randn_kernel[call.grid](**{**call.arguments, "IS_LONG": True}, **options)
     assert torch.equal(out, random_of(out.shape))

@@ -8,7 +8,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import rules
-from fastlangevin.noise import Purpose
+from fastlangevin.noise import Address, Purpose
 from fastlangevin.ops import NO_FAULT
 from fastlangevin.ops.sample_norms import noise_norms, norms_with_noise, sample_norms
 from fastlangevin.samplers import Fault, watching
@@ -248,16 +248,16 @@ def test_telemetry_of_a_chain_without_levels():
 @pytest.mark.parametrize("shape", [(3, 1), (3, 7), (20, 12), (3, 130), (2, 1025), (2, 3, 16, 21)], ids=str)
 def test_norms_have_one_order_everywhere(impl, shape, dtype):
     x = fl.randn(shape, seed=1).to(dtype)
-    address = {"seed": 5, "draw": 2, "sample_offset": 9}
-    want = norms_with_noise(x, **address, impl="reference")
-    got = norms_with_noise(x, **address, impl=impl)
+    address = Address(5, 2, None, 9, Purpose.LANGEVIN)
+    want = norms_with_noise(x, address, impl="reference")
+    got = norms_with_noise(x, address, impl=impl)
     assert all(map(torch.equal, got, want))
     assert torch.equal(sample_norms(x, impl=impl), want[0])
-    assert torch.equal(noise_norms(x, **address, impl=impl), want[1])
-    given = fl.randn(shape, **address, purpose=Purpose.LANGEVIN)
+    assert torch.equal(noise_norms(x, address, impl=impl), want[1])
+    given = fl.randn(shape, **address._asdict())
     assert torch.equal(norms_with_noise(x, noise=given, impl=impl)[1].to(want[1].dtype), want[1])
     permuted = x.transpose(0, -1).contiguous().transpose(0, -1)
-    assert all(map(torch.equal, norms_with_noise(permuted, **address, impl=impl), want))
+    assert all(map(torch.equal, norms_with_noise(permuted, address, impl=impl), want))
     # A square, at most 12 sums by halves and a root, each rounded once, in fp32 at the least.
     exact = x.double().flatten(1).norm(dim=1)
     torch.testing.assert_close(want[0].double(), exact, rtol=16 * 2.0**-24, atol=0)
@@ -266,11 +266,12 @@ def test_norms_have_one_order_everywhere(impl, shape, dtype):
 def test_every_instruction_set_sums_alike():
     cpp = pytest.importorskip("fastlangevin.kernels.cpp.native")
     x = fl.randn((5, 3465), seed=1)
-    want = norms_with_noise(x, seed=7, impl="reference")
+    address = Address(7, 0, None, 0, Purpose.LANGEVIN)
+    want = norms_with_noise(x, address, impl="reference")
     try:
         for name in cpp.instruction_sets():
             cpp.use_instruction_set(name)
-            assert all(map(torch.equal, norms_with_noise(x, seed=7, impl="cpp"), want)), name
+            assert all(map(torch.equal, norms_with_noise(x, address, impl="cpp"), want)), name
     finally:
         cpp.use_instruction_set(None)
 

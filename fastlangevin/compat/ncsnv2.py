@@ -213,7 +213,8 @@ def anneal_Langevin_dynamics_interpolation(
     after = After(keep_every)
 
     def noise(info: StepInfo) -> Tensor:
-        return RowNoise(info.x, points, info.state().seed, sample_offset)(info.step - 1)
+        address = info.state().address._replace(sample_offset=sample_offset)
+        return RowNoise(info.x, points, address)(info.step - 1)
 
     watched = Verbose(scorenet, sigmas, step_lr, noise) if verbose else None
     last = interpolation(

@@ -50,14 +50,7 @@ class Verbose:
     def _noise_norms(self, info: StepInfo) -> Tensor:
         if self.noise is not None:
             return sample_norms(self.noise(info))
-        state = info.state()
-        return noise_norms(
-            info.x,
-            seed=state.seed,
-            draw=info.step - 1,
-            sample_ids=state.sample_ids,
-            sample_offset=state.sample_offset,
-        )
+        return noise_norms(info.x, info.state().address._replace(draw=info.step - 1))
 
     def line(self, info: StepInfo) -> str:
         """The line of the update that was just done."""

@@ -14,18 +14,20 @@ so the loss less c has the same expectation, as has its gradient, and a variance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Unpack
 
+import torch
 from torch import Tensor
 
-from fastlangevin import ops
 from fastlangevin.ladders import Sigmas, positive
 from fastlangevin.losses.arguments import check_batch, check_returned, per_sample, reduced
-from fastlangevin.losses.dsm import dsm_loss
+from fastlangevin.losses.dsm import DenoisingScoreMatching, evaluate
 from fastlangevin.losses.levels import levels_of
-from fastlangevin.noise import Generators, Purpose, Seed
+from fastlangevin.noise import SampleOptions
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
+from fastlangevin.ops.random import random_at
 
 __all__ = ["controlled_dsm_loss"]
 
@@ -37,12 +39,9 @@ def controlled_dsm_loss(
     *,
     below: float,
     labels: Tensor | None = None,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     reduction: Reduction = "mean",
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """:func:`fastlangevin.dsm_loss` with less variance at small noise levels, for a second call of the network.
 
@@ -58,47 +57,20 @@ def controlled_dsm_loss(
             of its derivative by a factor on the score below 0.58 s, and by a shift of the score below s; above, they
             rise. Where directions differ, the narrow ones count.
         labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly.
-        seed, generator, step, sample_ids, sample_offset, reduction: as for :func:`fastlangevin.dsm_loss`, which has the
-            same levels and noise at the same address.
+        step, reduction, samples: as for :func:`fastlangevin.dsm_loss`, which has the same levels and noise at the same
+            address.
 
     Returns:
         As for :func:`fastlangevin.dsm_loss`: the same expectation. A sample's value may be negative.
     """
     check_batch(("net", net), x, reduction, "x, labels")
     below = positive("below", below)
-    level = levels_of(
-        x,
-        sigmas,
-        labels=labels,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-    )
-    values = dsm_loss(
-        net,
-        x,
-        sigmas,
-        seed=level.seed,
-        step=level.step,
-        labels=level.labels,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        reduction="none",
-    )
+    level = levels_of(x, sigmas, labels, step, samples)
+    objective = DenoisingScoreMatching(sigmas, reduction="none")
+    values, _ = evaluate(net, x, objective.setting, level.labels, level.address)
     (rows,) = (level.sigma.flatten() < below).nonzero(as_tuple=True)
     if len(rows):
-        z = ops.randn(
-            tuple(x.shape),
-            seed=level.seed,
-            draw=level.step,
-            purpose=Purpose.DSM_NOISE,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            device=x.device,
-            dtype=compute_dtype(x),
-        )[rows]
+        z = random_at(torch.empty(x.shape, dtype=compute_dtype(x), device=x.device), level.address)[rows]
         clean, sigma = x[rows], level.sigma[rows]
         score = check_returned("net", net(clean, level.labels[rows]), clean)
         control = per_sample(z * (sigma * score.to(z.dtype) + 0.5 * z)) - 0.5 * clean[0].numel()

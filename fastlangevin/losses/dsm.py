@@ -13,7 +13,7 @@ never stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from fastlangevin import noise, ops
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
-from fastlangevin.noise import Generators, Purpose, Seed
+from fastlangevin.noise import Address, Purpose, SampleOptions, resolve
 from fastlangevin.ops.arguments import check_labels, compute_dtype
-from fastlangevin.ops.dsm import Address, Reduction, Tables
-from fastlangevin.ops.memory import recorded
-from fastlangevin.ops.perturb import MAX_LEVELS
+from fastlangevin.ops.dsm import Objective, Reduction, Tables
+from fastlangevin.ops.memory import address_in_memory, in_memory, recorded
+from fastlangevin.ops.perturb import MAX_LEVELS, Perturbation, perturb_at
 from fastlangevin.reference import level_of
 from fastlangevin.scores import Output
 from fastlangevin.values import is_complex
@@ -39,36 +39,25 @@ def dsm_labels(
     batch: int,
     levels: int,
     *,
-    seed: Seed,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     device: torch.device | str | None = None,
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """The noise level of each sample of a training step: floor(levels * u), u the uniform at the sample's address.
 
     Args:
         batch: samples B.
         levels: levels L of the ladder, up to 2^23.
-        seed: 64-bit seed of the run, or int64 tensor of them; see :mod:`fastlangevin.noise`.
         step: training step, the draw number of the address.
-        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
-        sample_offset: first id.
         device: where the labels are wanted.
+        samples: the seed of the run and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         int64 ``(B,)``, 0 = largest sigma.
     """
+    noise.check_samples(samples)
     levels = noise.integer("levels", levels, 1, MAX_LEVELS)
-    uniform = ops.rand(
-        (batch, 1),
-        seed=seed,
-        draw=step,
-        purpose=Purpose.DSM_LEVEL,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        device=device,
-    )
+    uniform = ops.rand((batch, 1), draw=step, purpose=Purpose.DSM_LEVEL, device=device, **samples)
     return level_of(uniform[:, 0], levels)
 
 
@@ -137,29 +126,19 @@ class DenoisingScoreMatching(nn.Module):
         net: Callable[[Tensor, Tensor], Tensor],
         x: Tensor,
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
         step: int | Tensor = 0,
         labels: Tensor | None = None,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """The loss of a batch; arguments as for :func:`dsm_loss`."""
-        loss, self.per_level = _evaluate(
-            net,
-            x,
-            self._tables,
-            self.output,
-            self.reduction,
-            self.impl,
-            seed=seed,
-            generator=generator,
-            step=step,
-            labels=labels,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-        )
+        address = addressed(net, x, self.setting, labels, step, samples)
+        loss, self.per_level = evaluate(net, x, self.setting, labels, address)
         return loss
+
+    @property
+    def setting(self) -> Setting:
+        """What the objective is, for :func:`evaluate`."""
+        return Setting(self._tables, self.output, self.reduction, self.impl)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
         if recorded():  # by a mode, too, whose tensors may have no numbers
@@ -177,17 +156,14 @@ def dsm_loss(
     x: Tensor,
     sigmas: Sigmas,
     *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
     labels: Tensor | None = None,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     output: Output = "score",
     anneal_power: float = 2.0,
     weights: Weights | None = None,
     reduction: Reduction = "mean",
     impl: str = "auto",
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Annealed denoising score matching loss with weight sigma^2.
 
@@ -196,20 +172,17 @@ def dsm_loss(
             ``(B,)``, 0 = largest sigma.
         x: clean samples ``(B, *)``, any float dtype.
         sigmas: ladder ``(L,)`` in the units of ``x``.
-        seed: 64-bit seed of the run; levels and noise are functions of it, the step and the sample's id.
-        generator: instead of ``seed``, a ``torch.Generator`` (or one for each sample) that a seed is drawn from. With
-            neither, the seed comes from PyTorch's default CPU generator.
         step: training step, 0 to 2^32 - 1, or an int64 tensor ``()``. With a fixed seed it must change from step to
             step: the same step has the same noise.
         labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly, as :func:`dsm_labels` draws them.
-        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``. A rank of a distributed run passes its
-            place in the global batch, and the run does not depend on the number of ranks.
-        sample_offset: first id.
         output: what the network returns; see :class:`DenoisingScoreMatching`, as for the options below.
         anneal_power: p of the weight sigma^p.
         weights: a further factor of each level ``(L,)``.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+        samples: the seed of the run and the samples' ids, :class:`fastlangevin.noise.SampleOptions`: levels and noise
+            are functions of the seed, the step and the sample's id. A rank of a distributed run passes its place in the
+            global batch as ``sample_offset``, and the run does not depend on the number of ranks.
 
     Returns:
         fp32 (fp64 for an fp64 output of the network): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are
@@ -222,61 +195,70 @@ def dsm_loss(
     def tables(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
         return _tables(ladder.to(device), factors.to(device), output, dtype)
 
-    loss, _ = _evaluate(
-        net,
-        x,
-        tables,
-        output,
-        reduction,
-        impl,
-        seed=seed,
-        generator=generator,
-        step=step,
-        labels=labels,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-    )
+    setting = Setting(tables, output, reduction, impl)
+    loss, _ = evaluate(net, x, setting, labels, addressed(net, x, setting, labels, step, samples))
     return loss
 
 
-def _evaluate(
+class Setting(NamedTuple):
+    """What an objective is, whatever the batch.
+
+    Attributes:
+        tables: the ladder, and the tables of the objective, on a device in a dtype.
+        output: what the network returns.
+        reduction: over the batch.
+        impl: the implementation.
+    """
+
+    tables: Callable[[torch.device, torch.dtype], tuple[Tensor, Tables]]
+    output: Output
+    reduction: Reduction
+    impl: str
+
+
+def addressed(
     net: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
-    tables: Callable[[torch.device, torch.dtype], tuple[Tensor, Tables]],
-    output: Output,
-    reduction: Reduction,
-    impl: str,
-    *,
-    seed: Seed | None,
-    generator: Generators | None,
-    step: int | Tensor,
+    setting: Setting,
     labels: Tensor | None,
-    sample_ids: Tensor | Sequence[int] | None,
-    sample_offset: int,
-) -> tuple[Tensor, PerLevel]:
-    _check_options(output, reduction)
-    check_batch(("net", net), x, reduction, takes="x, labels")
+    step: int | Tensor,
+    samples: SampleOptions,
+) -> Address:
+    """The address of a batch's noise; the other arguments are checked before a seed is drawn from a generator."""
+    _check_options(setting.output, setting.reduction)
+    check_batch(("net", net), x, setting.reduction, takes="x, labels")
+    ladder, _ = setting.tables(x.device, compute_dtype(x))
+    return address_of(x, ladder, labels, step, samples)
+
+
+def address_of(x: Tensor, ladder: Tensor, labels: Tensor | None, step: int | Tensor, samples: SampleOptions) -> Address:
+    """The address of the noise of samples at levels, whose labels are checked before a seed is drawn."""
     batch = x.shape[0]
-    step = noise.resolve_draw(step, x.device, name="step")
-    ids, offset = noise.resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
-    ladder = tables(x.device, compute_dtype(x))[0]
     if labels is not None:
+        # First what draws nothing: a refusal leaves the generator as it is.
+        resolve(batch, x.device, Purpose.DSM_NOISE, step, "step", False, **samples)
         check_labels(labels, batch, ladder.numel())
-    seed = noise.resolve_seed(seed, generator, batch, x.device)
-    perturbed, labels = ops.perturb(
-        x, ladder, labels=labels, seed=seed, draw=step, sample_ids=ids, sample_offset=offset, impl=impl
-    )
-    h = check_returned("net", net(perturbed, labels.clone()), x)  # which are read once more below
-    address = Address(seed, step, ids, offset)
-    loss, sums, counts = ops.dsm(
-        h,
-        labels,
-        tables(x.device, compute_dtype(h))[1],
-        address,
-        clean=x if output == "denoised" else None,
-        reduction=reduction,
-        impl=impl,
-    )
+    return resolve(batch, x.device, Purpose.DSM_NOISE, step, "step", **samples)
+
+
+def evaluate(
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    setting: Setting,
+    labels: Tensor | None,
+    address: Address,
+) -> tuple[Tensor, PerLevel]:
+    """The loss of a batch that was checked, and its losses by level."""
+    impl = setting.impl
+    ladder, _ = setting.tables(x.device, compute_dtype(x))
+    address = address_in_memory(address)
+    given = None if labels is None else labels.to(x.device).contiguous()
+    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, None), impl)
+    h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below
+    _, tables = setting.tables(x.device, compute_dtype(h))
+    clean = x if setting.output == "denoised" else None
+    objective = Objective(h, levels, tables, address, clean=clean)
+    loss, sums, counts = ops.dsm(objective, reduction=setting.reduction, impl=impl)
     return loss, PerLevel(sums, counts)
 
 

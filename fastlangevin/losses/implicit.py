@@ -8,8 +8,7 @@ that its mean is the Fisher divergence's half less 1/2 E||s*||^2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduce
 from fastlangevin.losses.jacobian import check_chunk_size, exact_trace, score_at
 from fastlangevin.losses.projections import Kind, check_projections
 from fastlangevin.losses.sliced import ssm_loss
-from fastlangevin.noise import Generators, Seed
+from fastlangevin.noise import SampleOptions, check_samples
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Reduction
 
@@ -32,12 +31,9 @@ def ism_loss(
     projections: int = 1,
     kind: Kind = "rademacher",
     chunk_size: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     reduction: Reduction = "mean",
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Implicit score matching loss.
 
@@ -50,9 +46,10 @@ def ism_loss(
         trace: ``"exact"``, or ``"hutchinson"`` for an estimate without bias by random projections.
         projections, kind: the projections of ``trace="hutchinson"``, as for :func:`ssm_loss`.
         chunk_size: vector-Jacobian products at once, as for :func:`ssm_loss`.
-        seed, generator, step, sample_ids, sample_offset: the address of the projections, as for :func:`ssm_loss`. The
-            exact trace draws nothing and does not look at them.
+        step: training step, the draw number of the projections.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
+        samples: the seed and the ids of the projections, :class:`fastlangevin.noise.SampleOptions`. The exact trace
+            draws nothing and does not look at them.
 
     Returns:
         As for :func:`ssm_loss`.
@@ -60,6 +57,7 @@ def ism_loss(
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the score does not fit.
     """
+    check_samples(samples)
     projections = check_projections(projections, kind)
     if trace == "hutchinson":
         return ssm_loss(
@@ -68,12 +66,9 @@ def ism_loss(
             projections=projections,
             kind=kind,
             chunk_size=chunk_size,
-            seed=seed,
-            generator=generator,
             step=step,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
             reduction=reduction,
+            **samples,
         )
     if trace != "exact":
         raise ValueError(f"trace must be 'exact' or 'hutchinson', got {trace!r}")

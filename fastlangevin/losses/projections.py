@@ -10,14 +10,15 @@ The variance of v^T J v, with S the symmetric part of J and D elements:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from fastlangevin import ops
-from fastlangevin.noise import MAX_DRAW, MAX_ELEMENTS, Generators, Purpose, Seed, integer
+from fastlangevin.noise import MAX_ELEMENTS, Address, Purpose, SampleOptions, integer, resolve
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, floating, same_place, sizes
+from fastlangevin.ops.memory import address_in_memory
+from fastlangevin.ops.random import random_at
 
 __all__ = ["Kind", "projection_vectors"]
 
@@ -48,13 +49,10 @@ def projection_vectors(
     projections: int = 1,
     kind: Kind = "rademacher",
     *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Random projections of each sample, at addresses of purpose ``PROJECTION``: the same bits on every device.
 
@@ -65,13 +63,10 @@ def projection_vectors(
         kind: ``"rademacher"``, signs; ``"gaussian"``, standard normals; ``"sphere"``, uniform on the sphere of radius
             sqrt(D). The published code of Song and Ermon (2019) takes the unit sphere, where E[v v^T] = I / D: its
             trace is a D-th of the trace.
-        seed: 64-bit seed, or int64 tensor of them; see :mod:`fastlangevin.noise`.
-        generator: instead of ``seed``, as for :func:`fastlangevin.randn`.
         step: training step, the draw number of the address.
-        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
-        sample_offset: first id.
         dtype: of the result; values are those of fp32.
         device: of the result.
+        samples: the seed of the run and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         ``(B, K, *)``.
@@ -85,25 +80,23 @@ def projection_vectors(
     size = sizes(shape)
     if len(size) < 2:
         raise ValueError(f"shape must be that of a batch of samples, (B, *), got {size}")
-    if not isinstance(step, Tensor):
-        step = integer("step", step, 0, MAX_DRAW)
-    draw = ops.rand if kind == "rademacher" else ops.randn
-    values = draw(
-        (size[0], count, *size[1:]),
-        seed=seed,
-        generator=generator,
-        draw=step,
-        purpose=Purpose.PROJECTION,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        device=device,
-    )
+    like = torch.empty(size, dtype=dtype, device=device)
+    address = resolve(size[0], like.device, Purpose.PROJECTION, step, "step", **samples)
+    return vectors_at(like, count, kind, address).to(dtype)
+
+
+def vectors_at(x: Tensor, count: int, kind: Kind, address: Address) -> Tensor:
+    """``count`` projections of each sample, ``(B, K, *)`` in the computing dtype, at a resolved address."""
+    first, *rest = x.shape
+    address = address_in_memory(address._replace(purpose=int(Purpose.PROJECTION)))
+    empty = torch.empty((first, count, *rest), dtype=torch.float32, device=x.device)
+    values = random_at(empty, address, uniform=kind == "rademacher")
     if kind == "rademacher":
         # A uniform is an odd multiple of 2^-24 and never 1/2: the two signs are exactly as frequent.
         values = torch.where(values < 0.5, -1.0, 1.0)
     elif kind == "sphere":
         values = values * _sphere_scale(values)
-    return values.to(dtype)
+    return values.to(compute_dtype(x))
 
 
 def _sphere_scale(values: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from fastlangevin.ladders import positive
 from fastlangevin.losses.arguments import Score, check_batch, check_returned
 from fastlangevin.losses.dsm import dsm_loss
-from fastlangevin.noise import Generators, Seed
+from fastlangevin.noise import SampleOptions, check_samples
 from fastlangevin.ops.dsm import Reduction
 
 __all__ = ["single_dsm_loss"]
@@ -22,12 +22,9 @@ def single_dsm_loss(
     sigma: float,
     *,
     weighted: bool = True,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     reduction: Reduction = "mean",
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Denoising score matching loss at one noise level: :func:`fastlangevin.dsm_loss` on a ladder of one.
 
@@ -40,24 +37,21 @@ def single_dsm_loss(
         weighted: 1/2 ||sigma s + z||^2, the weight sigma^2 of :func:`fastlangevin.dsm_loss`; else
             1/2 ||s + z / sigma||^2, half the Fisher divergence of the blurred data but for a constant, whose variance
             grows as sigma^-4.
-        seed, generator, step, sample_ids, sample_offset, reduction: as for :func:`fastlangevin.dsm_loss`, which has the
-            same noise at the same address.
+        step, reduction, samples: as for :func:`fastlangevin.dsm_loss`, which has the same noise at the same address.
 
     Returns:
         fp32 (fp64 for fp64 data): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are summed.
     """
+    check_samples(samples)
     check_batch(("score", score), x, reduction)
     sigma = positive("sigma", sigma)
     loss = dsm_loss(
         lambda state, labels: check_returned("score", score(state), state),
         x,
         [sigma],
-        seed=seed,
-        generator=generator,
         step=step,
         labels=torch.zeros(len(x), dtype=torch.int64, device=x.device),
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
         reduction=reduction,
+        **samples,
     )
     return loss if weighted else loss / sigma**2

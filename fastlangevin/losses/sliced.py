@@ -10,20 +10,20 @@ Both have the expectation 1/2 ||s||^2 + tr J over v, which is implicit score mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Unpack
 
 from torch import Tensor
 
-from fastlangevin import noise, ops
 from fastlangevin.ladders import Sigmas
 from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduced
 from fastlangevin.losses.jacobian import check_chunk_size, quadratic_forms, score_at
 from fastlangevin.losses.levels import levels_of
-from fastlangevin.losses.projections import Kind, check_projections, given_vectors, projection_vectors
-from fastlangevin.noise import Generators, Seed
-from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.losses.projections import Kind, check_projections, given_vectors, vectors_at
+from fastlangevin.noise import Purpose, SampleOptions, resolve
 from fastlangevin.ops.dsm import Reduction
+from fastlangevin.ops.memory import address_in_memory, in_memory
+from fastlangevin.ops.perturb import Perturbation, perturb_at
 
 __all__ = ["SlicedTerms", "annealed_ssm_loss", "ssm_loss", "ssm_terms"]
 
@@ -52,13 +52,10 @@ def ssm_loss(
     kind: Kind = "rademacher",
     variance_reduced: bool = True,
     chunk_size: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     reduction: Reduction = "mean",
     vectors: Tensor | None = None,
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Sliced score matching loss: no noise is added, the score is that of the data themselves.
 
@@ -76,14 +73,10 @@ def ssm_loss(
         chunk_size: how many vector-Jacobian products run at once. 1 is a loop, which takes every network; more use
             ``torch.vmap``, which needs a batching rule for each of the network's operations, and that many times the
             memory of one backward pass.
-        seed: 64-bit seed of the run; projections are functions of it, the step and the sample's id.
-        generator: instead of ``seed``, a ``torch.Generator`` (or one for each sample) that a seed is drawn from. With
-            neither, the seed comes from PyTorch's default CPU generator.
         step: training step, 0 to 2^32 - 1, or an int64 tensor ``()``. The same step has the same projections.
-        sample_ids: ids of the samples, default ``sample_offset + 0 .. B-1``.
-        sample_offset: first id.
         reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for one value for each sample.
         vectors: the projections themselves, ``(B, K, *)`` on the device of ``x``; then nothing is drawn.
+        samples: the seed of the run and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         fp32 (fp64 for fp64 data): ``()``, or ``(B,)`` with ``reduction="none"``. Elements are summed. It may be
@@ -97,12 +90,9 @@ def ssm_loss(
         kind=kind,
         variance_reduced=variance_reduced,
         chunk_size=chunk_size,
-        seed=seed,
-        generator=generator,
         step=step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
         vectors=vectors,
+        **samples,
     ).loss(reduction)
 
 
@@ -114,35 +104,23 @@ def ssm_terms(
     kind: Kind = "rademacher",
     variance_reduced: bool = True,
     chunk_size: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     vectors: Tensor | None = None,
+    **samples: Unpack[SampleOptions],
 ) -> SlicedTerms:
     """The two terms of :func:`ssm_loss` for each sample, with its arguments."""
     check_batch(("score", score), x, "mean")
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
-    step = noise.resolve_draw(step, x.device, name="step")
-    noise.resolve_sample_ids(sample_ids, sample_offset, len(x), x.device)
+    # First what draws nothing: a score that is refused leaves the generator as it is.
+    place = len(x), x.device, Purpose.PROJECTION, step, "step"
+    resolve(*place, False, **samples)
     if vectors is not None:
         vectors = given_vectors(vectors, x)
     value, point = score_at("score", score, x)
     if vectors is None:
-        vectors = projection_vectors(
-            x.shape,
-            projections,
-            kind,
-            seed=seed,
-            generator=generator,
-            step=step,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            dtype=compute_dtype(x),
-            device=x.device,
-        )
+        address = resolve(*place, **samples)
+        vectors = vectors_at(x, projections, kind, address)
     return _terms(value, point, vectors, None, variance_reduced, chunk_size)
 
 
@@ -156,12 +134,9 @@ def annealed_ssm_loss(
     kind: Kind = "rademacher",
     variance_reduced: bool = True,
     chunk_size: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     reduction: Reduction = "mean",
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Sliced score matching over a ladder of noise levels (Song and Ermon 2019, section 4.2).
 
@@ -175,7 +150,7 @@ def annealed_ssm_loss(
         sigmas: ladder ``(L,)`` in the units of ``x``.
         labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly.
         projections, kind, variance_reduced, chunk_size: as for :func:`ssm_loss`.
-        seed, generator, step, sample_ids, sample_offset, reduction: as for :func:`ssm_loss`.
+        step, reduction, samples: as for :func:`ssm_loss`.
 
     Returns:
         As for :func:`ssm_loss`.
@@ -183,37 +158,12 @@ def annealed_ssm_loss(
     check_batch(("net", net), x, reduction, "x, labels")
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
-    level = levels_of(
-        x,
-        sigmas,
-        labels=labels,
-        seed=seed,
-        generator=generator,
-        step=step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-    )
-    perturbed, _ = ops.perturb(
-        x,
-        level.ladder,
-        labels=level.labels,
-        seed=level.seed,
-        draw=level.step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-    )
+    level = levels_of(x, sigmas, labels, step, samples)
+    address = address_in_memory(level.address)
+    given = Perturbation(in_memory("x", x), level.ladder, level.labels.contiguous(), address, None)
+    perturbed, _ = perturb_at(given, "auto")
     value, point = score_at("net", lambda state: net(state, level.labels.clone()), perturbed)
-    vectors = projection_vectors(
-        x.shape,
-        projections,
-        kind,
-        seed=level.seed,
-        step=level.step,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        dtype=compute_dtype(x),
-        device=x.device,
-    )
+    vectors = vectors_at(x, projections, kind, level.address)
     return _terms(value, point, vectors, level.sigma, variance_reduced, chunk_size).loss(reduction)
 
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastlangevin.chain_score import Segment
-from fastlangevin.noise import Purpose
 from fastlangevin.ops.memory import observed
-from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_large, too_large_for_gpu
+from fastlangevin.ops.mlp_chain import Matmul, Updates, check_matmul, mlp_chain_, too_large, too_large_for_gpu
 from fastlangevin.reference import ACTIVATIONS, ChainNetwork
 from fastlangevin.runtime import choose
 
@@ -129,8 +128,8 @@ def reason_for_loop(net: Perceptron, kind: type, x: Tensor, impl: str) -> str | 
         return "autocast is on, which a kernel does not follow"
     if observed():
         return "a tracer, a dispatch mode or a transform is at work, which sees no kernel's updates"
-    name, launchers = choose(impl, x.device)
-    if launchers is None:
+    name, _ = choose(impl, x.device)
+    if name == "reference":
         return "impl='reference' has no kernels"
     return too_large_for_gpu(*sizes, "fp32") if name == "triton" else None
 
@@ -201,19 +200,12 @@ class MLPKernel:
             )
         rules = [rule for rule, _, times in segment.runs for _ in range(times)]
         numbers = [(rule.c, rule.a, 0.0 if rule.b is None else rule.b) for rule in rules]
-        mlp_chain_(
-            x,
-            network,
+        updates = Updates(
             levels=torch.tensor(levels, dtype=torch.int64, device=x.device),
             coefficients=torch.tensor(numbers, dtype=torch.float32, device=x.device),
             noisy=torch.tensor([rule.b is not None for rule in rules], dtype=torch.bool, device=x.device),
-            seed=segment.seed,
-            draw=segment.first,
-            sample_ids=segment.sample_ids,
-            sample_offset=segment.sample_offset,
-            purpose=Purpose.LANGEVIN,
+            address=segment.address,
             every=segment.every,
             frames=segment.frames,
-            matmul=self.matmul,
-            impl=self.impl,
         )
+        mlp_chain_(x, network, updates, matmul=self.matmul, impl=self.impl)

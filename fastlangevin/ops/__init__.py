@@ -12,10 +12,12 @@ from fastlangevin.ops.mixture import mixture_score
 from fastlangevin.ops.mlp_chain import mlp_chain_
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
-from fastlangevin.ops.step import NO_FAULT, step, step_
+from fastlangevin.ops.step import NO_FAULT, move, step, step_
+from fastlangevin.ops.update import StepOptions
 
 __all__ = [
     "NO_FAULT",
+    "StepOptions",
     "add_elu",
     "add_instance_norm",
     "dsm",
@@ -23,6 +25,7 @@ __all__ = [
     "instance_norm",
     "mixture_score",
     "mlp_chain_",
+    "move",
     "perturb",
     "rand",
     "randn",

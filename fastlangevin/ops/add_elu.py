@@ -9,39 +9,37 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import floating, same_place
-from fastlangevin.ops.memory import recorded, transforms
+from fastlangevin.ops.memory import observed, transforms
 from fastlangevin.ops.normalisation import layout_of
-from fastlangevin.ops.operation import register
-from fastlangevin.runtime import choose
+from fastlangevin.ops.operation import Operation
+from fastlangevin.runtime import Launchers, choose
 
 __all__ = ["add_elu"]
 
 
-def _forward(terms: list[Tensor], keep: bool, impl: str) -> tuple[Tensor | None, Tensor]:
-    launchers = choose(impl, terms[0].device)[1]
-    layout = layout_of(terms[0])
-    if launchers is None or launchers.add_elu is None:
-        added, activated = reference.add_elu(terms)
-        return added.contiguous(memory_format=layout) if keep else None, activated.contiguous(memory_format=layout)
-    out = torch.empty_like(terms[0], memory_format=layout)
+def _launch(launchers: Launchers, terms: list[Tensor], keep: bool = True) -> tuple[Tensor | None, Tensor]:
+    first, *_ = terms
+    layout = layout_of(first)
+    out = torch.empty_like(first, memory_format=layout)
     total = torch.empty_like(out) if keep else None
     launchers.add_elu(out, total, [term.contiguous(memory_format=layout) for term in terms])
     return total, out
 
 
-def _both(terms: list[Tensor], impl: str) -> tuple[Tensor, Tensor]:
-    total, out = _forward(terms, True, impl)
-    assert total is not None
-    # A single term is its own sum, which an operation must not return.
-    return (total.clone() if total is terms[0] else total), out
+def _plain(terms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    first, *_ = terms
+    layout = layout_of(first)
+    added, activated = (each.contiguous(memory_format=layout) for each in reference.add_elu(terms))
+    return added, activated
 
 
 def _fake(terms: list[Tensor], impl: str) -> tuple[Tensor, Tensor]:
-    out = torch.empty_like(terms[0], memory_format=layout_of(terms[0]))
+    first, *_ = terms
+    out = torch.empty_like(first, memory_format=layout_of(first))
     return torch.empty_like(out), out
 
 
-register("add_elu(Tensor[] terms, str impl) -> (Tensor, Tensor)", _both, _fake)
+_ADD_ELU = Operation("add_elu(Tensor[] terms) -> (Tensor, Tensor)", _launch, plain=_plain, fake=_fake)
 
 
 class _AddElu(torch.autograd.Function):
@@ -49,8 +47,7 @@ class _AddElu(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor | None, c: Tensor | None, impl: str) -> Any:
         # By name, since PyTorch 2.13 traces no function of any number of tensors.
         terms = [term for term in (a, b, c) if term is not None]
-        operation = torch.ops.fastlangevin.add_elu if recorded() else _both
-        total, out = operation(terms, impl)
+        total, out = _ADD_ELU(impl, a.device, terms)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(total)
         return total, out
@@ -91,17 +88,13 @@ def add_elu(*terms: Tensor, keep: bool = True, impl: str = "auto") -> tuple[Tens
                 f"terms[{index}] must match the first, {tuple(first.shape)} and {first.dtype}, got "
                 f"{tuple(term.shape)} and {term.dtype}"
             )
-    if transforms():
-        choose(impl, first.device)
-        layout = layout_of(first)
-        added, activated = (each.contiguous(memory_format=layout) for each in reference.add_elu(terms))
-        return added, activated
-    differentiable = torch.is_grad_enabled() and any(term.requires_grad for term in terms)
-    if differentiable or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (
+        torch.is_grad_enabled() and any(term.requires_grad for term in terms) and not transforms()
+    ):
         a, b, c = (*terms, None, None)[:3]
         total, out = _AddElu.apply(a, b, c, impl)
         return total, out
-    if recorded():
-        total, out = torch.ops.fastlangevin.add_elu(list(terms), impl)
-        return total, out
-    return _forward(list(terms), keep, impl)
+    if not keep and not observed():
+        return _launch(choose(impl, first.device)[1], list(terms), keep)
+    total, out = _ADD_ELU(impl, first.device, list(terms))
+    return total, out

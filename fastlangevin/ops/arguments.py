@@ -29,8 +29,20 @@ def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.f
     return otherwise
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is an ordinary float tensor, with its value in its memory. Not for a compiler to look into."""
+    return (
+        type(value) is Tensor
+        and value.dtype in FLOATS
+        and value.layout is torch.strided
+        and not (value.is_neg() or value._is_zerotensor())
+    )
+
+
 def floating(name: str, value: Any) -> Tensor:
     """The float tensor with its value in its memory, which is what the operations read: see :func:`in_memory`."""
+    if not torch.compiler.is_dynamo_compiling() and is_plain(value):
+        return value  # type: ignore[no-any-return]
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor() makes one")
     if value.dtype not in FLOATS:
@@ -122,6 +134,12 @@ def _tensor_coefficient(name: str, value: Tensor, x: Tensor) -> Coefficient:
 
 def sizes(shape: Any) -> tuple[int, ...]:
     """A shape as a tuple of ints."""
+    if type(shape) is tuple or type(shape) is torch.Size:
+        plain = True
+        for size in shape:
+            plain = plain and type(size) is int and size >= 0
+        if plain:
+            return tuple(shape)
     if isinstance(shape, str) or not isinstance(shape, Iterable):
         raise TypeError(f"shape must be a sequence of integers such as (64, 3, 32, 32), got {shown(shape)}")
     if getattr(shape, "ndim", 1) != 1:
@@ -159,78 +177,3 @@ def elements_per_sample(shape: torch.Size | tuple[int, ...]) -> int:
             f"a sample of shape {tuple(shape[1:])} has {elements} elements; the address has room for {MAX_ELEMENTS}"
         )
     return elements
-
-
-def _nested(x: Tensor) -> list[tuple[int, int]] | None:
-    """(stride, size) of the dimensions longer than 1, inner first; None where one may step onto another."""
-    dims = sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1)
-    extent = 0
-    for stride, size in dims:
-        if stride <= extent:
-            return None
-        extent += stride * (size - 1)
-    return dims
-
-
-def _extent(x: Tensor) -> int:
-    if x.is_contiguous():
-        return x.numel()
-    return sum(stride * (size - 1) for stride, size in zip(x.stride(), x.shape, strict=True)) + 1
-
-
-def check_output(name: str, out: Tensor, inputs: dict[str, Tensor | None]) -> None:
-    """Refuse to write where two elements of ``out`` may share memory, or where it partly overlaps an input."""
-    if out.is_contiguous():
-        start = out.data_ptr()
-        stop = start + out.nbytes
-        for other in inputs.values():
-            if other is None or other is out:
-                continue
-            if not other.is_contiguous() or (other.data_ptr() < stop and other.data_ptr() + other.nbytes > start):
-                break
-        else:
-            return
-    _writable(name, out)
-    for other_name, other in inputs.items():
-        if other is not None:
-            _apart(name, out, other_name, other)
-
-
-def _writable(name: str, out: Tensor) -> None:
-    if out.numel() > 1 and not out.is_contiguous() and _nested(out) is None:
-        raise ValueError(
-            f"{name} has elements that share memory (shape {tuple(out.shape)}, strides {out.stride()}), so it cannot "
-            f"be written in place; pass {name}.clone()"
-        )
-
-
-def _apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
-    # The very same elements are fine: each is read before it is written.
-    if out is other or out.numel() == 0:
-        return
-    size, other_size = out.element_size(), other.element_size()
-    start, other_start = out.data_ptr(), other.data_ptr()
-    if start >= other_start + _extent(other) * other_size or other_start >= start + _extent(out) * size:
-        return
-    if size == other_size and out.shape == other.shape and out.stride() == other.stride():
-        distance = abs(start - other_start)
-        if distance == 0:
-            return
-        dims = _nested(out)
-        if dims is not None and not _reaches(dims, distance, size):
-            return
-    raise ValueError(
-        f"{name} and {other_name} overlap in memory without being the same elements, so the result would depend on the "
-        f"order of writing; pass {other_name}.clone()"
-    )
-
-
-def _reaches(dims: list[tuple[int, int]], distance: int, element_size: int) -> bool:
-    """Whether two views of the same nested strides, this far apart in bytes, share an element."""
-    if distance % element_size:
-        return True
-    left = {distance // element_size}
-    for stride, size in reversed(dims):
-        # The rest of the dimensions reach less than one stride either way, so two multiples can lead there.
-        left = {rest - stride * k for rest in left for k in (rest // stride, rest // stride + 1) if abs(k) < size}
-    return 0 in left

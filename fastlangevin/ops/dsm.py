@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.noise import Purpose, tensor_word
+from fastlangevin.kernels.address import Address
 from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.memory import address_in_memory, in_memory, recorded, transforms
 from fastlangevin.ops.normalisation import needs_plain_backward
-from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
+from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.ops.rescale import rescale_
-from fastlangevin.runtime import choose
+from fastlangevin.runtime import Launchers
 
-__all__ = ["Address", "Reduction", "Tables", "dsm"]
+__all__ = ["Objective", "Reduction", "Tables", "dsm"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -35,14 +35,24 @@ class Tables(NamedTuple):
     slope: Tensor
 
 
-class Address(NamedTuple):
-    """Where the noise of a batch stands, as :mod:`fastlangevin.noise` resolves it; or the noise itself."""
+class Objective(NamedTuple):
+    """The objective of a batch, checked.
 
-    seed: int | Tensor
-    draw: int | Tensor
-    sample_ids: Tensor | None
-    sample_offset: int
+    Attributes:
+        output: what the network returned, h ``(B, *)``.
+        labels: int64 ``(B,)``.
+        tables: of the objective.
+        address: of the noise.
+        noise: the noise itself, same shape; None where the address draws it.
+        clean: the samples, same shape, where h predicts them.
+    """
+
+    output: Tensor
+    labels: Tensor
+    tables: Tables
+    address: Address
     noise: Tensor | None = None
+    clean: Tensor | None = None
 
 
 class _Result(NamedTuple):
@@ -53,72 +63,34 @@ class _Result(NamedTuple):
     gradient: Tensor
 
 
-def _dsm(
-    output: Tensor,
-    labels: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    slope: Tensor,
-    upstream: Tensor,
-    clean: Tensor | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    noise: Tensor | None,
-    sums: bool,
-    gradient: bool,
-    impl: str,
+def _launch(
+    launchers: Launchers, given: Objective, upstream: Tensor, sums: bool, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    result = _empty(output, scale, sums, gradient)
-    launchers = choose(impl, output.device)[1]
-    if launchers is not None:
-        launchers.dsm(
-            result.values if sums else None,
-            result.level_sums if sums else None,
-            result.level_counts if sums else None,
-            result.total if sums else None,
-            result.gradient if gradient else None,
-            output,
-            clean=clean,
-            labels=labels.contiguous(),
-            scale=scale,
-            weight=weight,
-            slope=slope,
-            upstream=upstream.contiguous(),
-            seed=seed,
-            draw=draw,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            purpose=Purpose.DSM_NOISE,
-            noise=noise,
-            segment=reference.segment_elements(elements_per_sample(output.shape)),
-        )
-        return result
-    tables = Tables(scale, weight, slope)
-    address = Address(seed, draw, sample_ids, sample_offset, noise)
-    found = _plain(output, labels, tables, upstream, clean, address, gradient)
-    for to, value in zip(result, found, strict=True):
-        if value is not None and to.numel():
-            to.copy_(value)
+    output, labels, tables, address, noise, clean = given
+    result = _empty(output, tables.scale, sums, gradient)
+    wanted = result[:4] if sums else (None,) * 4
+    launchers.dsm(
+        *wanted,
+        result.gradient if gradient else None,
+        output,
+        address,
+        clean=clean,
+        labels=labels.contiguous(),
+        **tables._asdict(),
+        upstream=upstream.contiguous(),
+        noise=noise,
+        segment=reference.segment_elements(elements_per_sample(output.shape)),
+    )
     return result
 
 
 def _plain(
-    output: Tensor,
-    labels: Tensor,
-    tables: Tables,
-    upstream: Tensor,
-    clean: Tensor | None,
-    address: Address,
-    gradient: bool,
+    given: Objective, upstream: Tensor, sums: bool, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """The objective in plain PyTorch, which every transform sees into."""
-    seed, draw, sample_ids, sample_offset, noise = address
+    output, labels, tables, address, noise, clean = given
     if noise is None and clean is None:
-        ids = sample_numbers(sample_ids, sample_offset, output.shape[0], output.device)
-        elements = elements_per_sample(output.shape)
-        noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=Purpose.DSM_NOISE).view(output.shape)
+        noise = reference.normals(address, output.shape, output.device)
     return reference.dsm(output, labels, *tables, upstream, clean=clean, noise=noise, gradient=gradient)
 
 
@@ -135,23 +107,42 @@ def _empty(output: Tensor, scale: Tensor, sums: bool, gradient: bool) -> _Result
 
 
 def _fake(output: Tensor, labels: Tensor, scale: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    sums, gradient = rest[-3:-1]
+    *_, sums, gradient, _ = rest
     return _empty(output, scale, sums, gradient)
 
 
-register(
-    "dsm(Tensor output, Tensor labels, Tensor scale, Tensor weight, Tensor slope, Tensor upstream, Tensor? clean, "
-    f"{ADDRESS}, Tensor? noise, bool sums, bool gradient, str impl) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _dsm,
-    _fake,
+def _flat(given: Objective, upstream: Tensor, sums: bool, gradient: bool) -> tuple[Any, ...]:
+    output, labels, tables, address, noise, clean = given
+    return output, labels, *tables, *flat_address(address, output), noise, clean, upstream, sums, gradient
+
+
+def _objective(
+    output: Tensor, labels: Tensor, scale: Tensor, weight: Tensor, slope: Tensor, *rest: Any
+) -> tuple[Objective, Any]:
+    """An objective of its flat parts, and what comes after them."""
+    seed, draw, ids, offset, purpose, noise, clean, *more = rest
+    address = Address(seed, draw, ids, offset, purpose)
+    return Objective(output, labels, Tables(scale, weight, slope), address, noise, clean), more
+
+
+def _typed(*flat: Any) -> tuple[Any, ...]:
+    given, more = _objective(*flat)
+    return given, *more
+
+
+_DSM = Operation(
+    f"dsm(Tensor output, Tensor labels, Tensor scale, Tensor weight, Tensor slope, {ADDRESS}, Tensor? noise, "
+    "Tensor? clean, Tensor upstream, bool sums, bool gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _launch,
+    plain=_plain,
+    fake=_fake,
+    flatten=_flat,
+    typed=_typed,
 )
 
 
-def _call(output: Tensor, upstream: Tensor, clean: Tensor | None, *rest: Any) -> _Result:
-    """``rest``: labels, the three tables, the address's five parts, and the last three arguments of the operation."""
-    labels, scale, weight, slope, *others = rest
-    operation = torch.ops.fastlangevin.dsm if recorded() else _dsm
-    return _Result(*operation(output, labels, scale, weight, slope, upstream, clean, *others))
+def _call(given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool) -> _Result:
+    return _Result(*_DSM(impl, given.output.device, given, upstream, sums, gradient))
 
 
 def _savable(value: Tensor | None) -> Tensor | None:
@@ -171,14 +162,14 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, clean: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        *arguments, reduction, impl = rest
-        batch = output.shape[0]
-        share = arguments[1].new_full((), 1 / batch if reduction == "mean" else 1.0)
+        *parts, reduction, impl = rest
+        given, _ = _objective(output, *parts, clean)
+        share = _share(given, reduction)
         early = any(ctx.needs_input_grad[:2]) and reduction != "none" and output.dtype != torch.float16
-        result = _call(output, share, clean, *arguments, True, early, impl)
+        result = _call(given, share, impl, sums=True, gradient=early)
         ctx.options = early, impl
-        ctx.numbers = [None if isinstance(each, Tensor) else each for each in arguments]
-        tensors = [each if isinstance(each, Tensor) else None for each in arguments]
+        ctx.numbers = [None if isinstance(each, Tensor) else each for each in parts]
+        tensors = [each if isinstance(each, Tensor) else None for each in parts]
         # Outside of a compiled program the gradient is not a saved tensor: it is scaled in place, and given away.
         compiling = torch.compiler.is_compiling()
         ctx.gradient = None if compiling or not early else result.gradient
@@ -190,52 +181,46 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
-        if needs_plain_backward(derivatives[0]):
+        derivative, _, _ = derivatives
+        if needs_plain_backward(derivative):
             raise RuntimeError(
                 "the denoising score matching loss is differentiable once, but create_graph=True, or a transform at "
                 "work in the backward pass, such as is_grads_batched=True, asks for the graph of its gradient; write "
                 "the loss out with fastlangevin.perturb for second derivatives, or make it inside of the transform"
             )
-        derivative = in_memory("the derivative of the loss", derivatives[0])
+        derivative = in_memory("the derivative of the loss", derivative)
         early, impl = ctx.options
         output, clean, share, gradient, *tensors = ctx.saved_tensors
-        arguments = [each if each is not None else number for each, number in zip(tensors, ctx.numbers, strict=True)]
+        parts = [each if each is not None else number for each, number in zip(tensors, ctx.numbers, strict=True)]
+        given, _ = _objective(output, *parts, clean)
         if gradient is not None:
             gradient = gradient * derivative
         elif early:
             gradient, ctx.gradient = ctx.gradient, None
             if gradient is None:
-                gradient = _call(output, share, clean, *arguments, False, True, impl).gradient
+                gradient = _call(given, share, impl, sums=False, gradient=True).gradient
             rescale_(gradient, derivative, impl)
         else:
-            upstream = derivative * share
-            gradient = _call(output, upstream, clean, *arguments, False, True, impl).gradient
-        wanted = ctx.needs_input_grad
-        by_clean = gradient.neg().to(clean.dtype) if clean is not None and wanted[1] else None
-        return gradient if wanted[0] else None, by_clean, *(None,) * (len(arguments) + 2)
+            gradient = _call(given, derivative * share, impl, sums=False, gradient=True).gradient
+        by_output, by_clean, *_ = ctx.needs_input_grad
+        negative = gradient.neg().to(clean.dtype) if clean is not None and by_clean else None
+        return gradient if by_output else None, negative, *(None,) * (len(parts) + 2)
 
 
-def dsm(
-    output: Tensor,
-    labels: Tensor,
-    tables: Tables,
-    address: Address,
-    *,
-    clean: Tensor | None = None,
-    reduction: Reduction = "mean",
-    impl: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor]:
+def _share(given: Objective, reduction: Reduction) -> Tensor:
+    """The derivative of the loss by the value of a sample."""
+    return given.tables.scale.new_full((), 1 / given.output.shape[0] if reduction == "mean" else 1.0)
+
+
+def dsm(given: Objective, *, reduction: Reduction = "mean", impl: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
     """The objective of a batch whose noise :func:`fastlangevin.perturb` drew, which is drawn again here and not stored.
 
     Differentiable once in ``output`` and ``clean``. The arguments are those that :mod:`fastlangevin.losses` makes; they
     are not checked.
 
     Args:
-        output: what the network returned, h ``(B, *)``, B at least 1, any float dtype.
-        labels: int64 ``(B,)``.
-        tables: of the objective, in fp64 for an fp64 output and fp32 otherwise.
-        address: of the noise.
-        clean: the samples, same shape, where h predicts them: the residual is p (h - x) and not p h + z.
+        given: the objective; B is at least 1, and its tables are in fp64 for an fp64 output and fp32 otherwise. With
+            ``clean`` the residual is p (h - x) and not p h + z.
         reduction: ``"mean"`` over the batch, ``"sum"`` or ``"none"``.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
 
@@ -243,22 +228,18 @@ def dsm(
         The loss, ``()`` or ``(B,)``; the sums of the samples' values by level ``(L,)``; the number of samples at each
         level, int64 ``(L,)``.
     """
+    output, clean = given.output, given.clean
+    address = address_in_memory(given.address)
     output = in_memory("output", output)
     clean = None if clean is None else in_memory("clean", clean)
-    seed, draw, ids = address_in_memory(*address[:3])
-    place = ids, address.sample_offset, address.noise
+    given = given._replace(output=output, clean=clean, address=address)
     if transforms():
-        choose(impl, output.device)
-        share = tables.scale.new_full((), 1 / output.shape[0] if reduction == "mean" else 1.0)
-        values, sums, counts, total, _ = _plain(
-            output, labels, tables, share, clean, Address(seed, draw, *place), gradient=False
-        )
+        share = _share(given, reduction)
+        values, sums, counts, total, _ = _DSM(impl, output.device, given, share, True, False)
         return values if reduction == "none" else total * share, sums.detach(), counts
     if recorded():
-        seed, draw = tensor_word(seed, output), tensor_word(draw, output)
-        if draw is seed:
-            draw = draw.clone()  # PyTorch 2.13 traces no function that is given one tensor twice
+        address = flat_address(address, output)
     results: tuple[Tensor, Tensor, Tensor] = _Loss.apply(
-        output, clean, labels, *tables, seed, draw, *place, reduction, impl
+        output, clean, given.labels, *given.tables, *address, given.noise, reduction, impl
     )
     return results

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
-from fastlangevin.ops.memory import in_memory, recorded, transforms
-from fastlangevin.ops.normalisation import empty_results, fill, layout_of, needs_plain_backward
-from fastlangevin.ops.operation import register
-from fastlangevin.runtime import choose
+from fastlangevin.ops.memory import in_memory, transforms
+from fastlangevin.ops.normalisation import empty_results, layout_of, needs_plain_backward
+from fastlangevin.ops.operation import Operation
+from fastlangevin.runtime import Launchers, choose
 from fastlangevin.values import real, shown
 
 __all__ = ["group_norm"]
@@ -30,28 +30,30 @@ def _empty_forward(x: Tensor, groups: int) -> list[Tensor]:
 
 
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool, impl: str
+    launchers: Launchers, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    launchers = choose(impl, x.device)[1]
-    out, mean, rstd = results = _empty_forward(x, groups)
-    if x.numel() == 0:
-        return out, mean, rstd
-    if launchers is None or launchers.group_norm is None:
-        fill(results, reference.group_norm(x, groups, weight, bias, eps=eps, activation=activation))
-        return out, mean, rstd
-    layout = layout_of(x)
-    launchers.group_norm(
-        _image(out, layout),
-        _image(x, layout),
-        weight.contiguous(),
-        bias.contiguous(),
-        mean,
-        rstd,
-        groups=groups,
-        eps=eps,
-        activation=activation,
-    )
+    out, mean, rstd = _empty_forward(x, groups)
+    if x.numel():
+        layout = layout_of(x)
+        launchers.group_norm(
+            _image(out, layout),
+            _image(x, layout),
+            weight.contiguous(),
+            bias.contiguous(),
+            mean,
+            rstd,
+            groups=groups,
+            eps=eps,
+            activation=activation,
+        )
     return out, mean, rstd
+
+
+def _plain(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    out, mean, rstd = reference.group_norm(x, groups, weight, bias, eps=eps, activation=activation)
+    return out.contiguous(memory_format=layout_of(x)), mean, rstd
 
 
 def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,6 +66,7 @@ def _empty_backward(x: Tensor) -> list[Tensor]:
 
 
 def _backward(
+    launchers: Launchers,
     grad_out: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -72,31 +75,29 @@ def _backward(
     rstd: Tensor,
     groups: int,
     activation: bool,
-    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    launchers = choose(impl, x.device)[1]
-    by_x, by_weight, by_bias = results = _empty_backward(x)
-    if x.numel() == 0:
-        return by_x, by_weight, by_bias
-    if launchers is None or launchers.group_norm_backward is None:
-        operands = grad_out, x, weight, bias, mean, rstd
-        fill(results, reference.group_norm_backward(*operands, groups=groups, activation=activation))
-        return by_x, by_weight, by_bias
-    layout = layout_of(x)
-    launchers.group_norm_backward(
-        _image(by_x, layout),
-        by_weight,
-        by_bias,
-        _image(grad_out, layout),
-        _image(x, layout),
-        weight.contiguous(),
-        bias.contiguous(),
-        mean.contiguous(),
-        rstd.contiguous(),
-        groups=groups,
-        activation=activation,
-    )
+    by_x, by_weight, by_bias = _empty_backward(x)
+    if x.numel():
+        layout = layout_of(x)
+        launchers.group_norm_backward(
+            _image(by_x, layout),
+            by_weight,
+            by_bias,
+            _image(grad_out, layout),
+            _image(x, layout),
+            weight.contiguous(),
+            bias.contiguous(),
+            mean.contiguous(),
+            rstd.contiguous(),
+            groups=groups,
+            activation=activation,
+        )
     return by_x, by_weight, by_bias
+
+
+def _plain_backward(*operands: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *tensors, groups, activation = operands
+    return reference.group_norm_backward(*tensors, groups=groups, activation=activation)
 
 
 def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,17 +105,19 @@ def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, 
     return by_x, by_weight, by_bias
 
 
-register(
-    "group_norm(Tensor x, Tensor weight, Tensor bias, int groups, float eps, bool activation, str impl) "
+_NORM = Operation(
+    "group_norm(Tensor x, Tensor weight, Tensor bias, int groups, float eps, bool activation) "
     "-> (Tensor, Tensor, Tensor)",
     _forward,
-    _fake_forward,
+    plain=_plain,
+    fake=_fake_forward,
 )
-register(
+_GRADIENT = Operation(
     "group_norm_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, int groups, "
-    "bool activation, str impl) -> (Tensor, Tensor, Tensor)",
+    "bool activation) -> (Tensor, Tensor, Tensor)",
     _backward,
-    _fake_backward,
+    plain=_plain_backward,
+    fake=_fake_backward,
 )
 
 
@@ -123,9 +126,9 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:
-        operation = torch.ops.fastlangevin.group_norm if recorded() else _forward
+        *options, impl = rest
         out: Tensor
-        out, mean, rstd = operation(x, weight, bias, *rest)
+        out, mean, rstd = _NORM(impl, x.device, x, weight, bias, *options)
         ctx.options = rest
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         return out
@@ -143,11 +146,11 @@ class _GroupNorm(torch.autograd.Function):
             )
         else:
             grad_out = in_memory("the derivative", grad_out)
-            operation = torch.ops.fastlangevin.group_norm_backward if recorded() else _backward
-            results = operation(grad_out, x, weight, bias, mean, rstd, groups, activation, impl)
-        wanted = ctx.needs_input_grad
-        by_parameters = [by.sum(0) if need else None for by, need in zip(results[1:], wanted[1:3], strict=True)]
-        return results[0] if wanted[0] else None, *by_parameters, None, None, None, None
+            results = _GRADIENT(impl, x.device, grad_out, x, weight, bias, mean, rstd, groups, activation)
+        by_x, *by_parameters = results
+        wanted, *others = ctx.needs_input_grad
+        gradients = [by.sum(0) if need else None for by, need in zip(by_parameters, others, strict=False)]
+        return by_x if wanted else None, *gradients, None, None, None, None
 
 
 def group_norm(
@@ -200,18 +203,16 @@ def group_norm(
                 f"{tuple(parameter.shape)}"
             )
         parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
-    options = groups, eps, activation, impl
+    options = groups, eps, activation
     if not torch.compiler.is_compiling():
-        launchers = choose(impl, x.device)[1]
-        # An empty batch, of whose statistics PyTorch warns, is the operation's.
-        if (x.numel() and (launchers is None or launchers.group_norm is None)) or transforms():
-            out = reference.group_norm(x, groups, *parameters, eps=eps, activation=activation)[0]
-            return out.contiguous(memory_format=layout_of(x))
+        # Plain PyTorch is the gradient of the reference, but not for an empty batch, of whose statistics it warns.
+        if (choose(impl, x.device)[0] == "reference" and x.numel()) or transforms():
+            return _plain(x, parameters[0], parameters[1], *options)[0]
         if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))):
-            operation = torch.ops.fastlangevin.group_norm if recorded() else _forward
-            out = operation(x, parameters[0], parameters[1], *options)[0]
+            out: Tensor
+            out, _, _ = _NORM(impl, x.device, x, *parameters, *options)
             return out
-    result: Tensor = _GroupNorm.apply(x, *parameters, *options)
+    result: Tensor = _GroupNorm.apply(x, *parameters, *options, impl)
     return result
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.memory import in_memory, recorded, transforms
-from fastlangevin.ops.normalisation import empty_results, fill, layout_of, needs_plain_backward
-from fastlangevin.ops.operation import register
-from fastlangevin.runtime import choose
+from fastlangevin.ops.normalisation import empty_results, layout_of, needs_plain_backward
+from fastlangevin.ops.operation import Operation
+from fastlangevin.runtime import Launchers, choose
 
 __all__ = ["add_instance_norm", "instance_norm"]
 
@@ -30,53 +30,58 @@ def _empty(x: Tensor, count: int) -> list[Tensor]:
 
 
 def _forward(
+    launchers: Launchers,
     x: Tensor,
     residual: Tensor | None,
     gamma: Tensor,
     alpha: Tensor,
     beta: Tensor,
     activation: bool,
-    impl: str,
     labels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """The result, the sum with the residual where there is one, and the statistics.
 
     With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows.
     """
-    launchers = choose(impl, x.device)[1]
-    out, mean, rstd = results = _empty(x, 2)
+    out, mean, rstd = _empty(x, 2)
     layout = layout_of(x)
-    if x.numel() == 0 or launchers is None or launchers.instance_norm is None:
-        total = None if residual is None else (x + residual).contiguous(memory_format=layout)
-        if x.numel():
-            fill(
-                results,
-                reference.instance_norm(x if total is None else total, gamma, alpha, beta, activation=activation),
-            )
-        return out, total, mean, rstd
     total = None if residual is None else torch.empty_like(out)
-    launchers.instance_norm(
-        out,
-        x.contiguous(memory_format=layout),
-        None if residual is None else residual.contiguous(memory_format=layout),
-        total,
-        *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
-        mean,
-        rstd,
-        activation=activation,
-        labels=labels,
-    )
+    if x.numel():
+        launchers.instance_norm(
+            out,
+            x.contiguous(memory_format=layout),
+            None if residual is None else residual.contiguous(memory_format=layout),
+            total,
+            *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
+            mean,
+            rstd,
+            activation=activation,
+            labels=labels,
+        )
     return out, total, mean, rstd
 
 
-def _plain(
-    x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    out, _, mean, rstd = _forward(x, None, gamma, alpha, beta, activation, impl)
+def _launch_one(launchers: Launchers, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out, _, mean, rstd = _forward(launchers, x, None, *rest)
     return out, mean, rstd
 
 
-def _fake_plain(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+def _plain(
+    x: Tensor, residual: Tensor | None, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The norm in plain PyTorch, with the sum, which is ``x`` itself where there is no residual."""
+    total = x if residual is None else x + residual
+    layout = layout_of(x)
+    out, mean, rstd = reference.instance_norm(total, gamma, alpha, beta, activation=activation)
+    return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout), mean, rstd
+
+
+def _plain_one(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out, _, mean, rstd = _plain(x, None, *rest)
+    return out, mean, rstd
+
+
+def _fake_one(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
     out, mean, rstd = _empty(x, 2)
     return out, mean, rstd
 
@@ -87,6 +92,7 @@ def _fake_added(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def _backward(
+    launchers: Launchers,
     grad_out: Tensor,
     x: Tensor,
     gamma: Tensor,
@@ -95,29 +101,27 @@ def _backward(
     mean: Tensor,
     rstd: Tensor,
     activation: bool,
-    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    launchers = choose(impl, x.device)[1]
     by_x, by_gamma, by_alpha, by_beta = results = _empty(x, 3)
-    if x.numel() == 0:
-        return by_x, by_gamma, by_alpha, by_beta
-    if launchers is None or launchers.instance_norm_backward is None:
-        found = reference.instance_norm_backward(grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation)
-        fill(results, found)
-        return by_x, by_gamma, by_alpha, by_beta
-    layout = layout_of(x)
-    launchers.instance_norm_backward(
-        *results,
-        grad_out.contiguous(memory_format=layout),
-        x.contiguous(memory_format=layout),
-        _rows(gamma, x),
-        _rows(alpha, x),
-        _rows(beta, x),
-        mean.contiguous(),
-        rstd.contiguous(),
-        activation=activation,
-    )
+    if x.numel():
+        layout = layout_of(x)
+        launchers.instance_norm_backward(
+            *results,
+            grad_out.contiguous(memory_format=layout),
+            x.contiguous(memory_format=layout),
+            _rows(gamma, x),
+            _rows(alpha, x),
+            _rows(beta, x),
+            mean.contiguous(),
+            rstd.contiguous(),
+            activation=activation,
+        )
     return by_x, by_gamma, by_alpha, by_beta
+
+
+def _plain_backward(*operands: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *tensors, activation = operands
+    return reference.instance_norm_backward(*tensors, activation=activation)
 
 
 def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,31 +129,33 @@ def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, 
     return by_x, by_gamma, by_alpha, by_beta
 
 
-register(
-    "instance_norm(Tensor x, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
-    "-> (Tensor, Tensor, Tensor)",
-    _plain,
-    _fake_plain,
+_ONE = Operation(
+    "instance_norm(Tensor x, Tensor gamma, Tensor alpha, Tensor beta, bool activation) -> (Tensor, Tensor, Tensor)",
+    _launch_one,
+    plain=_plain_one,
+    fake=_fake_one,
 )
-register(
-    "add_instance_norm(Tensor x, Tensor residual, Tensor gamma, Tensor alpha, Tensor beta, bool activation, str impl) "
+_ADDED = Operation(
+    "add_instance_norm(Tensor x, Tensor residual, Tensor gamma, Tensor alpha, Tensor beta, bool activation) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _forward,
-    _fake_added,
+    plain=_plain,
+    fake=_fake_added,
 )
-register(
+_GRADIENT = Operation(
     "instance_norm_backward(Tensor grad_out, Tensor x, Tensor gamma, Tensor alpha, Tensor beta, Tensor mean, "
-    "Tensor rstd, bool activation, str impl) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor rstd, bool activation) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
-    _fake_backward,
+    plain=_plain_backward,
+    fake=_fake_backward,
 )
 
 
-def _recorded_forward(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+def _call(impl: str, x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     if residual is None:
-        out, mean, rstd = torch.ops.fastlangevin.instance_norm(x, *rest)
+        out, mean, rstd = _ONE(impl, x.device, x, *rest)
         return out, None, mean, rstd
-    out, total, mean, rstd = torch.ops.fastlangevin.add_instance_norm(x, residual, *rest)
+    out, total, mean, rstd = _ADDED(impl, x.device, x, residual, *rest)
     return out, total, mean, rstd
 
 
@@ -159,8 +165,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor | None, *rest: Any) -> Any:
         gamma, alpha, beta, activation, impl = rest
-        operation = _recorded_forward if recorded() else _forward
-        out, total, mean, rstd = operation(x, residual, gamma, alpha, beta, activation, impl)
+        out, total, mean, rstd = _call(impl, x, residual, gamma, alpha, beta, activation)
         ctx.options = activation, impl
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x if total is None else total, gamma, alpha, beta, mean, rstd)
@@ -182,11 +187,11 @@ class _Norm(torch.autograd.Function):
             )
         else:
             grad_out = in_memory("the derivative", grad_out)
-            operation = torch.ops.fastlangevin.instance_norm_backward if recorded() else _backward
-            results = operation(grad_out, x, gamma, alpha, beta, mean, rstd, activation, impl)
-        by_x = results[0] if by_total is None else results[0] + by_total
+            results = _GRADIENT(impl, x.device, grad_out, x, gamma, alpha, beta, mean, rstd, activation)
+        by_x, *by_parameters = results
+        by_x = by_x if by_total is None else by_x + by_total
         gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
-        for parameter, gradient, needed in zip((gamma, alpha, beta), results[1:], wanted[2:5], strict=True):
+        for parameter, gradient, needed in zip((gamma, alpha, beta), by_parameters, wanted[2:5], strict=True):
             gradients.append((gradient.sum(0) if parameter.ndim == 1 else gradient) if needed else None)
         return *gradients, None, None
 
@@ -296,28 +301,28 @@ def _norm(
         if parameter.shape not in shapes:
             raise ValueError(f"{name} must be {wanted} for x of shape {tuple(x.shape)}, got {tuple(parameter.shape)}")
         parameters.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
-    plain = differentiable = False
-    if not torch.compiler.is_compiling():
-        launchers = choose(impl, x.device)[1]
-        # An empty batch, of whose statistics PyTorch warns, is the operation's.
-        plain = (x.numel() > 0 and (launchers is None or launchers.instance_norm is None)) or transforms()
-        differentiable = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in (x, residual, *parameters) if tensor is not None
-        )
-        if not plain and not differentiable and not recorded():
+    differentiable = compiling = torch.compiler.is_compiling()
+    if not compiling:
+        name, launchers = choose(impl, x.device)
+        # Plain PyTorch is the gradient of the reference, but not for an empty batch, of whose statistics it warns.
+        if (name == "reference" and x.numel()) or transforms():
             if labels is not None:
-                labels = labels.contiguous()
-                parameters = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
-            return _forward(x, residual, parameters[0], parameters[1], parameters[2], activation, impl, labels)[:2]
+                check_labels(labels, batch, levels)
+                parameters = [F.embedding(labels, each) for each in parameters]
+            return _plain(x, residual, parameters[0], parameters[1], parameters[2], activation)[:2]
+        tensors = (x, residual, *parameters)
+        differentiable = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
+        if not differentiable and labels is not None and not recorded():
+            rows = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
+            out, total, _, _ = _forward(
+                launchers, x, residual, rows[0], rows[1], rows[2], activation, labels.contiguous()
+            )
+            return out, total
     if labels is not None:
         check_labels(labels, batch, levels)
         parameters = [F.embedding(labels, each) for each in parameters]
-    if plain:
-        total = x if residual is None else x + residual
-        out = reference.instance_norm(total, *parameters, activation=activation)[0]
-        layout = layout_of(x)
-        return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout)
-    if not differentiable and not torch.compiler.is_compiling():
-        return _recorded_forward(x, residual, *parameters, activation, impl)[:2]
+    if not differentiable:
+        out, total, _, _ = _call(impl, x, residual, *parameters, activation)
+        return out, total
     result = _Norm.apply(x, residual, *parameters, activation, impl)
     return (result, None) if residual is None else result

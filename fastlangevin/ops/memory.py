@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-__all__ = ["address_in_memory", "in_memory", "lasting", "observed", "recorded", "transforms"]
+from fastlangevin.kernels.address import Address
+from fastlangevin.runtime import Launchers, choose_for
 
-_is_compiling = torch.compiler.is_compiling
+__all__ = ["address_in_memory", "in_memory", "lasting", "observed", "recorded", "transforms", "unseen"]
+
+# A call less than torch.compiler.is_compiling; what only that sees, an export, has a dispatch mode at work.
+_is_compiling = torch.compiler.is_dynamo_compiling
 _functorch: Any = torch._C._functorch
 _level = _functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
@@ -44,6 +48,13 @@ def observed() -> bool:
     )
 
 
+def unseen(impl: str, device_type: str) -> Launchers | None:
+    """The launchers that a call may go to directly; None if something sees it, or is to see into it."""
+    if observed():
+        return None
+    return choose_for(impl, device_type)[1]
+
+
 def lasting() -> bool:
     """Whether a tensor made now may be kept for later calls: those of a mode or a tracer may have no numbers."""
     # A compiler has its own way with what is kept.
@@ -70,12 +81,14 @@ def in_memory(name: str, value: Tensor) -> Tensor:
     return value.resolve_neg() if value.is_neg() else value
 
 
-def address_in_memory(
-    seed: int | Tensor, draw: int | Tensor, sample_ids: Tensor | None
-) -> tuple[int | Tensor, int | Tensor, Tensor | None]:
-    """The parts of an address that are tensors, as :func:`in_memory` has them."""
-    return (
-        in_memory("seed", seed) if isinstance(seed, Tensor) else seed,
-        in_memory("draw", draw) if isinstance(draw, Tensor) else draw,
-        None if sample_ids is None else in_memory("sample_ids", sample_ids),
+def address_in_memory(address: Address) -> Address:
+    """An address whose tensors have their values in memory, as :func:`in_memory` says."""
+    seed, draw, ids = address.seed, address.draw, address.sample_ids
+    plain = ids is None or (not _is_compiling() and type(ids) is Tensor and not (ids.is_neg() or ids._is_zerotensor()))
+    if plain and type(seed) is int and type(draw) is int:
+        return address
+    return address._replace(
+        seed=in_memory("seed", seed) if isinstance(seed, Tensor) else seed,
+        draw=in_memory("draw", draw) if isinstance(draw, Tensor) else draw,
+        sample_ids=None if ids is None else in_memory("sample_ids", ids),
     )

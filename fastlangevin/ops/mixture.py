@@ -6,27 +6,24 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.ops.memory import recorded
-from fastlangevin.ops.operation import register
-from fastlangevin.runtime import choose
+from fastlangevin.ops.operation import Operation
+from fastlangevin.runtime import Launchers
 
 __all__ = ["mixture_score"]
 
 
-def _launch(x: Tensor, table: Tensor, labels: Tensor, diagonal: bool, impl: str) -> Tensor:
-    launchers = choose(impl, x.device)[1]
-    if launchers is None or launchers.mixture_score is None:
-        return reference.mixture_score(x, table, labels, diagonal)
+def _launch(launchers: Launchers, x: Tensor, table: Tensor, labels: Tensor, diagonal: bool) -> Tensor:
     out = torch.empty_like(x)
     launchers.mixture_score(out, x, table, labels, diagonal=diagonal)
     return out
 
 
-def _fake(x: Tensor, table: Tensor, labels: Tensor, diagonal: bool, impl: str) -> Tensor:
-    return torch.empty_like(x)
-
-
-register("mixture_score(Tensor x, Tensor table, Tensor labels, bool diagonal, str impl) -> Tensor", _launch, _fake)
+_SCORE = Operation(
+    "mixture_score(Tensor x, Tensor table, Tensor labels, bool diagonal) -> Tensor",
+    _launch,
+    plain=reference.mixture_score,
+    fake=lambda x, *rest: torch.empty_like(x),
+)
 
 
 def mixture_score(x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool, impl: str = "auto") -> Tensor:
@@ -44,7 +41,5 @@ def mixture_score(x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool, i
     Returns:
         fp32 ``(B, D)``.
     """
-    if recorded():
-        score: Tensor = torch.ops.fastlangevin.mixture_score(x, table, labels, diagonal, impl)
-        return score
-    return _launch(x, table, labels, diagonal, impl)
+    score: Tensor = _SCORE(impl, x.device, x, table, labels, diagonal)
+    return score

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.noise import Seed, tensor_word
-from fastlangevin.ops.memory import recorded
-from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
+from fastlangevin.kernels.address import Address
+from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.reference import ChainNetwork
-from fastlangevin.runtime import choose
+from fastlangevin.runtime import Launchers
 
 __all__ = [
     "MAX_DEPTH",
     "MAX_FEATURES",
     "MAX_WIDTH",
     "Matmul",
+    "Updates",
     "check_matmul",
     "mlp_chain_",
     "too_large",
@@ -69,89 +68,96 @@ def _refuse(reason: str | None) -> None:
         raise ValueError(f"the network is too large for whole chains: {reason}; sample with chain='loop'")
 
 
-def _launch(
-    x: Tensor,
-    frames: Tensor | None,
-    weights: list[Tensor],
-    biases: Tensor,
-    head: Tensor,
-    frame: Tensor,
-    mean: float,
-    activation: str,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    every: int,
-    matmul: str,
-    impl: str,
-) -> None:
-    name, launchers = choose(impl, x.device)
-    check_matmul(matmul, name)
-    if name == "triton":
-        depth, width = biases.shape[1:]
+class Updates(NamedTuple):
+    """The updates of a call.
+
+    Attributes:
+        levels: int64 ``(T,)``, of each update, from 0 to L - 1.
+        coefficients: fp32 ``(T, 3)``: c, a and b of each.
+        noisy: bool ``(T,)``: whether an update has noise at all.
+        address: of the first update's noise, resolved as in :mod:`fastlangevin.noise`.
+        every: after every draw whose number plus one divides by this, the state goes to the next of the frames; 0 keeps
+            none.
+        frames: fp32 ``(F, B, D)``, contiguous, or None.
+    """
+
+    levels: Tensor
+    coefficients: Tensor
+    noisy: Tensor
+    address: Address
+    every: int = 0
+    frames: Tensor | None = None
+
+
+def _launch(launchers: Launchers, x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> None:
+    depth, width = network.biases.shape[1:]
+    check_matmul(matmul, launchers.name)
+    if launchers.name == "triton":
         _refuse(too_large_for_gpu(x.shape[1], width, depth, matmul))
-    if launchers is not None and launchers.mlp_chain is not None:
-        launchers.mlp_chain(
-            x,
-            weights,
-            biases,
-            head,
-            frame,
-            mean=mean,
-            activation=activation,
-            levels=levels,
-            coefficients=coefficients,
-            noisy=noisy,
-            seed=seed,
-            draw=draw,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            purpose=purpose,
-            every=every,
-            frames=frames,
-            matmul=matmul,
-        )
-        return
+    launchers.mlp_chain(
+        x,
+        list(network.weights),
+        network.biases,
+        network.head,
+        network.frame,
+        updates.address,
+        mean=network.mean,
+        activation=network.activation,
+        levels=updates.levels,
+        coefficients=updates.coefficients,
+        noisy=updates.noisy,
+        every=updates.every,
+        frames=updates.frames,
+        matmul=matmul,
+    )
+
+
+def _plain(x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> None:
+    check_matmul(matmul, "reference")
+    levels, coefficients, noisy, address, every, frames = updates
+    x.copy_(reference.mlp_chain(x, network, levels, coefficients, noisy, address, every=every, frames=frames))
+
+
+def _flat(x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> tuple[Any, ...]:
+    weights, *tensors, mean, activation = network
+    levels, coefficients, noisy, address, every, frames = updates
+    words = flat_address(address, x)
+    return (
+        x,
+        frames,
+        list(weights),
+        *tensors,
+        float(mean),
+        activation,
+        levels,
+        coefficients,
+        noisy,
+        *words,
+        every,
+        matmul,
+    )
+
+
+def _typed(x: Tensor, frames: Tensor | None, weights: list[Tensor], *rest: Any) -> tuple[Any, ...]:
+    biases, head, frame, mean, activation, levels, coefficients, noisy, *address, every, matmul = rest
     network = ChainNetwork(tuple(weights), biases, head, frame, mean, activation)
-    ids = sample_numbers(sample_ids, sample_offset, x.shape[0], x.device)
-    address: dict[str, Any] = {"seed": seed, "draw": int(draw), "sample_ids": ids, "purpose": purpose}
-    x.copy_(reference.mlp_chain(x, network, levels, coefficients, noisy, **address, every=every, frames=frames))
+    return x, network, Updates(levels, coefficients, noisy, Address(*address), every, frames), matmul
 
 
-def _fake(x: Tensor, *rest: object) -> None:
-    return None
-
-
-register(
+_CHAIN = Operation(
     "mlp_chain_(Tensor(a!) x, Tensor(b!)? frames, Tensor[] weights, Tensor biases, Tensor head, Tensor frame, "
-    f"float mean, str activation, Tensor levels, Tensor coefficients, Tensor noisy, {ADDRESS}, int purpose, int every, "
-    "str matmul, str impl) -> ()",
+    f"float mean, str activation, Tensor levels, Tensor coefficients, Tensor noisy, {ADDRESS}, int every, str matmul) "
+    "-> ()",
     _launch,
-    _fake,
+    plain=_plain,
+    fake=lambda x, *rest: None,
+    flatten=_flat,
+    typed=_typed,
 )
 
 
 def mlp_chain_(
-    x: Tensor,
-    network: ChainNetwork,
-    *,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    seed: Seed,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    every: int = 0,
-    frames: Tensor | None = None,
-    matmul: Matmul = "fp32",
-    impl: str = "auto",
+    x: Tensor, network: ChainNetwork, updates: Updates, *, matmul: Matmul = "fp32", impl: str = "auto"
 ) -> Tensor:
     """Updates x <- c*x + a*s(x, level) + b*z, one after the other, whose score is a small perceptron.
 
@@ -166,14 +172,7 @@ def mlp_chain_(
     Args:
         x: fp32 ``(B, D)``, contiguous; written.
         network: the score, fp32 on the device of ``x``.
-        levels: int64 ``(T,)``, of each update, from 0 to L - 1.
-        coefficients: fp32 ``(T, 3)``: c, a and b of each.
-        noisy: bool ``(T,)``: whether an update has noise at all.
-        seed, draw, sample_ids, sample_offset, purpose: the address of the first update's noise, resolved as in
-            :mod:`fastlangevin.noise`.
-        every: after every draw whose number plus one divides by this, the state goes to the next of the frames; 0 keeps
-            none.
-        frames: fp32 ``(F, B, D)``, contiguous, or None.
+        updates: what is done.
         matmul: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
 
@@ -187,12 +186,5 @@ def mlp_chain_(
     depth, width = network.biases.shape[1:]
     _refuse(too_large(x.shape[1], width, depth))
     check_matmul(matmul)
-    tables = (*network[1:4], float(network.mean), network.activation, levels, coefficients, noisy)
-    if recorded():
-        words = tensor_word(seed, x), tensor_word(draw, x)
-        rest = (sample_ids, sample_offset, purpose, every, matmul, impl)
-        torch.ops.fastlangevin.mlp_chain_(x, frames, list(network.weights), *tables, *words, *rest)
-        return x
-    rest = (sample_ids, sample_offset, purpose, every, matmul, impl)
-    _launch(x, frames, list(network.weights), *tables, seed, draw, *rest)
+    _CHAIN(impl, x.device, x, network, updates, matmul)
     return x

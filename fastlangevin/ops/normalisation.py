@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.memory import recorded, transforms
 
-__all__ = ["empty_results", "fill", "layout_of", "needs_plain_backward"]
+__all__ = ["empty_results", "layout_of", "needs_plain_backward"]
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -24,12 +22,6 @@ def empty_results(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
     """A tensor as ``x``, and one of each shape in the computing dtype."""
     others = [x.new_empty(shape, dtype=compute_dtype(x)) for shape in shapes]
     return [torch.empty_like(x, memory_format=layout_of(x)), *others]
-
-
-def fill(results: Iterable[Tensor], found: Iterable[Tensor]) -> None:
-    """Write what the reference found."""
-    for to, value in zip(results, found, strict=True):
-        to.copy_(value)
 
 
 def needs_plain_backward(grad_out: Tensor) -> bool:

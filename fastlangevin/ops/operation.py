@@ -1,7 +1,7 @@
-"""The registered operations, and the one way from checked arguments to an implementation.
+"""A registered operation, and the one place that decides which way a call of it goes.
 
 Whatever changes from step to step is a tensor in a schema: a Python float there would compile anew for every step size.
-Eager calls go to the ``launch_*`` functions directly, which saves the dispatcher's few microseconds, unless something
+Eager calls go to an implementation's launcher directly, which saves the dispatcher's few microseconds, unless something
 sees them there: :mod:`fastlangevin.ops.memory` says when.
 """
 
@@ -13,194 +13,80 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin import reference
-from fastlangevin.ops.arguments import Coefficient, elements_per_sample
-from fastlangevin.runtime import choose
+from fastlangevin.kernels.address import Address
+from fastlangevin.noise import tensor_word
+from fastlangevin.ops.memory import transforms, unseen
+from fastlangevin.runtime import choose_for
+
+__all__ = ["ADDRESS", "Operation", "flat_address"]
 
 LIBRARY = torch.library.Library("fastlangevin", "DEF")
 
-ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset"
-_UPDATE = f"Tensor c, Tensor a, Tensor? b, {ADDRESS}, int purpose, Tensor? noise, Tensor? mask, Tensor? known"
-_STEP = f"{_UPDATE}, str impl"
-# Apart from the plain ones, which a compiler may take for functions.
-_WATCHED = f"{_UPDATE}, Tensor(z!) fault, bool freeze, str impl"
+# The fields of an Address in a schema, in their order.
+ADDRESS = "Tensor seed, Tensor draw, Tensor? sample_ids, SymInt sample_offset, int purpose"
 
 
-def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    """An operation of this package: what it computes on any device, and the shapes that it returns."""
-    name = schema[: schema.index("(")]
-    LIBRARY.define(schema)
-    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fastlangevin::{name}", fake, lib=LIBRARY)
+def flat_address(address: Address, like: Tensor) -> Address:
+    """An address whose seed and draw are tensors on the device of ``like``, as schemas have them."""
+    seed, draw = tensor_word(address.seed, like), tensor_word(address.draw, like)
+    # PyTorch 2.13 traces no function that is given one tensor twice.
+    return address._replace(seed=seed, draw=draw.clone() if draw is seed else draw)
 
 
-def sample_numbers(sample_ids: Tensor | None, offset: int, batch: int, device: torch.device) -> Tensor:
-    """The ids of a batch as a tensor, int64 ``(B,)``."""
-    if sample_ids is not None:
-        return sample_ids
-    return torch.arange(offset, offset + batch, dtype=torch.int64, device=device)
+class Operation:
+    """An operation of ``torch.ops.fastlangevin``.
 
+    Its arguments are typed: tensors, numbers, an :class:`Address` or an :class:`Update`. Those of its schema are flat.
 
-def launch_random(
-    out: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    uniform: bool,
-    impl: str,
-) -> None:
-    """Fill ``out`` with normals or uniforms."""
-    launchers = choose(impl, out.device)[1]
-    if out.numel() == 0:
-        return
-    view = out if out.ndim else out.view(1)
-    if launchers is not None:
-        launchers.randn(
-            view,
-            uniform=uniform,
-            seed=seed,
-            draw=draw,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            purpose=purpose,
-        )
-        return
-    ids = sample_numbers(sample_ids, sample_offset, view.shape[0], view.device)
-    make = reference.rand if uniform else reference.randn
-    values = make(elements_per_sample(view.shape), ids, seed=seed, draw=draw, purpose=purpose)
-    view.copy_(values.view(view.shape))
+    Args:
+        schema: without the last argument, ``str impl``; None for an operation that is not registered, whose plain form
+            is what a compiler records.
+        launch: ``launch(launchers, *arguments)`` computes it with an implementation, and returns its results.
+        plain: ``plain(*arguments)``, the same in plain PyTorch, which every transform sees into.
+        fake: ``fake(*flat arguments)``, results of the right shapes without values.
+        flatten: the flat arguments of the typed ones.
+        typed: the typed arguments of the flat ones.
+    """
 
+    def __init__(
+        self,
+        schema: str | None,
+        launch: Callable[..., Any],
+        *,
+        plain: Callable[..., Any],
+        fake: Callable[..., Any] | None = None,
+        flatten: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments,
+        typed: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments,
+    ) -> None:
+        self.launch = launch
+        self.plain = plain
+        self.flatten = flatten
+        self.typed = typed
+        self.registered: Callable[..., Any] | None = None
+        if schema is None or fake is None:
+            return
+        name, brace, rest = schema.partition("(")
+        inputs, arrow, results = rest.rpartition(") -> ")
+        LIBRARY.define(f"{name}{brace}{inputs}, str impl{arrow}{results}")
+        LIBRARY.impl(name, self._kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"fastlangevin::{name}", fake, lib=LIBRARY)
+        self.registered = getattr(torch.ops.fastlangevin, name)
 
-def launch_step(
-    out: Tensor,
-    x: Tensor,
-    score: Tensor,
-    c: Coefficient,
-    a: Coefficient,
-    b: Coefficient | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    noise: Tensor | None,
-    mask: Tensor | None,
-    known: Tensor | None,
-    impl: str,
-    fault: Tensor | None = None,
-    freeze: bool = False,
-) -> None:
-    """Write the update to ``out``, which may be ``x``; and to ``fault``, if given, what was not finite."""
-    launchers = choose(impl, x.device)[1]
-    if out.numel() == 0:
-        return
-    if not x.ndim:
-        out, x, score = out.view(1), x.view(1), score.view(1)
-        noise, mask, known = (each if each is None else each.view(1) for each in (noise, mask, known))
-    shape = x.shape
-    if launchers is not None:
-        launchers.step(
-            out,
-            x,
-            score,
-            c=c.expand(shape) if isinstance(c, Tensor) else c,
-            a=a.expand(shape) if isinstance(a, Tensor) else a,
-            b=b.expand(shape) if isinstance(b, Tensor) else b,
-            seed=seed,
-            draw=draw,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            purpose=purpose,
-            noise=noise,
-            mask=None if mask is None else mask.expand(shape),
-            known=known,
-            fault=fault,
-            freeze=freeze,
-        )
-        return
-    address = seed, draw, sample_ids, sample_offset, purpose
-    out.copy_(plain_step(x, score, c, a, b, *address, noise, mask, known, fault, freeze))
+    def _kernel(self, *flat: Any) -> Any:
+        *arguments, impl = flat
+        first = arguments[0]
+        device = (first if isinstance(first, Tensor) else first[0]).device
+        return self.launch(choose_for(impl, device.type)[1], *self.typed(*arguments))
 
+    def __call__(self, impl: str, device: torch.device, *arguments: Any) -> Any:
+        """The results for arguments that were checked, by an implementation for tensors on a device."""
+        launchers = unseen(impl, device.type)
+        return self._seen(impl, device, arguments) if launchers is None else self.launch(launchers, *arguments)
 
-def plain_step(
-    x: Tensor,
-    score: Tensor,
-    c: Coefficient,
-    a: Coefficient,
-    b: Coefficient | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    noise: Tensor | None,
-    mask: Tensor | None,
-    known: Tensor | None,
-    fault: Tensor | None = None,
-    freeze: bool = False,
-) -> Tensor:
-    """The update in plain PyTorch, which every transform of it sees into."""
-    if noise is None and b is not None:
-        shape = x.shape if x.ndim else (1,)
-        ids = sample_numbers(sample_ids, sample_offset, shape[0], x.device)
-        noise = reference.randn(elements_per_sample(shape), ids, seed=seed, draw=draw, purpose=purpose).view(x.shape)
-    result = reference.step(x, score, c, a, b, noise, mask, known)
-    return result if fault is None else reference.watch(result, x, fault, draw, freeze)
-
-
-def _random(
-    like: Tensor,
-    seed: Tensor,
-    draw: Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    uniform: bool,
-    impl: str,
-) -> Tensor:
-    out = torch.empty_like(like)
-    launch_random(out, seed, draw, sample_ids, sample_offset, purpose, uniform, impl)
-    return out
-
-
-def _step(x: Tensor, score: Tensor, *rest: object) -> Tensor:
-    out = torch.empty_like(x)
-    launch_step(out, x, score, *rest)  # type: ignore[arg-type]
-    return out
-
-
-def _step_(x: Tensor, score: Tensor, *rest: object) -> None:
-    launch_step(x, x, score, *rest)  # type: ignore[arg-type]
-
-
-def _watched_step(x: Tensor, score: Tensor, *rest: object) -> Tensor:
-    out = torch.empty_like(x)
-    _launch_watched(out, x, score, *rest)
-    return out
-
-
-def _watched_step_(x: Tensor, score: Tensor, *rest: object) -> None:
-    _launch_watched(x, x, score, *rest)
-
-
-def _launch_watched(out: Tensor, x: Tensor, score: Tensor, *rest: Any) -> None:
-    *update, fault, freeze, impl = rest
-    arguments: tuple[Any, ...] = (*update, impl, fault, freeze)
-    launch_step(out, x, score, *arguments)
-
-
-def _fake_like(x: Tensor, *rest: object) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _fake_nothing(x: Tensor, *rest: object) -> None:
-    return None
-
-
-register(f"random(Tensor like, {ADDRESS}, int purpose, bool uniform, str impl) -> Tensor", _random, _fake_like)
-register(f"step(Tensor x, Tensor score, {_STEP}) -> Tensor", _step, _fake_like)
-register(f"step_(Tensor(a!) x, Tensor score, {_STEP}) -> ()", _step_, _fake_nothing)
-register(f"watched_step(Tensor x, Tensor score, {_WATCHED}) -> Tensor", _watched_step, _fake_like)
-register(f"watched_step_(Tensor(a!) x, Tensor score, {_WATCHED}) -> ()", _watched_step_, _fake_nothing)
+    def _seen(self, impl: str, device: torch.device, arguments: tuple[Any, ...]) -> Any:
+        """A call that a transform, a compiler, a tracer or a dispatch mode sees."""
+        if self.registered is not None and not transforms():
+            return self.registered(*self.flatten(*arguments), impl)
+        if not torch.compiler.is_compiling():
+            choose_for(impl, device.type)  # one that cannot run is refused all the same
+        return self.plain(*arguments)

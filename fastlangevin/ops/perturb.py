@@ -2,113 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.noise import (
-    Generators,
-    Purpose,
-    Seed,
-    resolve_draw,
-    resolve_sample_ids,
-    resolve_seed,
-    tensor_word,
-)
+from fastlangevin.kernels.address import Address
+from fastlangevin.noise import Purpose, SampleOptions, resolve
 from fastlangevin.ops.arguments import check_labels, compute_dtype, elements_per_sample, floating, like_state
-from fastlangevin.ops.memory import address_in_memory, recorded, transforms
-from fastlangevin.ops.operation import ADDRESS, register, sample_numbers
-from fastlangevin.runtime import choose
+from fastlangevin.ops.memory import address_in_memory, transforms
+from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
+from fastlangevin.runtime import Launchers
 
-__all__ = ["MAX_LEVELS", "perturb"]
+__all__ = ["MAX_LEVELS", "Perturbation", "perturb", "perturb_at"]
 
 # A uniform has 2^23 values.
 MAX_LEVELS = 2**23
 
 
-def _draw_levels(
-    labels: Tensor, levels: int, seed: int | Tensor, draw: int | Tensor, sample_ids: Tensor | None, sample_offset: int
-) -> None:
-    """Fill ``labels`` (B,) with the levels at the samples' addresses."""
-    ids = sample_numbers(sample_ids, sample_offset, labels.shape[0], labels.device)
-    uniform = reference.rand(1, ids, seed=seed, draw=draw, purpose=Purpose.DSM_LEVEL)
-    labels.copy_(reference.level_of(uniform[:, 0], levels))
+class Perturbation(NamedTuple):
+    """Samples and their levels, checked.
+
+    Attributes:
+        x: clean samples ``(B, *)``.
+        sigmas: ladder ``(L,)``, contiguous, in the computing dtype.
+        labels: int64 ``(B,)``, contiguous; None if they are drawn.
+        address: of the noise and, by another purpose, of the labels.
+        noise: the noise itself, or None.
+    """
+
+    x: Tensor
+    sigmas: Tensor
+    labels: Tensor | None
+    address: Address
+    noise: Tensor | None
 
 
-def _launch(
-    out: Tensor,
-    x: Tensor,
-    sigmas: Tensor,
-    labels: Tensor,
-    draws_labels: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    noise: Tensor | None,
-    impl: str,
-) -> None:
-    launchers = choose(impl, x.device)[1]
-    if launchers is not None:
-        launchers.perturb(
-            out,
-            x,
-            sigmas=sigmas,
-            labels=labels,
-            draws_labels=draws_labels,
-            seed=seed,
-            draw=draw,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            purpose=Purpose.DSM_NOISE,
-            level_purpose=Purpose.DSM_LEVEL,
-            noise=noise,
-        )
-        return
-    out.copy_(_plain(x, sigmas, labels, draws_labels, seed, draw, sample_ids, sample_offset, noise))
-
-
-def _plain(
-    x: Tensor,
-    sigmas: Tensor,
-    labels: Tensor,
-    draws_labels: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    noise: Tensor | None,
-) -> Tensor:
-    """The perturbed samples in plain PyTorch, which every transform sees into."""
-    if draws_labels:
-        _draw_levels(labels, sigmas.numel(), seed, draw, sample_ids, sample_offset)
-    if noise is None:
-        ids = sample_numbers(sample_ids, sample_offset, x.shape[0], x.device)
-        elements = elements_per_sample(x.shape)
-        noise = reference.randn(elements, ids, seed=seed, draw=draw, purpose=Purpose.DSM_NOISE).view(x.shape)
-    return reference.perturb(x, sigmas, labels, noise)
-
-
-def _perturb(
-    x: Tensor,
-    sigmas: Tensor,
-    labels: Tensor | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    noise: Tensor | None,
-    impl: str,
-) -> tuple[Tensor, Tensor]:
+def _launch(launchers: Launchers, given: Perturbation) -> tuple[Tensor, Tensor]:
+    x, labels = given.x, given.labels
     out = torch.empty_like(x)
-    levels = torch.empty(x.shape[0], dtype=torch.int64, device=x.device)
-    given = levels if labels is None else labels.contiguous()
-    _launch(out, x, sigmas, given, labels is None, seed, draw, sample_ids, sample_offset, noise, impl)
+    drawn = torch.empty(x.shape[0], dtype=torch.int64, device=x.device) if labels is None else labels
+    launchers.perturb(
+        out,
+        x,
+        given.address,
+        sigmas=given.sigmas,
+        labels=drawn,
+        draws_labels=labels is None,
+        level_purpose=int(Purpose.DSM_LEVEL),
+        noise=given.noise,
+    )
     # An operation may not return what it was given, so the levels that were not drawn come back empty.
-    return out, levels if labels is None else levels[:0]
+    return out, drawn if labels is None else labels.new_empty(0)
+
+
+def _plain(given: Perturbation) -> tuple[Tensor, Tensor]:
+    """The perturbed samples in plain PyTorch, which every transform sees into."""
+    x, sigmas, labels, address, noise = given
+    levels = labels
+    if levels is None:
+        levels = reference.drawn_levels(
+            address._replace(purpose=int(Purpose.DSM_LEVEL)), x.shape[0], sigmas.numel(), x.device
+        )
+    z = reference.normals(address, x.shape, x.device) if noise is None else noise
+    return reference.perturb(x, sigmas, levels, z), levels if labels is None else labels.new_empty(0)
 
 
 def _fake(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
@@ -116,10 +74,23 @@ def _fake(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: object) -> tu
     return torch.empty_like(x), torch.empty(levels, dtype=torch.int64, device=x.device)
 
 
-register(
-    f"perturb(Tensor x, Tensor sigmas, Tensor? labels, {ADDRESS}, Tensor? noise, str impl) -> (Tensor, Tensor)",
-    _perturb,
-    _fake,
+def _flat(given: Perturbation) -> tuple[Any, ...]:
+    return *given[:3], *flat_address(given.address, given.x), given.noise
+
+
+def _typed(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Perturbation]:
+    *address, noise = rest
+    given = labels if labels is None else labels.contiguous()
+    return (Perturbation(x, sigmas, given, Address(*address), noise),)
+
+
+_PERTURB = Operation(
+    f"perturb(Tensor x, Tensor sigmas, Tensor? labels, {ADDRESS}, Tensor? noise) -> (Tensor, Tensor)",
+    _launch,
+    plain=_plain,
+    fake=_fake,
+    flatten=_flat,
+    typed=_typed,
 )
 
 
@@ -127,21 +98,26 @@ class _Differentiable(torch.autograd.Function):
     """The perturbation moves with the sample."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        out, levels = _call(x, *rest)
+    def forward(ctx: Any, x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
+        *address, noise, impl = rest
+        given = Perturbation(x, sigmas, labels, Address(*address), noise)
+        out, levels = _PERTURB(impl, x.device, given)
         ctx.mark_non_differentiable(levels)
         return out, levels
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return gradients[0], *(None,) * 8
+        return gradients[0], *(None,) * 9
 
 
-def _call(x: Tensor, sigmas: Tensor, labels: Tensor | None, seed: Seed, draw: int | Tensor, *rest: Any) -> Any:
-    if recorded():
-        words = tensor_word(seed, x), tensor_word(draw, x)
-        return torch.ops.fastlangevin.perturb(x, sigmas, labels, *words, *rest)
-    return _perturb(x, sigmas, labels, seed, draw, *rest)
+def perturb_at(given: Perturbation, impl: str) -> tuple[Tensor, Tensor]:
+    """:func:`perturb` of what was checked: the perturbed samples, and the labels."""
+    x, labels = given.x, given.labels
+    if torch.is_grad_enabled() and x.requires_grad and not transforms():
+        out, drawn = _Differentiable.apply(*given[:3], *given.address, given.noise, impl)
+    else:
+        out, drawn = _PERTURB(impl, x.device, given)
+    return out, drawn if labels is None else labels
 
 
 def perturb(
@@ -149,13 +125,10 @@ def perturb(
     sigmas: Tensor,
     *,
     labels: Tensor | None = None,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
     draw: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
     noise: Tensor | None = None,
     impl: str = "auto",
+    **samples: Unpack[SampleOptions],
 ) -> tuple[Tensor, Tensor]:
     """Samples at their noise levels: x + sigma_label z, in one pass.
 
@@ -166,13 +139,10 @@ def perturb(
         x: clean samples ``(B, *)``, float32, float16, bfloat16 or float64, in any layout.
         sigmas: noise levels ``(L,)`` in the units of ``x``, on its device; L up to 2^23.
         labels: int64 ``(B,)``, the level of each sample, 0 = first sigma; by default drawn uniformly, by address.
-        seed: 0 to 2^64 - 1, or an int64 tensor of shape ``()`` or ``(B,)`` with the seeds' bits.
-        generator: instead of ``seed``; see :func:`fastlangevin.step`.
         draw: the training step, 0 to 2^32 - 1, or a 0-dim int64 tensor that holds it.
-        sample_ids: ``B`` global sample ids; by default ``sample_offset`` and up.
-        sample_offset: id of the first sample.
         noise: z itself, same shape, instead of a seed; then ``labels`` must be given too.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+        samples: the seed and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         The perturbed samples, with shape, dtype and layout of ``x``, and the labels.
@@ -194,24 +164,13 @@ def perturb(
         raise ValueError(f"sigmas are on {sigmas.device} but x is on {x.device}; move them with .to(x.device)")
     batch = x.shape[0]
     if labels is not None:
-        labels = check_labels(labels, batch, sigmas.numel()).to(x.device)
-    ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, x.device)
-    draw = resolve_draw(draw, x.device)
+        labels = check_labels(labels, batch, sigmas.numel()).to(x.device).contiguous()
     if noise is not None:
-        if seed is not None or generator is not None:
+        if samples.get("seed") is not None or samples.get("generator") is not None:
             raise ValueError("noise= is the noise itself: give it, or a seed= or generator= to draw it from, not both")
         if labels is None:
             raise ValueError("noise= leaves no seed to draw levels from: give labels= too")
         noise = like_state("noise", noise, x)
-        seed = 0
-    else:
-        seed = resolve_seed(seed, generator, batch, x.device)
-    seed, draw, ids = address_in_memory(seed, draw, ids)
-    rest = (sigmas.detach().to(compute_dtype(x)).contiguous(), labels, seed, draw, ids, offset, noise, impl)
-    if transforms():
-        choose(impl, x.device)
-        levels = torch.empty(batch, dtype=torch.int64, device=x.device) if labels is None else labels
-        return _plain(x, rest[0], levels, labels is None, seed, draw, ids, offset, noise), levels
-    differentiable = torch.is_grad_enabled() and x.requires_grad
-    out, drawn = _Differentiable.apply(x, *rest) if differentiable else _call(x, *rest)
-    return out, drawn if labels is None else labels
+    address = resolve(batch, x.device, Purpose.DSM_NOISE, draw, "draw", noise is None, **samples)
+    table = sigmas.detach().to(compute_dtype(x)).contiguous()
+    return perturb_at(Perturbation(x, table, labels, address_in_memory(address), noise), impl)

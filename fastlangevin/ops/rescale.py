@@ -16,10 +16,4 @@ def rescale_(values: Tensor, factor: Tensor, impl: str) -> None:
     """
     if factor.device.type == "cpu" and factor.item() == 1.0:
         return
-    launchers = choose(impl, values.device)[1]
-    if launchers is not None and launchers.rescale is not None:
-        launchers.rescale(values, factor)
-    elif values.dtype == factor.dtype:
-        values.mul_(factor)
-    else:
-        values.copy_(values.to(factor.dtype) * factor)
+    choose(impl, values.device)[1].rescale(values, factor)

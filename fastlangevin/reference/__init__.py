@@ -21,14 +21,25 @@ from fastlangevin.reference.random import (
     words,
 )
 from fastlangevin.reference.sample_norms import norms
-from fastlangevin.reference.update import NO_FAULT, step, watch
+from fastlangevin.reference.update import (
+    NO_FAULT,
+    combine,
+    drawn_levels,
+    noise,
+    normals,
+    sample_numbers,
+    step,
+    uniforms,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "NO_FAULT",
     "ChainNetwork",
     "add_elu",
+    "combine",
     "cos_sin",
+    "drawn_levels",
     "dsm",
     "group_norm",
     "group_norm_backward",
@@ -39,17 +50,20 @@ __all__ = [
     "mixture_score",
     "mlp_chain",
     "mlp_score",
+    "noise",
     "normal_pair",
+    "normals",
     "norms",
     "perturb",
     "philox",
     "radius",
     "rand",
     "randn",
+    "sample_numbers",
     "segment_elements",
     "signed64",
     "statistics",
     "step",
-    "watch",
+    "uniforms",
     "words",
 ]

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastlangevin.reference.random import randn
-from fastlangevin.reference.update import step
+from fastlangevin.kernels.address import Address
+from fastlangevin.reference.update import combine, normals
 
 __all__ = ["ACTIVATIONS", "ChainNetwork", "mlp_chain", "mlp_score"]
 
@@ -70,11 +70,8 @@ def mlp_chain(
     levels: Tensor,
     coefficients: Tensor,
     noisy: Tensor,
+    address: Address,
     *,
-    seed: int | Tensor,
-    draw: int,
-    sample_ids: Tensor,
-    purpose: int,
     every: int = 0,
     frames: Tensor | None = None,
 ) -> Tensor:
@@ -86,19 +83,18 @@ def mlp_chain(
         levels: int64 ``(T,)``, of each update.
         coefficients: fp32 ``(T, 3)``: c, a and b of each.
         noisy: bool ``(T,)``: whether an update has noise at all.
-        seed, sample_ids, purpose: as for :func:`randn`.
-        draw: number of the first update's draw.
+        address: of the first update's noise.
         every, frames: after every draw whose number plus one divides by ``every``, the state is written to the next of
             the ``frames`` ``(F, B, D)``; 0 keeps none.
     """
-    kept = 0
+    kept, first = 0, int(address.draw)
     for index, (level, noise) in enumerate(zip(levels.tolist(), noisy.tolist(), strict=True)):
         c, a, b = coefficients[index]
         z = None
         if noise:
-            z = randn(x.shape[1], sample_ids, seed=seed, draw=draw + index, purpose=purpose)
-        x = step(x, mlp_score(network, x, level), c, a, b if noise else None, z)
-        if every and frames is not None and (draw + index + 1) % every == 0:
+            z = normals(address._replace(draw=first + index), x.shape, x.device)
+        x = combine([(c, x), (a, mlp_score(network, x, level))], b if noise else None, z)
+        if every and frames is not None and (first + index + 1) % every == 0:
             frames[kept] = x
             kept += 1
     return x

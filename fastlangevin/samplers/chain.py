@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fastlangevin.noise import Seed
+from fastlangevin.noise import Address, Purpose, Seed
 
 __all__ = ["Callback", "ChainState", "Fault", "SamplingResult", "StepInfo", "Telemetry"]
 
@@ -75,6 +75,11 @@ class ChainState:
     record: dict[str, Any] = field(default_factory=dict)
     fault: Tensor | None = None
     telemetry: Telemetry | None = None
+
+    @property
+    def address(self) -> Address:
+        """The address of the next update's noise."""
+        return Address(self.seed, self.step, self.sample_ids, self.sample_offset, int(Purpose.LANGEVIN))
 
 
 @dataclass(frozen=True)

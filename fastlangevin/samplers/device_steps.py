@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.rules import Coefficients
-from fastlangevin.samplers.one_by_one import Chain
+from fastlangevin.samplers.one_by_one import Chain, Surroundings
 from fastlangevin.samplers.signal import SignalToNoise
 
 __all__ = ["DeviceSteps", "Kind"]
@@ -100,5 +100,5 @@ class DeviceSteps:
         else:
             rule = kind.signal
         level = self.levels.index_select(0, place[: self.batch]) if kind.labelled else None
-        self.chain.move(x, rule, level, {**self.chain.address, "draw": draw}, {})
+        self.chain.move(x, rule, level, Surroundings(self.chain.address._replace(draw=draw)))
         counters.add_(1)

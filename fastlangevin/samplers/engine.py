@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fastlangevin.kernels.address import Term, Update
 from fastlangevin.noise import MAX_DRAW
-from fastlangevin.ops import step_
+from fastlangevin.ops import move
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.frames import Frames
@@ -84,8 +85,10 @@ def run(
             rule, level = plan.denoise
             assert isinstance(rule, Coefficients)
             if segments is None or not segments.denoise(x, plan.denoise):
-                final, last = plain_score(x, level), min(total, MAX_DRAW)
-                step_(x, final, a=rule.a, b=None, c=rule.c, draw=last, impl=options.impl, **watch.arguments)
+                terms = Term(rule.c, x), Term(rule.a, plain_score(x, level))
+                last = min(total, MAX_DRAW)
+                address = chain.address._replace(draw=last)
+                move(Update(terms, None, address, last, fault=watch.fault, freeze=watch.freeze), options.impl, x)
                 if options.clamp is not None and options.clamp_denoised:
                     x.clamp_(*options.clamp)
             evaluations += 1

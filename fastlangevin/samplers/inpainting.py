@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import Purpose, Seed
+from fastlangevin.kernels.address import Address, Term, Update
+from fastlangevin.noise import Purpose
 from fastlangevin.ops.arguments import floating, same_place
-from fastlangevin.ops.step import step
+from fastlangevin.ops.step import move
 
 __all__ = ["Inpainting", "Region"]
 
@@ -58,9 +59,7 @@ class Region:
         self,
         inpainting: Inpainting,
         x: Tensor,
-        seed: Seed,
-        ids: Tensor | None,
-        offset: int,
+        address: Address,
         impl: str,
         at: Callable[[int], tuple[int, float]],
         total: int,
@@ -78,17 +77,20 @@ class Region:
         self.mask = inpainting.mask.expand(x.shape)
         self.known = inpainting.known.to(x.dtype).expand(x.shape).contiguous()
         self.noise = inpainting.noise
-        self.address: dict[str, Any] = {"seed": seed, "sample_ids": ids, "sample_offset": offset, "impl": impl}
+        self.address = address._replace(purpose=int(Purpose.INPAINTING))
+        self.impl = impl
         self.at = at
         self.total = total
-        self.perturbed: tuple[int, Tensor] | None = None
+        self.drawn = -1
+        self.perturbed = self.known
 
     def _perturb(self, draw: int, sigma: float) -> Tensor:
-        if self.perturbed is None or self.perturbed[0] != draw:
+        if self.drawn != draw:
             # known + sigma z; a zero times the data keeps the operation's form.
-            y = step(self.known, self.known, a=0.0, b=sigma, draw=draw, purpose=Purpose.INPAINTING, **self.address)
-            self.perturbed = draw, y
-        return self.perturbed[1]
+            terms = Term(1.0, self.known), Term(0.0, self.known)
+            self.perturbed = move(Update(terms, sigma, self.address._replace(draw=draw), draw), self.impl)
+            self.drawn = draw
+        return self.perturbed
 
     def begin(self, x: Tensor, done: int) -> None:
         """Put the region into the state that a chain begins with, where it belongs there before the first score."""

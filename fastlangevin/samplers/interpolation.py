@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fastlangevin.ladders import Sigmas, evenly
-from fastlangevin.noise import Purpose, Seed, integer, resolve_sample_ids, resolve_seed
-from fastlangevin.ops import rand, randn
+from fastlangevin.noise import Address, Purpose, integer, resolve
 from fastlangevin.ops.arguments import floating, sizes
+from fastlangevin.ops.random import random_at
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
@@ -77,33 +77,37 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     )
     check_ladder(score, plan.ladder, chosen.strict_ladder)
     rows, *rest, device = _rows(chosen)
-    _, offset = resolve_sample_ids(None, chosen.sample_offset, rows, device)
-    seed = resolve_seed(chosen.seed, chosen.generator, rows, device)
-    if isinstance(seed, Tensor) and seed.ndim:
+    address = resolve(
+        rows,
+        device,
+        Purpose.INITIAL_STATE,
+        seed=chosen.seed,
+        generator=chosen.generator,
+        sample_offset=chosen.sample_offset,
+    )
+    if isinstance(address.seed, Tensor) and address.seed.ndim:
         raise ValueError("interpolation takes one seed: two samples of a row share what they draw")
     begun = chosen.init
     if not isinstance(begun, Tensor):
-        make = rand if begun == "uniform" else randn
-        begun = make(
-            (rows, *rest),
-            seed=seed,
-            purpose=Purpose.INITIAL_STATE,
-            sample_ids=2 * (offset + torch.arange(rows, dtype=torch.int64, device=device)),
-            dtype=chosen.dtype,
-            device=device,
-            impl=chosen.impl,
-        )
+        empty = torch.empty((rows, *rest), dtype=chosen.dtype, device=device)
+        begun = random_at(empty, _of_rows(address, rows, device), uniform=begun == "uniform", impl=chosen.impl)
         if chosen.init == "normal":
             begun.mul_(plan.ladder[0])
     init = begun.detach().repeat_interleave(count, 0)
 
     def noise(start: ChainState) -> Callable[[int], Tensor]:
-        return RowNoise(init, count, seed, offset, chosen.impl)
+        return RowNoise(init, count, address, chosen.impl)
 
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
     # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before. The ladder is checked.
     started = replace(
-        chosen, init=init, shape=None, seed=seed, generator=None, sample_offset=count * offset, strict_ladder=False
+        chosen,
+        init=init,
+        shape=None,
+        seed=address.seed,
+        generator=None,
+        sample_offset=count * address.sample_offset,
+        strict_ladder=False,
     )
     return run_labelled(score, plan, started)
 
@@ -123,27 +127,28 @@ def _rows(chosen: Options) -> tuple[Any, ...]:
     return *sizes(chosen.shape), torch.empty(0, dtype=torch.float32, device=chosen.device).device
 
 
+def _of_rows(address: Address, rows: int, device: torch.device) -> Address:
+    """The address of the first of the two states that a row goes between; the second's ids are one more."""
+    ids = 2 * (address.sample_offset + torch.arange(rows, dtype=torch.int64, device=device))
+    return address._replace(sample_ids=ids, sample_offset=0)
+
+
 class RowNoise:
     """The noise of rows of samples by the number of its draw: cos(phi_k) p + sin(phi_k) q.
 
     Args:
         like: the samples, ``(rows * points, ...)``, whose shape, dtype and device are taken.
         points: samples in each row.
-        seed: one seed.
-        offset: number of the first row.
+        address: one seed, and the number of the first row as the sample offset.
         impl: as for :func:`fastlangevin.randn`.
     """
 
-    def __init__(self, like: Tensor, points: int, seed: Seed, offset: int = 0, impl: str = "auto") -> None:
+    def __init__(self, like: Tensor, points: int, address: Address, impl: str = "auto") -> None:
         self.dtype = like.dtype
         self.shape = like.shape[0] // points, *like.shape[1:]
-        self.ids = 2 * (offset + torch.arange(self.shape[0], dtype=torch.int64, device=like.device))
-        self.address: dict[str, Any] = {
-            "seed": seed,
-            "purpose": Purpose.LANGEVIN,
-            "device": like.device,
-            "impl": impl,
-        }
+        self.device = like.device
+        self.address = _of_rows(address, self.shape[0], like.device)._replace(purpose=int(Purpose.LANGEVIN))
+        self.impl = impl
         angles = evenly(0.0, math.pi / 2, points)
         self.cosine, self.sine = (
             torch.tensor(values, dtype=torch.float32, device=like.device).view(1, -1, *[1] * (like.ndim - 1))
@@ -151,5 +156,10 @@ class RowNoise:
         )
 
     def __call__(self, draw: int) -> Tensor:
-        p, q = (randn(self.shape, draw=draw, sample_ids=ids, **self.address) for ids in (self.ids, self.ids + 1))
+        first = self.address._replace(draw=draw)
+        assert first.sample_ids is not None
+        p, q = (self._normals(each) for each in (first, first._replace(sample_ids=first.sample_ids + 1)))
         return (self.cosine * p[:, None] + self.sine * q[:, None]).flatten(0, 1).to(self.dtype)
+
+    def _normals(self, address: Address) -> Tensor:
+        return random_at(torch.empty(self.shape, dtype=torch.float32, device=self.device), address, impl=self.impl)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fastlangevin.ops import step_
+from fastlangevin.kernels.address import ONE_DRAW, Address, Term, Update
+from fastlangevin.ops import move
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
@@ -16,7 +17,16 @@ from fastlangevin.samplers.plan import Level, Plan
 from fastlangevin.samplers.signal import SignalToNoise
 from fastlangevin.samplers.watching import Watch
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "Surroundings"]
+
+
+class Surroundings(NamedTuple):
+    """What an update is given beside its rule: the address of its noise or the noise itself, and a known region."""
+
+    address: Address
+    noise: Tensor | None = None
+    mask: Tensor | None = None
+    known: Tensor | None = None
 
 
 class Chain:
@@ -28,12 +38,8 @@ class Chain:
         self.score = score
         self.plan = plan
         self.x = start.x
-        self.address: dict[str, Any] = {
-            "seed": start.seed,
-            "sample_ids": start.sample_ids,
-            "sample_offset": start.sample_offset,
-            "impl": options.impl,
-        }
+        self.address = start.address
+        self.impl = options.impl
         self.order = options.order
         self.clamp = options.clamp
         self.noise = None if plan.noise is None else plan.noise(start)
@@ -41,8 +47,7 @@ class Chain:
         self.watch = Watch(start, plan.total, plan.level, shares, options.non_finite, options.telemetry)
         self.region: Region | None = None
         if options.inpainting is not None:
-            place = start.seed, start.sample_ids, start.sample_offset, options.impl
-            self.region = Region(options.inpainting, self.x, *place, self._place, plan.total)
+            self.region = Region(options.inpainting, self.x, self.address, self.impl, self._place, plan.total)
             self.region.begin(self.x, start.step)
 
     def _place(self, index: int) -> tuple[int, float]:
@@ -52,41 +57,42 @@ class Chain:
     def update(self, index: int, x: Tensor | None = None) -> None:
         """The update of a number, of the chain's state, or of another one, which is not measured."""
         rule, level = self.plan.move(index)
-        random = {**self.address, "draw": index}
-        if self.noise is not None:
-            random = {"noise": self.noise(index), "draw": index, "impl": self.address["impl"]}
-        masked: dict[str, Any] = {}
+        noise = None if self.noise is None else self.noise(index)
+        known = None
         if self.region is not None:
             self.region.before(index, self.x if x is None else x, self.watch.frozen)
             known = self.region.after(index)
-            if known is not None:
-                masked = {"mask": self.region.mask, "known": known}
+        mask = None if known is None or self.region is None else self.region.mask
+        surroundings = Surroundings(self.address._replace(draw=index), noise, mask, known)
         measured = index if x is None and self.watch.kept and self.watch.wants(index, level) else None
-        self.move(self.x if x is None else x, rule, level, random, masked, measured)
+        self.move(self.x if x is None else x, rule, level, surroundings, measured)
 
     def move(
         self,
         x: Tensor,
         rule: Coefficients | SignalToNoise,
         level: Level,
-        random: dict[str, Any],
-        masked: dict[str, Any],
+        given: Surroundings,
         measured: int | None = None,
     ) -> None:
         """An update whose level, coefficients and draw number may be tensors: see :class:`DeviceSteps`."""
-        watched = self.watch.arguments
+        address, noise, mask, known = given
+        a: Any
+        b: Any
+        fault, freeze = self.watch.fault, self.watch.freeze
+        last = Update((), None, address, address.draw, ONE_DRAW, noise, mask, known, fault, freeze)
         if self.order == "noise" and isinstance(rule, Coefficients) and rule.b is not None:
-            step_(x, x, a=0.0, b=rule.b, **random, **watched)
+            first = last._replace(terms=(Term(1.0, x), Term(0.0, x)), b=rule.b, mask=None, known=None)
+            move(first, self.impl, x)
             score = self.score(x, level)
-            if measured is not None:
-                self.watch.measure(measured, score, rule.a, rule.b, **random)
-            last = {"draw": random["draw"], "impl": self.address["impl"]}
-            step_(x, score, a=rule.a, b=None, c=rule.c, **last, **masked, **watched)
+            a, b = rule.a, rule.b
+            last = last._replace(terms=(Term(rule.c, x), Term(a, score)), noise=None)
         else:
             score = self.score(x, level)
-            c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, **random)
-            if measured is not None:
-                self.watch.measure(measured, score, a, b, **random)
-            step_(x, score, a=a, b=b, c=c, **random, **masked, **watched)
+            c, a, b = rule if isinstance(rule, Coefficients) else rule.coefficients(score, address, noise, self.impl)
+            last = last._replace(terms=(Term(c, x), Term(a, score)), b=b)
+        if measured is not None:
+            self.watch.measure(measured, score, a, b, address, noise, self.impl)
+        move(last, self.impl, x)
         if self.clamp is not None:
             x.clamp_(*self.clamp)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.chain_score import ChainKernel, Run, Segment
-from fastlangevin.noise import Seed
+from fastlangevin.kernels.address import Address
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.frames import Frames
@@ -98,7 +98,7 @@ class Segments:
         if not self.own_bits or not isinstance(move.rule, Coefficients):
             return False
         before = x.clone()
-        self.kernel(x, Segment(0, [Run(move.rule, move.level or 0, 1)], *self._address(), 0, None))
+        self.kernel(x, Segment(self._address(0), [Run(move.rule, move.level or 0, 1)], 0, None))
         if self.watch.fault is not None:
             self.watch.find(x, before, self.plan.total)
         return True
@@ -117,7 +117,7 @@ class Segments:
             if not self.own_bits:
                 return 0
             before = x.clone()
-            self.kernel(x, Segment(done, runs, *self._address(), 0, None))
+            self.kernel(x, Segment(self._address(done), runs, 0, None))
             self.watch.find(x, before, done)
             return made
         before, kept = x.clone(), frames.count
@@ -129,12 +129,12 @@ class Segments:
         frames.count = kept
         return self.run(x, done, frames)
 
-    def _address(self) -> tuple[Seed, Tensor | None, int]:
-        return self.start.seed, self.start.sample_ids, self.start.sample_offset
+    def _address(self, first: int) -> Address:
+        return self.start.address._replace(draw=first)
 
     def _make(self, x: Tensor, done: int, runs: list[Run], frames: Frames) -> None:
         made = sum(run.times for run in runs)
-        segment = Segment(done, runs, *self._address(), frames.every, frames.coming(done + made))
+        segment = Segment(self._address(done), runs, frames.every, frames.coming(done + made))
         begun = time.perf_counter()
         self.kernel(x, segment)
         if self.watched:

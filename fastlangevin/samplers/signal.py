@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from fastlangevin import rules
+from fastlangevin.kernels.address import Address
 from fastlangevin.ladders import positive
 from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.sample_norms import norms_with_noise, sample_norms
@@ -38,21 +39,21 @@ class SignalToNoise:
             raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
 
     def coefficients(
-        self, score: Tensor, *, impl: str, noise: Tensor | None = None, **address: Any
+        self, score: Tensor, address: Address, noise: Tensor | None, impl: str
     ) -> tuple[float, Tensor, Tensor]:
         """c, and a and b of each sample ``(B,)``, for a score and the noise given or of an address."""
         unit = rules.signal_to_noise(self.snr, 1.0, self.alpha)
         assert unit.b is not None
-        ratio = self.ratio(score, impl=impl, noise=noise, **address)
+        ratio = self.ratio(score, address, noise, impl)
         return unit.c, unit.a * ratio.square(), unit.b * ratio
 
-    def ratio(self, score: Tensor, *, impl: str = "auto", noise: Tensor | None = None, **address: Any) -> Tensor:
+    def ratio(self, score: Tensor, address: Address, noise: Tensor | None = None, impl: str = "auto") -> Tensor:
         """||z||/||score|| of each sample ``(B,)``, for the noise given or of an address."""
         if self.norm == "sqrt_d":
             of_score = sample_norms(score, impl=impl)
             of_noise = torch.full_like(of_score, elements_per_sample(score.shape) ** 0.5)
         else:
-            of_score, of_noise = norms_with_noise(score, noise=noise, impl=impl, **address)
+            of_score, of_noise = norms_with_noise(score, address, noise=noise, impl=impl)
         if self.norm == "batch":
             return (of_noise.mean() / of_score.mean()).expand_as(of_score)
         return of_noise / of_score

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fastlangevin.calling import counted
-from fastlangevin.noise import Generators, Purpose, Seed, integer, resolve_sample_ids, resolve_seed
-from fastlangevin.ops import rand, randn
+from fastlangevin.noise import Purpose, Seed, integer, resolve, resolve_sample_ids
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, floating, sizes
+from fastlangevin.ops.random import random_at
 from fastlangevin.runtime import choose
 from fastlangevin.samplers.chain import ChainState
-from fastlangevin.samplers.options import Init, Options, SampleIds
+from fastlangevin.samplers.options import Options
 from fastlangevin.samplers.plan import Plan
 
 __all__ = ["begin"]
@@ -44,40 +44,26 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
         where = torch.empty(0, dtype=torch.float32, device=options.device).device
     choose(impl, resume.x.device if isinstance(resume, ChainState) else where)
     if resume is not None:
-        return _resumed(resume, plan, size, options.seed, options.generator, options.sample_ids, options.sample_offset)
+        return _resumed(resume, plan, size, options)
     elements_per_sample(size)
-    ids, offset = resolve_sample_ids(options.sample_ids, options.sample_offset, size[0], where)
-    word = resolve_seed(options.seed, options.generator, size[0], where)
-    with counted():
-        x = _initial_state(init, size, spread, word, ids, offset, options.dtype, where, impl)
-    return ChainState(x, 0, word, ids, offset, None, plan.record)
-
-
-def _initial_state(
-    init: Init,
-    size: tuple[int, ...],
-    spread: float,
-    seed: Seed,
-    ids: Tensor | None,
-    offset: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    impl: str,
-) -> Tensor:
-    if isinstance(init, Tensor):
-        return init.detach().clone()
-    make = rand if init == "uniform" else randn
-    x = make(
-        size,
-        seed=seed,
-        purpose=Purpose.INITIAL_STATE,
-        sample_ids=ids,
-        sample_offset=offset,
-        dtype=dtype,
-        device=device,
-        impl=impl,
+    address = resolve(
+        size[0],
+        where,
+        Purpose.INITIAL_STATE,
+        seed=options.seed,
+        generator=options.generator,
+        sample_ids=options.sample_ids,
+        sample_offset=options.sample_offset,
     )
-    return x if init == "uniform" else x.mul_(spread)
+    with counted():
+        if isinstance(init, Tensor):
+            x = init.detach().clone()
+        else:
+            empty = torch.empty(size, dtype=options.dtype, device=where)
+            x = random_at(empty, address, uniform=init == "uniform", impl=impl)
+            if init == "normal":
+                x.mul_(spread)
+    return ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, None, plan.record)
 
 
 def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> None:
@@ -95,23 +81,16 @@ def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> Non
     integer("resume.step", resume.step, 0, total)
 
 
-def _resumed(
-    resume: ChainState,
-    plan: Plan,
-    size: tuple[int, ...],
-    seed: Seed | None,
-    generator: Generators | None,
-    sample_ids: SampleIds | None,
-    sample_offset: int,
-) -> ChainState:
+def _resumed(resume: ChainState, plan: Plan, size: tuple[int, ...], options: Options) -> ChainState:
     """A copy of the state to go on from; what the caller says of it again must agree."""
     _check_resume(resume, plan.record, plan.total)
     if size and size != tuple(resume.x.shape):
         raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
-    if generator is not None or (seed is not None and not _same(seed, resume.seed)):
+    if options.generator is not None or (options.seed is not None and not _same(options.seed, resume.seed)):
         raise ValueError("resume= goes on with its own seed; leave seed= and generator= out")
-    if sample_ids is not None or sample_offset:
-        ids, offset = resolve_sample_ids(sample_ids, sample_offset, resume.x.shape[0], resume.x.device)
+    if options.sample_ids is not None or options.sample_offset:
+        batch, device = resume.x.shape[0], resume.x.device
+        ids, offset = resolve_sample_ids(options.sample_ids, options.sample_offset, batch, device)
         if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
             raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
     with counted():

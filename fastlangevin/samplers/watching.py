@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from fastlangevin.kernels.address import Address
 from fastlangevin.noise import integer
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.sample_norms import norms_with_noise, sample_norms
@@ -117,13 +118,11 @@ class Watch:
         self.raises = non_finite == "raise"
         self.kept = kept
         self.fault: Tensor | None = None
-        # What step_ takes.
-        self.arguments: dict[str, Any] = {}
+        self.freeze = non_finite == "freeze"
         if non_finite is not None:
             batch, device = start.x.shape[0], start.x.device
             none = torch.full((batch,), NO_FAULT, dtype=torch.int64, device=device)
             self.fault = none if start.fault is None else start.fault.clone()
-            self.arguments = {"fault": self.fault, "freeze": non_finite == "freeze"}
         past = start.telemetry
         self.steps = [] if past is None else list(past.steps)
         self.norms = [] if past is None else list(past.score_norm)
@@ -135,13 +134,22 @@ class Watch:
             return index + 1 == self.total or self.level(index + 1) != level
         return self.kept > 0 and (index + 1) % self.kept == 0
 
-    def measure(self, index: int, score: Tensor, a: float | Tensor, b: float | Tensor | None, **noise: Any) -> None:
-        """Keep the norms of an update; ``noise`` is its address, or the noise itself."""
+    def measure(
+        self,
+        index: int,
+        score: Tensor,
+        a: float | Tensor,
+        b: float | Tensor | None,
+        address: Address,
+        noise: Tensor | None,
+        impl: str,
+    ) -> None:
+        """Keep the norms of an update, whose noise is that of its address, or given itself."""
         if b is None:
-            of_score = sample_norms(score, impl=noise["impl"])
+            of_score = sample_norms(score, impl=impl)
             ratio = torch.full_like(of_score, torch.inf)
         else:
-            of_score, of_noise = norms_with_noise(score, **noise)
+            of_score, of_noise = norms_with_noise(score, address, noise=noise, impl=impl)
             signal: Any = abs(a)
             disturbance: Any = abs(b)
             ratio = (of_score * signal) / (of_noise * disturbance)
@@ -164,13 +172,13 @@ class Watch:
         """
         assert self.fault is not None
         good = self.fault == NO_FAULT
-        if self.arguments["freeze"]:
+        if self.freeze:
             x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
         self.fault.masked_fill_(not_finite(x) & good, step)
 
     def frozen(self) -> Tensor | None:
         """The samples that are left as they are, bool ``(B,)``, or None where none ever is."""
-        return self.fault != NO_FAULT if self.fault is not None and self.arguments["freeze"] else None
+        return self.fault != NO_FAULT if self.freeze and self.fault is not None else None
 
     def record(self) -> Tensor | None:
         """The record so far, for a :class:`ChainState`."""

@@ -26,15 +26,11 @@ _LONGEST_SEGMENT = 1024
 def perturb(
     out: Tensor,
     x: Tensor,
+    address: Address,
     *,
     sigmas: Tensor,
     labels: Tensor,
     draws_labels: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
     level_purpose: int,
     noise: Tensor | None,
 ) -> None:
@@ -46,7 +42,7 @@ def perturb(
         sigmas: ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
         labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN.
         draws_labels: write the labels, drawn at the samples' addresses, instead of reading them.
-        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        address: of the noise.
         level_purpose: the purpose of the labels' address.
         noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
     """
@@ -57,7 +53,7 @@ def perturb(
         noise = None
     _launch(
         _PERTURB,
-        Address(seed, draw, sample_ids, sample_offset, purpose),
+        address,
         out,
         x,
         noise,
@@ -76,6 +72,7 @@ def dsm(
     total: Tensor | None,
     gradient: Tensor | None,
     output: Tensor,
+    address: Address,
     *,
     clean: Tensor | None,
     labels: Tensor,
@@ -83,11 +80,6 @@ def dsm(
     weight: Tensor,
     slope: Tensor,
     upstream: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
     noise: Tensor | None,
     segment: int,
 ) -> None:
@@ -104,7 +96,7 @@ def dsm(
         labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN, and is counted in none.
         scale, weight, slope: p, w and k of each level ``(L,)``, contiguous, of the computing dtype.
         upstream: the derivative of the loss by the values, ``()`` or ``(B,)``, likewise.
-        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        address: of the noise.
         noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
         segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
     """
@@ -126,7 +118,7 @@ def dsm(
         return
     _launch(
         _DSM,
-        Address(seed, draw, sample_ids, sample_offset, purpose),
+        address,
         gradient,
         output,
         noise,

@@ -53,14 +53,10 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
 def chain(
     x: Tensor,
     table: Tensor,
+    address: Address,
     *,
     diagonal: bool,
     runs: Sequence[Run],
-    seed: int | Tensor,
-    draw: int,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
     every: int,
     frames: Tensor | None,
 ) -> None:
@@ -69,8 +65,7 @@ def chain(
     Args:
         x, table, diagonal: as for :func:`mixture_score`; ``x`` is written to.
         runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
-        seed, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
-        draw: number of the first update.
+        address: of the first update's noise.
         every: frames are kept after the updates that end at a multiple of it; 0 keeps none.
         frames: contiguous fp32, a state for each such update; None where there are none.
     """
@@ -86,7 +81,7 @@ def chain(
         threads=torch.get_num_threads(),
         batch=batch,
         table=MixtureTable(rows=table.data_ptr(), components=table.shape[1], features=features, diagonal=diagonal),
-        **native.chain_address(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        **native.chain_address(address),
         runs=ctypes.addressof(buffer),
         run_count=len(runs),
         every=every if frames is not None else 0,

@@ -40,17 +40,13 @@ def mlp_chain(
     biases: Tensor,
     head: Tensor,
     frame: Tensor,
+    address: Address,
     *,
     mean: float,
     activation: str,
     levels: Tensor,
     coefficients: Tensor,
     noisy: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
     every: int,
     frames: Tensor | None,
     matmul: str,
@@ -68,7 +64,7 @@ def mlp_chain(
         levels: int64 ``(T,)``, of each update.
         coefficients: fp32 ``(T, 3)``: c, a and b of each.
         noisy: bool ``(T,)``: whether an update has noise at all.
-        seed, draw, sample_ids, sample_offset, purpose: the address of the first update's noise.
+        address: of the first update's noise.
         every, frames: after every draw whose number plus one divides by ``every``, the state goes to the next of the
             ``frames`` ``(F, B, D)``, contiguous; 0 keeps none.
         matmul: ``"fp32"``; a CPU has nothing else.
@@ -81,8 +77,12 @@ def mlp_chain(
     shift, frame, levels, coefficients, noisy = (
         each.contiguous() for each in (head, frame, levels, coefficients, noisy)
     )
-    seeds = seed.contiguous() if isinstance(seed, Tensor) else seed
-    ids = None if sample_ids is None else sample_ids.contiguous()
+    seed, ids = address.seed, address.sample_ids
+    address = address._replace(
+        seed=seed.contiguous() if isinstance(seed, Tensor) else seed,
+        draw=int(address.draw),
+        sample_ids=None if ids is None else ids.contiguous(),
+    )
     request = MlpRequest(
         instruction_set=native.chosen_set(),
         threads=torch.get_num_threads(),
@@ -102,7 +102,7 @@ def mlp_chain(
         coefficients=coefficients.data_ptr(),
         noisy=noisy.data_ptr(),
         mean=mean,
-        **native.chain_address(Address(seeds, int(draw), ids, sample_offset, purpose)),
+        **native.chain_address(address),
         every=every,
         frames=0 if frames is None else frames.data_ptr(),
     )

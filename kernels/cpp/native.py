@@ -14,16 +14,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..address import Address
+from ..address import MAX_DRAWS, MAX_TERMS, ONE_DRAW, Address, DrawTable, Update
 from ..environment import switch
 from . import build as builder
 from . import openmp
 from .cache import cache_folder, note_digest, refusal, refusal_beside, while_locked
-from .requests import ENTRIES, PlainStep, Request, difference, packer
+from .requests import ENTRIES, OPERANDS, PlainStep, Request, difference, packer
 
 __all__ = [
     "CODES",
@@ -39,10 +40,10 @@ __all__ = [
     "normalise",
     "numbers_of",
     "polar",
+    "quick_step",
     "randn",
     "refused",
     "step",
-    "step_plain",
     "use_instruction_set",
 ]
 
@@ -62,8 +63,6 @@ _step_plain: Callable[[bytes], int] | None = None
 _dsm: Callable[[bytes], int] | None = None
 _normalise: Callable[[bytes], int] | None = None
 _set = -1
-
-Coefficient = float | Tensor
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -225,41 +224,39 @@ def normalise(request: bytes) -> None:
         refused()
 
 
-def step_plain(
+def quick_step(
     out: Tensor | None,
     x: Tensor,
     score: Tensor,
-    c: float,
-    a: float,
-    b: float | None,
-    seed: int,
-    draw: int,
-    sample_offset: int,
-    purpose: int,
-    fault: Tensor | None,
-    freeze: bool,
+    factors: tuple[float, float, float],
+    words: tuple[int, int, int, int],
+    watch: tuple[Tensor | None, bool],
 ) -> Tensor | None:
-    """:func:`step` of numbers, where the tensors are contiguous, of fp32, in memory, and the same or apart.
+    """:func:`step` of plain fp32 tensors and numbers, if they are contiguous, in memory, and the same or apart.
 
-    With few elements the time is that of the call, so nothing is asked twice. Shapes are the caller's to check.
+    With few elements the time is that of the call, so nothing is asked twice.
 
     Args:
-        out: written; None for a new tensor.
-        x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze: as for :func:`step`.
+        out: written; ``x``, or another fp32 tensor of its shape; None for a new one.
+        x, score: state and score of one shape.
+        factors: c, a and b.
+        words: seed, draw, sample offset and purpose.
+        watch: the record of faults or None, and whether samples with one are left as they are.
 
     Returns:
-        What was written, or None where the tensors are others.
+        What was written, or None if the tensors are others.
     """
-    if not (x.dtype is _FLOAT32 and score.dtype is _FLOAT32 and x.is_contiguous() and score.is_contiguous()):
+    fault, freeze = watch
+    if not (x.is_contiguous() and score.is_contiguous()):
         return None
-    total = x.numel()
+    total = x.nbytes // 4
     at, along = x.data_ptr(), score.data_ptr()
     if out is x:
         to = at
     elif out is None:
         out = torch.empty_like(x)
         to = out.data_ptr()
-    elif out.dtype is _FLOAT32 and out.is_contiguous():
+    elif out.is_contiguous():
         to = out.data_ptr()
     else:
         return None
@@ -268,7 +265,10 @@ def step_plain(
     # No address is that of zeros without memory, which PyTorch makes in forward mode.
     if not (to and at and along):
         return None
-    if not ((to == at or abs(to - at) >= 4 * total) and (to == along or abs(to - along) >= 4 * total)):
+    apart = 4 * total
+    if not (to == along or to - along >= apart or along - to >= apart):
+        return None
+    if not (to == at or to - at >= apart or at - to >= apart):
         return None
     if _step_plain is None:
         load()
@@ -276,14 +276,8 @@ def step_plain(
     request = _plain_pack(
         _set,
         1 if total < SERIAL_BELOW else torch.get_num_threads(),
-        seed,
-        draw,
-        sample_offset,
-        purpose,
-        b is not None,
-        c,
-        a,
-        0.0 if b is None else b,
+        *words,
+        *factors,
         0 if fault is None else fault.data_ptr(),
         freeze,
         to,
@@ -297,143 +291,127 @@ def step_plain(
     return out
 
 
-def step(
-    out: Tensor,
-    x: Tensor,
-    score: Tensor,
-    *,
-    c: Coefficient,
-    a: Coefficient,
-    b: Coefficient | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-    noise: Tensor | None,
-    mask: Tensor | None,
-    known: Tensor | None,
-    fault: Tensor | None = None,
-    freeze: bool = False,
-) -> None:
-    """Writes c*x + a*score + b*noise to ``out``.
+def step(out: Tensor, update: Update) -> None:
+    """Writes the result of an update to ``out``, which may be any of its slots, in any strides.
 
     Args:
-        out: same shape and dtype as ``x``, any strides; may be ``x``.
-        x: state ``(B, ...)``: fp32, fp16, bf16 or fp64.
-        score: same shape, any of these dtypes.
-        c, a, b: floats, or tensors of the compute dtype expanded to the shape of ``x``; ``b=None``: no noise term.
-        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
-        noise: None to draw it here; else a tensor of the same shape.
-        mask: bool, same shape: where it is True ``out`` is ``known``.
-        known: same shape and dtype as ``x``.
-        fault: int64 ``(B,)``, contiguous: lowered to ``draw`` where a sample's result is not finite.
-        freeze: samples whose fault is below ``draw`` are left as they are.
+        out: shape and dtype of the state; not empty.
+        update: checked; its factors are floats, or tensors of the computing dtype expanded to the shape.
     """
-    if (
-        noise is None
-        and mask is None
-        and sample_ids is None
-        and type(c) is float
-        and type(a) is float
-        and (b is None or type(b) is float)
-        and type(seed) is int
-        and type(draw) is int
-        and step_plain(out, x, score, c, a, b, seed, draw, sample_offset, purpose, fault, freeze) is not None
-    ):
-        return
+    slots: list[Tensor | None] = [None] * MAX_TERMS
+    factors: list[Any] = [None] * MAX_TERMS
+    numbers = [0.0] * MAX_TERMS
+    for place, (factor, slot) in enumerate(update.terms):
+        slots[place] = slot
+        if type(factor) is float:
+            numbers[place] = factor
+        else:
+            factors[place] = factor
+    number: Any = update.number
+    b: Any = update.b
+    known = update.known if update.mask is not None else None
+    b_number = b if type(b) is float else 0.0
+    b_each = b if b is not None and type(b) is not float else None
+    in_memory = type(number) is not int
     _launch(
         _STEP,
-        Address(seed, draw, sample_ids, sample_offset, purpose),
-        out,
-        x=x,
-        score=score,
-        c=c,
-        a=a,
-        b=b,
-        noise=noise,
-        mask=mask,
-        known=known if mask is not None else None,
-        fault=fault,
-        freeze=freeze,
+        update.address,
+        (out, *slots, *factors, b_each, update.noise, update.mask, known),
+        (
+            len(update.terms),
+            b is not None,
+            *numbers,
+            b_number,
+            0 if update.fault is None else update.fault.data_ptr(),
+            update.freeze,
+            0 if in_memory else number,
+            number.data_ptr() if in_memory else 0,
+        ),
+        _ONE_DRAW if update.draws is ONE_DRAW else _draws(update),
     )
 
 
-def randn(
-    out: Tensor,
-    *,
-    uniform: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
-) -> None:
+_NO_UPDATE = (0, 0, *[0.0] * MAX_TERMS, 0.0, 0, 0, 0, 0)
+_ONE_DRAW = (1, *[1.0] * MAX_DRAWS, *[0] * MAX_DRAWS, 0, 0)
+
+
+def _draws(update: Update) -> tuple[Any, ...]:
+    """The struct ``Draws``."""
+    draws = update.draws
+    if isinstance(draws, DrawTable):
+        weights, numbers = draws
+        return len(weights), *[0.0] * MAX_DRAWS, *[0] * MAX_DRAWS, weights.data_ptr(), numbers.data_ptr()
+    more = MAX_DRAWS - len(draws)
+    weight, offset = zip(*draws, strict=True)
+    return len(draws), *weight, *[0.0] * more, *offset, *[0] * more, 0, 0
+
+
+def randn(out: Tensor, address: Address, *, uniform: bool) -> None:
     """Fills ``out`` (``(B, ...)``, any strides) with standard normals, or with uniforms on (0, 1)."""
-    _launch(_UNIFORM if uniform else _NORMAL, Address(seed, draw, sample_ids, sample_offset, purpose), out)
+    operands = (out, *[None] * (OPERANDS - 1))
+    _launch(_UNIFORM if uniform else _NORMAL, address, operands, _NO_UPDATE, _ONE_DRAW)
 
 
 def _launch(
     kind: int,
     address: Address,
-    out: Tensor,
-    *,
-    x: Tensor | None = None,
-    score: Tensor | None = None,
-    c: Coefficient | None = None,
-    a: Coefficient | None = None,
-    b: Coefficient | None = None,
-    noise: Tensor | None = None,
-    mask: Tensor | None = None,
-    known: Tensor | None = None,
-    fault: Tensor | None = None,
-    freeze: bool = False,
+    operands: tuple[Tensor | None, ...],
+    update: tuple[Any, ...],
+    draws: tuple[Any, ...],
 ) -> None:
-    """Any call, as a ``Request``."""
-    if out.numel() == 0:
-        return
-    operands: list[int] = []
-    layout: list[int] = list(out.shape)
-    for operand in (out, x, score, c, a, b, noise, mask, known):  # the enum Name of csrc/plan.h
-        if isinstance(operand, Tensor):
-            operands += (operand.data_ptr(), CODES[operand.dtype])
-            layout += operand.stride()
+    """Any call, as a ``Request``.
+
+    Args:
+        kind: what is done.
+        address: of the noise.
+        operands: those of the enum ``Name`` of csrc/plan.h, the first of which is written.
+        update, draws: the fields of ``Update`` and ``Draws``.
+    """
+    out, *_ = operands
+    assert out is not None
+    data: list[int] = []
+    layout: list[int] = [*out.shape]
+    codes = CODES
+    for operand in operands:
+        if operand is None:
+            data += (0, 0)
         else:
-            operands += (0, 0)
+            data += (operand.data_ptr(), codes[operand.dtype])
+            layout += operand.stride()
+    if _library is None:
+        load()
     request = packer(Request, len(layout))(
         _set,
         torch.get_num_threads(),
         *numbers_of(address),
-        b is not None,
-        *[0.0 if value is None or isinstance(value, Tensor) else float(value) for value in (c, a, b)],
-        0 if fault is None else fault.data_ptr(),
-        freeze,
+        *update,
+        *draws,
         kind,
         out.dtype is torch.float64,
         out.ndim,
         *memory_of(address),
-        *operands,
+        *data,
         *layout,
     )
-    if load().fl_run(request):
+    if _library.fl_run(request):  # type: ignore[union-attr]
         refused()
 
 
 def numbers_of(address: Address) -> tuple[int, int, int, int]:
     """The end of ``Common``: seed, draw, offset and purpose, 0 for a seed or draw in memory."""
-    seed, draw = (0 if isinstance(value, Tensor) else value for value in (address.seed, address.draw))
-    return seed, draw, address.sample_offset, address.purpose
+    seed, draw, _, offset, purpose = address
+    return seed if type(seed) is int else 0, draw if type(draw) is int else 0, offset, purpose
 
 
 def memory_of(address: Address) -> tuple[int, int, int, int]:
-    """The struct ``Address``: where seeds, draw and ids are in memory, else 0, and the seeds' stride."""
-    seed, draw, ids = address.seed, address.draw, address.sample_ids
-    return (
-        seed.data_ptr() if isinstance(seed, Tensor) else 0,
-        draw.data_ptr() if isinstance(draw, Tensor) else 0,
-        0 if ids is None else ids.data_ptr(),
-        seed.stride(0) if isinstance(seed, Tensor) and seed.ndim else 0,
-    )
+    """``Address``: where seeds, draw and ids are in memory, else 0, and the seeds' stride."""
+    seed, draw, ids, _, _ = address
+    draw_at = 0 if type(draw) is int else draw.data_ptr()  # type: ignore[union-attr]
+    ids_at = 0 if ids is None else ids.data_ptr()
+    if type(seed) is int:
+        return 0, draw_at, ids_at, 0
+    assert isinstance(seed, Tensor)
+    return seed.data_ptr(), draw_at, ids_at, seed.stride(0) if seed.ndim else 0
 
 
 def chain_address(address: Address) -> dict[str, int]:

@@ -16,6 +16,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
+from ..address import MAX_DRAWS, MAX_TERMS
+
 __all__ = [
     "DECLARED",
     "ENTRIES",
@@ -25,6 +27,7 @@ __all__ = [
     "ChainRun",
     "Common",
     "Data",
+    "Draws",
     "Dsm",
     "DsmRequest",
     "MixtureRequest",
@@ -39,6 +42,9 @@ __all__ = [
     "difference",
     "packer",
 ]
+
+# Of an update: out, the slots and their factors, b, noise, mask and known.
+OPERANDS = 1 + 2 * MAX_TERMS + 4
 
 # The letters of the module struct, by which csrc/requests.cpp names these types too.
 LETTERS: dict[Any, str] = {ctypes.c_int64: "q", ctypes.c_uint64: "Q", ctypes.c_double: "d", ctypes.c_void_p: "P"}
@@ -85,7 +91,23 @@ class Address(Declared):
 
 
 class Update(Declared):
-    _fields_ = [*_integers("has_b"), *_numbers("c", "a", "b"), *_pointers("fault"), *_integers("freeze")]
+    _fields_ = [
+        *_integers("terms", "has_b"),
+        ("factor", ctypes.c_double * MAX_TERMS),
+        *_numbers("b"),
+        *_pointers("fault"),
+        *_integers("freeze", "number"),
+        *_pointers("number_at"),
+    ]
+
+
+class Draws(Declared):
+    _fields_ = [
+        *_integers("count"),
+        ("weight", ctypes.c_double * MAX_DRAWS),
+        ("offset", ctypes.c_int64 * MAX_DRAWS),
+        *_pointers("weights", "numbers"),
+    ]
 
 
 class Dsm(Declared):
@@ -105,7 +127,9 @@ class SampleNorms(Declared):
 class PlainStep(Declared):
     _fields_ = [
         ("common", Common),
-        ("update", Update),
+        *_numbers("c", "a", "b"),
+        *_pointers("fault"),
+        *_integers("freeze"),
         *_pointers("out", "x", "score"),
         *_integers("batch", "elements"),
     ]
@@ -119,9 +143,10 @@ class Request(Declared):
     _fields_ = [
         ("common", Common),
         ("update", Update),
+        ("draws", Draws),
         *_integers("kind", "wide", "rank"),
         ("address", Address),
-        ("operand", Data * 9),
+        ("operand", Data * OPERANDS),
     ]
 
 
@@ -224,6 +249,7 @@ DECLARED: tuple[type[Declared], ...] = (
     Common,
     Address,
     Update,
+    Draws,
     Dsm,
     SampleNorms,
     Data,

@@ -18,15 +18,11 @@ __all__ = ["norms"]
 def norms(
     out: Tensor,
     x: Tensor,
+    address: Address,
     *,
     of_x: bool,
     of_noise: bool,
     noise: Tensor | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
     segment: int,
 ) -> None:
     """Writes the norms of samples, of noise, or of both.
@@ -37,7 +33,7 @@ def norms(
         of_x: whether they are.
         of_noise: whether those of the noise are.
         noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
-        seed, draw, sample_ids, sample_offset, purpose: the noise's address, as :mod:`fastlangevin.noise` resolves it.
+        address: of the noise.
         segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
     """
     noise = noise if of_noise else None
@@ -47,7 +43,6 @@ def norms(
         rank, tail = 0, [batch, elements]
     else:
         rank, tail = x.ndim, [*x.shape, *x.stride(), *(() if noise is None else noise.stride())]
-    address = Address(seed, draw, sample_ids, sample_offset, purpose)
     request = packer(SampleNormsRequest, len(tail))(
         native.chosen_set(),
         1 if x.numel() < native.SERIAL_BELOW else torch.get_num_threads(),

@@ -138,11 +138,7 @@ def prepare(
     scale: Tensor,
     slope: Tensor,
     upstream: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
     noise: Tensor | None,
     segment: int,
 ) -> Call:
@@ -150,7 +146,7 @@ def prepare(
     return call_for(
         output,
         [gradient, output, clean, noise],
-        random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        random_arguments(address),
         segment,
         gradient_ptr=gradient,
         output_ptr=output,
@@ -173,6 +169,7 @@ def dsm(
     total: Tensor | None,
     gradient: Tensor | None,
     output: Tensor,
+    address: Address,
     *,
     weight: Tensor,
     segment: int,
@@ -191,7 +188,7 @@ def dsm(
         labels: int64 ``(B,)``, contiguous. One outside of the ladder makes its sample NaN and is in no level.
         scale, weight, slope: p, w and k ``(L,)``, contiguous, fp64 for an fp64 output and fp32 otherwise.
         upstream: u, ``()`` or ``(B,)``, contiguous, same dtype.
-        seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
+        address: of the noise.
         noise: used in place of the drawn normals, any float dtype.
         segment: elements of a segment, a power of two from 4 to 1024.
     """
@@ -201,7 +198,7 @@ def dsm(
         shape = output.shape[0], max(triton.cdiv(elements, segment), 1)
         partial = values.new_empty(shape) if elements else values.new_zeros(shape)
     if output.numel():
-        call = prepare(gradient, partial, output, segment=segment, **arguments)
+        call = prepare(gradient, partial, output, segment=segment, address=address, **arguments)
         with on_device(output):
             launch(dsm_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
     if partial is not None:

@@ -150,11 +150,7 @@ def prepare(
     *,
     diagonal: bool,
     runs: Sequence[Run],
-    seed: int | Tensor,
-    draw: int,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
     every: int,
     frames: Tensor | None,
 ) -> Call:
@@ -176,14 +172,14 @@ def prepare(
         "features": features,
         "run_count": len(runs),
         "every": max(every, 1),
-        **random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        **random_arguments(address),
     }
     arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "IS_SECOND": False}
     arguments |= {"UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 
-def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
+def chain(x: Tensor, table: Tensor, address: Address, **arguments: Any) -> None:
     """Writes the updates of chains on a mixture to their state. The caller has validated everything.
 
     Args:
@@ -191,13 +187,12 @@ def chain(x: Tensor, table: Tensor, **arguments: Any) -> None:
         table: contiguous fp32 ``(L, K, 2 W + 1)``.
         diagonal: whether the table has a variance for each element.
         runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
-        seed, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
-        draw: number of the first update.
+        address: of the noise of the first update.
         every: frames are kept after the updates that end at a multiple of it; 0 keeps none.
         frames: contiguous fp32, a state for each such update; None where there are none.
     """
     if x.numel() and arguments["runs"]:
-        grid, values, launch = prepare(x, table, **arguments)
+        grid, values, launch = prepare(x, table, address=address, **arguments)
         with on_device(x):
             for second in (False, True):
                 values["IS_SECOND"] = second

@@ -173,11 +173,7 @@ def prepare(
     levels: Tensor,
     coefficients: Tensor,
     noisy: Tensor,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
     every: int,
     frames: Tensor | None,
     matmul: str,
@@ -215,7 +211,7 @@ def prepare(
         "BLOCK": launch.groups,
         "MATMUL": matmul,
     }
-    arguments |= random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose))
+    arguments |= random_arguments(address)
     return Call((triton.cdiv(rows, launch.groups), 1, 1), arguments, launch)
 
 
@@ -225,7 +221,15 @@ def options(launch: Launch) -> dict[str, Any]:
     return {"enable_fp_fusion": False, "num_stages": 1, **most}
 
 
-def mlp_chain(x: Tensor, weights: Sequence[Tensor], *tables: Tensor, **arguments: Any) -> None:
+def mlp_chain(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Tensor,
+    head: Tensor,
+    frame: Tensor,
+    address: Address,
+    **arguments: Any,
+) -> None:
     """Make some updates of every chain. The caller has validated everything.
 
     Args:
@@ -236,6 +240,6 @@ def mlp_chain(x: Tensor, weights: Sequence[Tensor], *tables: Tensor, **arguments
         arguments: as for ``kernels.cpp.mlp_chain.mlp_chain``; ``matmul`` is ``"fp32"``, ``"tf32"`` or ``"bf16"``.
     """
     if x.numel() and len(arguments["levels"]):
-        grid, values, launch = prepare(x, weights, *tables, **arguments)
+        grid, values, launch = prepare(x, weights, biases, head, frame, address=address, **arguments)
         with on_device(x):
             chain_kernel[grid](**values, num_warps=launch.num_warps, **options(launch))

@@ -106,11 +106,7 @@ def prepare(
     sigmas: Tensor,
     labels: Tensor,
     draws_labels: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
     level_purpose: int,
     noise: Tensor | None,
 ) -> Call:
@@ -118,7 +114,7 @@ def prepare(
     return call_for(
         x,
         [out, x, noise],
-        random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        random_arguments(address),
         out_ptr=out,
         x_ptr=x,
         noise_ptr=noise,
@@ -130,7 +126,7 @@ def prepare(
     )
 
 
-def perturb(out: Tensor, x: Tensor, **arguments: Any) -> None:
+def perturb(out: Tensor, x: Tensor, address: Address, **arguments: Any) -> None:
     """Write ``x`` with noise to ``out``. The caller has validated everything but the labels' values.
 
     Args:
@@ -139,7 +135,7 @@ def perturb(out: Tensor, x: Tensor, **arguments: Any) -> None:
         sigmas: ladder ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
         labels: int64 ``(B,)``, contiguous. One outside of the ladder makes its sample NaN.
         draws_labels: write the labels, each drawn at its sample's address, in place of reading them.
-        seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
+        address: of the noise.
         level_purpose: purpose of the drawn labels, 0 to 255.
         noise: used in place of the drawn normals, any float dtype.
     """
@@ -149,6 +145,6 @@ def perturb(out: Tensor, x: Tensor, **arguments: Any) -> None:
         out = torch.empty_like(x)
         arguments["noise"] = None
     if x.numel():
-        call = prepare(out, x, **arguments)
+        call = prepare(out, x, address=address, **arguments)
         with on_device(x):
             launch(perturb_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ..address import ONE_DRAW, Update
 from .direct_launch import Shortcut
 from .layout import signed_words
 
 # The arguments of the step kernel that differ between updates of one key, in the order of :func:`update`.
 CHANGING = (
     "out_ptr",
-    "x_ptr",
-    "score_ptr",
+    "s0_ptr",
+    "s1_ptr",
     "fault_ptr",
-    "c",
-    "a",
+    "number",
+    "a0",
+    "a1",
     "b",
     "seed",
     "seed_high",
@@ -27,40 +28,31 @@ CHANGING = (
 )
 
 
-def update(
-    shortcut: Shortcut,
-    out: Tensor,
-    x: Tensor,
-    score: Tensor,
-    *,
-    c: Any,
-    a: Any,
-    b: Any,
-    seed: Any,
-    draw: Any,
-    sample_offset: int,
-    purpose: int,
-    fault: Tensor | None = None,
-    freeze: bool = False,
-    **operands: Any,
-) -> tuple[Any, ...] | None:
+def update(shortcut: Shortcut, out: torch.Tensor, given: Update) -> tuple[Any, ...] | None:
     """The key of a launch, then the arguments that it leaves open; None where the update is not plain.
 
-    The numbers are floats, which fp64 alone passes as integers of any size, and integers of 32 bits or of a parameter
-    that has a type: which variant of the kernel is launched hangs on none of them.
+    Plain is an update of a state and a score with one draw, whose numbers are floats, which fp64 alone passes as
+    integers of any size, and integers of 32 bits or of a parameter that has a type: which variant of the kernel is
+    launched hangs on none of them.
     """
-    if not (type(c) is type(a) is float and (b is None or type(b) is float) and type(seed) is type(draw) is int):
+    if given.draws is not ONE_DRAW or len(given.terms) != 2 or given.noise is not None or given.mask is not None:
         return None
-    for operand in operands.values():
-        if operand is not None:
-            return None
+    (c, x), (a, score) = given.terms
+    b, fault, number = given.b, given.fault, given.number
+    seed, draw, ids, sample_offset, purpose = given.address
+    if not (type(c) is type(a) is float and (b is None or type(b) is float)):
+        return None
+    if not (ids is None and type(seed) is type(draw) is int and (fault is None or type(number) is int)):
+        return None
     begun = shortcut.circumstances()
     dtype = x.dtype
     if begun is None or dtype is torch.float64:
         return None
     to, at, along = out.data_ptr(), x.data_ptr(), score.data_ptr()
     aligned = to % 16 == 0, at % 16 == 0, along % 16 == 0
-    kind = out.dtype, dtype, score.dtype, b is None, fault is None, freeze
+    kind = out.dtype, dtype, score.dtype, b is None, fault is None, given.freeze
     key = begun, aligned, *kind, x.shape, out.stride(), x.stride(), score.stride()
     record = None if fault is None else fault.data_ptr()
-    return key, to, at, along, record, c, a, b, *signed_words(seed), signed_words(draw)[0], sample_offset, purpose
+    counted = None if fault is None else signed_words(number)[0]  # type: ignore[arg-type]
+    numbers = record, counted, c, a, b, *signed_words(seed), signed_words(draw)[0], sample_offset, purpose
+    return key, to, at, along, *numbers

@@ -7,8 +7,6 @@ made in fp32 and rounded once to the dtype of ``out``. Bytes per element: those 
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -63,26 +61,22 @@ def prepare(
     out: Tensor,
     *,
     uniform: bool,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
 ) -> Call:
     """The launch that :func:`randn` makes, of the same arguments. ``out`` must not be empty."""
-    random = random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose))
+    random = random_arguments(address)
     return call_for(out, [out], random, out_ptr=out, IS_UNIFORM=uniform)
 
 
-def randn(out: Tensor, **arguments: Any) -> None:
+def randn(out: Tensor, address: Address, *, uniform: bool) -> None:
     """Fill ``out`` with standard normals, or uniforms on (0, 1). The caller has validated everything.
 
     Args:
         out: ``(B, ...)``, any float dtype and strides.
         uniform: uniforms in place of normals.
-        seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
+        address: of the noise.
     """
     if out.numel():
-        call = prepare(out, **arguments)
+        call = prepare(out, address=address, uniform=uniform)
         with on_device(out):
             launch(randn_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -124,11 +124,7 @@ def prepare(
     of_x: bool,
     of_noise: bool,
     noise: Tensor | None,
-    seed: int | Tensor,
-    draw: int | Tensor,
-    sample_ids: Tensor | None,
-    sample_offset: int,
-    purpose: int,
+    address: Address,
     segment: int,
 ) -> tuple[Call, Call]:
     """The two launches that :func:`norms` makes; ``partial`` (K, B, S) is of the dtype of ``out``. Nothing is empty."""
@@ -136,7 +132,7 @@ def prepare(
     first = call_for(
         x,
         [x, noise],
-        random_arguments(Address(seed, draw, sample_ids, sample_offset, purpose)),
+        random_arguments(address),
         segment,
         x_ptr=x,
         noise_ptr=noise,
@@ -151,7 +147,7 @@ def prepare(
     return first, Call(grid, own | {"ROWS": LANES // lanes, "LANES": lanes}, launch)
 
 
-def norms(out: Tensor, x: Tensor, *, segment: int, **arguments: Any) -> None:
+def norms(out: Tensor, x: Tensor, address: Address, *, segment: int, **arguments: Any) -> None:
     """Write the norms of samples, of noise, or of both. The caller has validated everything.
 
     Args:
@@ -160,11 +156,11 @@ def norms(out: Tensor, x: Tensor, *, segment: int, **arguments: Any) -> None:
         of_x: whether they are.
         of_noise: whether those of the noise are.
         noise: used in place of the drawn normals, any float dtype.
-        seed, draw, sample_ids, sample_offset, purpose: as for ``kernels.step.step``.
+        address: of the noise.
         segment: elements of a segment, a power of two from 4 to 1024.
     """
     partial = out.new_empty(*out.shape, triton.cdiv(x.numel() // x.shape[0], segment))
     with on_device(x):
-        calls = prepare(out, partial, x, segment=segment, **arguments)
+        calls = prepare(out, partial, x, segment=segment, address=address, **arguments)
         for kernel, call in zip((norms_kernel, roots_kernel), calls, strict=True):
             kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -46,7 +46,7 @@ STEP = [
         ("x must be", "strided", "sparse_coo"),
     ),
     Row("int score", "step", lambda k: {"score": k["score"].long()}, TypeError, ("score must be", "torch.int64")),
-    Row("score is a list", "step", lambda k: {"score": [1.0]}, TypeError, ("score must be", "list")),
+    Row("score is a list", "step", lambda k: {"score": [[1.0]], "a": [0.1]}, TypeError, ("score must be", "list")),
     Row("score shape", "step", lambda k: {"score": numbers(3, 2)}, ValueError, ("score", "(2, 3)", "(3, 2)")),
     Row(
         "score would broadcast", "step_", lambda k: {"score": numbers(1, 3)}, ValueError, ("score", "(2, 3)", "(1, 3)")

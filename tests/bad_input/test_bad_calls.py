@@ -31,11 +31,12 @@ from bad_sampler_rows import SAMPLERS
 from bad_shard_rows import SHARDS
 from bad_step_rows import STEP
 from bad_training_rows import TRAINING
+from bad_update_rows import UPDATES
 from call_snapshot import snapshot, tensors_in
 from well_formed_calls import CALLS
 
 ROWS = [*TRAINING, *STEP, *NORMS, *RANDOM, *LADDERS, *PLANS, *RULES, *SAMPLERS, *DIAGNOSTICS, *NETWORKS, *PUBLISHED]
-ROWS += [*COMPAT, *NCSN, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS, *MIXTURES]
+ROWS += [*COMPAT, *NCSN, *FUSION, *MOVES, *OBJECTIVES, *FILES, *CONTAINERS, *DATA, *SHARDS, *MIXTURES, *UPDATES]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

@@ -5,9 +5,12 @@ Nothing is compiled here. :func:`calls` needs Triton without its interpreter; th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+
+from fastlangevin.kernels.address import Address, Draw, DrawTable, Term, Update
 
 __all__ = ["ARCHITECTURES", "CONTROLS", "VARIANTS", "Rules", "Variant", "calls", "controls", "rules"]
 
@@ -26,7 +29,10 @@ RESCALES = [f"rescale-{name}" for name in STATES]
 # Whatever width their accesses have: it hangs on what they are given.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
-OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
+# Moves of several terms and draws; the last two of a 16-bit and of an fp64 state.
+MOVES = ["move-terms3", "move-terms6", "move-elements6", "move-draws4", "move-table", "move-table6"]
+MOVES += ["move-table6-bf16", "move-table6-fp64"]
+OTHERS += [*MOVES, "norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
 # Chains of a perceptron: how its matrices are multiplied, its width, depth and features. The largest of each that is
 # taken, and the usual one.
 MLPS = ["mlp-fp32-64-2-2", "mlp-fp32-64-4-32", "mlp-fp32-128-3-16", "mlp-tf32-128-2-16", "mlp-bf16-64-4-32"]
@@ -52,7 +58,7 @@ CONTROLS = {
     "chain contracted": "mixture-2-isotropic",
     "chain spills": "mixture-2-isotropic",
 }
-ADDRESS: dict[str, Any] = {"seed": 1, "draw": 2, "sample_ids": None, "sample_offset": 0, "purpose": 1}
+ADDRESS = Address(1, 2, None, 0, 1)
 
 
 class Variant(NamedTuple):
@@ -118,31 +124,54 @@ def calls() -> dict[str, Variant]:
     """Every variant by its name: the launches are those that the launchers make."""
     from fastlangevin.kernels.triton import randn, step
 
-    plain: dict[str, Any] = {"c": 1.0, "a": 0.5, "b": 0.5, "noise": None, "mask": None, "known": None, **ADDRESS}
     made: dict[str, Variant] = {}
 
-    def add_step(name: str, x: torch.Tensor, score: torch.Tensor | None = None, **changes: Any) -> None:
-        call = step.prepare(x, x, x if score is None else score, **{**plain, **changes})
-        made[name] = Variant(step.step_kernel, call, {})
+    def add_step(name: str, x: torch.Tensor, *slots: torch.Tensor, factors: Sequence[Any] = (), **changes: Any) -> None:
+        given = (x, *(slots or (x,)))
+        terms = tuple(map(Term, factors or (1.0, *[0.5] * (len(given) - 1)), given))
+        update = Update(terms, 0.5, ADDRESS, ADDRESS.draw)._replace(**changes)
+        made[name] = Variant(step.step_kernel, step.prepare(x, update), {})
 
     for name, dtype in STATES.items():
         x = torch.zeros(4, 3, 64, 64, dtype=dtype)
         add_step(f"step-{name}", x)
         add_step(f"watched-{name}", x, fault=torch.zeros(4, dtype=torch.int64))
-        made[f"randn-{name}"] = Variant(randn.randn_kernel, randn.prepare(x, uniform=False, **ADDRESS), {})
-        made[f"rand-{name}"] = Variant(randn.randn_kernel, randn.prepare(x, uniform=True, **ADDRESS), {})
+        made[f"randn-{name}"] = Variant(randn.randn_kernel, randn.prepare(x, uniform=False, address=ADDRESS), {})
+        made[f"rand-{name}"] = Variant(randn.randn_kernel, randn.prepare(x, uniform=True, address=ADDRESS), {})
 
     x = torch.zeros(4, 3, 64, 64)
     add_step("step-autocast", x, x.bfloat16())
     sample, whole = torch.zeros(4, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
     scale = torch.ones(4, 1, 1, 1).expand_as(x)
-    add_step("step-tensors", x, c=torch.ones(()).expand_as(x), a=scale, b=x, seed=sample, draw=whole, sample_ids=sample)
+    tensors = Address(sample, whole, sample, 0, 1)
+    add_step("step-tensors", x, x, factors=(torch.ones(()).expand_as(x), scale), b=x, address=tensors)
     add_step("watched-freezing", x, fault=sample, freeze=True, mask=x.bool(), known=x)
     add_step("watched-strided", x.contiguous(memory_format=torch.channels_last), x, fault=sample)
     add_step("step-inpainting", x, mask=x.bool(), known=x)
     add_step("step-known-noise", x, noise=x)
     add_step("step-strided", x.contiguous(memory_format=torch.channels_last), x)
-    made["randn-strided"] = Variant(randn.randn_kernel, randn.prepare(x.transpose(1, 2), uniform=False, **ADDRESS), {})
+    made["randn-strided"] = Variant(
+        randn.randn_kernel, randn.prepare(x.transpose(1, 2), uniform=False, address=ADDRESS), {}
+    )
+
+    def slots(state: torch.Tensor, count: int = 6) -> list[torch.Tensor]:
+        # Histories of a 16-bit state are kept in fp32.
+        wide = torch.float64 if state.dtype == torch.float64 else torch.float32
+        return [state, *[torch.zeros(state.shape, dtype=wide)] * (count - 1)]
+
+    def table(state: torch.Tensor) -> DrawTable:
+        wide = torch.float64 if state.dtype == torch.float64 else torch.float32
+        return DrawTable(torch.zeros(32, dtype=wide), torch.zeros(32, dtype=torch.int64))
+
+    add_step("move-terms3", *slots(x, 3))
+    add_step("move-terms6", *slots(x))
+    add_step("move-elements6", *slots(x), factors=[x] * 6, b=x)
+    add_step("move-draws4", x, x, draws=tuple(Draw(0.5, place) for place in range(4)))
+    add_step("move-table", x, x, draws=table(x))
+    add_step("move-table6", *slots(x), draws=table(x))
+    for name in ("bf16", "fp64"):
+        state = torch.zeros(4, 3, 64, 64, dtype=STATES[name])
+        add_step(f"move-table6-{name}", *slots(state), draws=table(state))
 
     made |= objective_calls() | norm_calls() | rescale_calls() | mlp_calls() | mixture_calls()
     return {name: made[name] for name in VARIANTS}
@@ -161,7 +190,7 @@ def objective_calls() -> dict[str, Variant]:
         table, partial = torch.zeros(10, dtype=compute), torch.zeros(4, 12, dtype=compute)
         for kind, drawn in (("levels", True), ("given", False)):
             call = perturb.prepare(
-                x, x, sigmas=table, labels=labels, draws_labels=drawn, level_purpose=2, noise=noise, **ADDRESS
+                x, x, sigmas=table, labels=labels, draws_labels=drawn, level_purpose=2, noise=noise, address=ADDRESS
             )
             made[f"perturb_{kind}-{name}"] = Variant(perturb.perturb_kernel, call, {})
         for kind, gradient, into, clean in (
@@ -172,11 +201,11 @@ def objective_calls() -> dict[str, Variant]:
         ):
             tables = {"scale": table, "slope": table, "upstream": table[0]}
             operands = {"labels": labels, "clean": clean, "noise": noise, "segment": segment}
-            call = dsm.prepare(gradient, into, x, **tables, **operands, **ADDRESS)
+            call = dsm.prepare(gradient, into, x, **tables, **operands, address=ADDRESS)
             made[f"dsm_{kind}-{name}"] = Variant(dsm.dsm_kernel, call, {})
         result, scratch = torch.zeros(2, 4, dtype=compute), torch.zeros(2, 4, 12, dtype=compute)
         wanted = {"of_x": True, "of_noise": True, "noise": noise, "segment": segment}
-        first, second = sample_norms.prepare(result, scratch, x, **wanted, **ADDRESS)
+        first, second = sample_norms.prepare(result, scratch, x, **wanted, address=ADDRESS)
         made[f"norms-{name}"] = Variant(sample_norms.norms_kernel, first, {})
         made[f"roots-{name}"] = Variant(sample_norms.roots_kernel, second, {})
 
@@ -278,7 +307,7 @@ def mlp_calls() -> dict[str, Variant]:
             every=3,
             frames=torch.zeros(2, 256, features),
             matmul=matmul,
-            **ADDRESS,
+            address=ADDRESS,
         )
         # The registers that the launcher asks for on a device; here it stands before the interpreter.
         options = {**mlp_chain.options(call.launch), "maxnreg": min(255, 65536 // (32 * call.launch.num_warps))}
@@ -295,7 +324,7 @@ def mixture_calls() -> dict[str, Variant]:
         table = torch.zeros(1, 8, 3 + 4 * features if diagonal else 7 + 2 * features)
         x = torch.zeros(1024, features)
         runs = [((1.0, 0.5, 0.5), 0, 9)]
-        call = mixture_chain.prepare(x, table, diagonal=diagonal, runs=runs, every=0, frames=None, **ADDRESS)
+        call = mixture_chain.prepare(x, table, diagonal=diagonal, runs=runs, every=0, frames=None, address=ADDRESS)
         made[name] = Variant(mixture_chain.chain_kernel, call, {})
     call = made["mixture-2-isotropic"].call
     frames = {**call.arguments, "frames_ptr": call.arguments["x_ptr"], "ids_ptr": torch.zeros(1, dtype=torch.int64)}

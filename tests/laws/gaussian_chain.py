@@ -12,6 +12,7 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import rules
+from fastlangevin.kernels.address import Term
 from fastlangevin.noise import Purpose
 from fastlangevin.samplers import one_by_one
 from tests.long.law import EPSILON, LADDER, LIMIT, MU, STEPS, VARIANCES, exact_law, score
@@ -36,61 +37,46 @@ def law_scores(x, mean, variance):
     }
 
 
-# Mistakes: ``change(x, score, options)`` is given what an update is called with, may change the options, and returns
-# the score to use.
+# Mistakes: ``change(update)`` is given the update that is made, and returns the one to make.
 
 
 def noise_times(factor):
-    def change(x, value, options):
-        options["b"] *= factor
-        return value
-
-    return change
+    return lambda update: update._replace(b=update.b * factor)
 
 
 def drift_times(factor):
-    def change(x, value, options):
-        return value * factor
+    def change(update):
+        state, (a, score) = update.terms
+        return update._replace(terms=(state, Term(a, score * factor)))
 
     return change
+
+
+def at(update, **changes):
+    return update._replace(address=update.address._replace(**changes))
 
 
 def same_noise_every_step(steps):
-    def change(x, value, options):
-        options["draw"] -= options["draw"] % steps
-        return value
-
-    return change
+    return lambda update: at(update, draw=update.address.draw - update.address.draw % steps)
 
 
 def same_noise_every_level(steps):
-    def change(x, value, options):
-        options["draw"] %= steps
-        return value
-
-    return change
+    return lambda update: at(update, draw=update.address.draw % steps)
 
 
 def ids_by(number_of):
     """Sample ids that are a function of the place in the batch."""
-
-    def change(x, value, options):
-        options["sample_ids"] = number_of(torch.arange(len(x)))
-        options["sample_offset"] = 0
-        return value
-
-    return change
+    return lambda update: at(update, sample_ids=number_of(torch.arange(len(update.state))), sample_offset=0)
 
 
 def noise_made(make):
     """Noise that is ``make(z, uniform)`` in the place of z, both at the address of the update."""
 
-    def change(x, value, options):
-        place = {name: options[name] for name in ("seed", "draw", "sample_ids", "sample_offset")}
-        z = fl.randn(x.shape, purpose=Purpose.LANGEVIN, **place)
-        options["noise"] = make(z, lambda: fl.rand(x.shape, purpose=Purpose.USER, **place))
-        options["seed"] = None
-        return value
+    def change(update):
+        place = update.address._asdict()
+        shape = update.state.shape
+        z = fl.randn(shape, **place)
+        return update._replace(noise=make(z, lambda: fl.rand(shape, **{**place, "purpose": Purpose.USER})))
 
     return change
 
@@ -142,17 +128,15 @@ def to_bfloat16(x):
 
 @contextlib.contextmanager
 def mistaken(change=None, rule=None, after=None):
-    """The samplers with a mistake: in what updates are called with, in the rules, in the state after each update."""
-    real = one_by_one.step_
+    """The samplers with a mistake: in the updates, in the rules, in the state after each update."""
+    real = one_by_one.move
 
-    def update(x, value, **options):
-        if change is not None:
-            value = change(x, value, options)
-        real(x, value, **options)
-        return x if after is None else after(x)
+    def move(update, impl, out):
+        real(update if change is None else change(update), impl, out)
+        return out if after is None else after(out)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_by_one, "step_", update)
+        patch.setattr(one_by_one, "move", move)
         if rule is not None:
             patch.setattr(rules, "annealed", lambda ladder, epsilon, corrector, temperature: rule(ladder, epsilon))
         yield

@@ -1,9 +1,9 @@
 """Records which Philox blocks a program draws, where the operations hand their arguments to the implementation.
 
-What a launcher is given (seed, draw number, sample ids, purpose) is expanded to the words of key and counter that the
-kernels make of it, one row a block. That the expansion is the kernels' own is checked on the calls themselves: normals
-are made of the expanded rows, by Philox and Box and Muller's method alone, and what the launcher wrote must follow from
-them to the bit.
+The address that a launcher is given (seed, draw number, sample ids, purpose) is expanded to the words of key and
+counter that the kernels make of it, one row a block. That the expansion is the kernels' own is checked on the calls
+themselves: normals are made of the expanded rows, by Philox and Box and Muller's method alone, and what the launcher
+wrote must follow from them to the bit.
 
 A second pass over the same noise draws it again on purpose: the objective's ``dsm`` after ``perturb``, and the norm of
 the noise that an update is about to draw. Such rows are kept apart, and each must be one that was drawn.
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastlangevin import reference, runtime
+from fastlangevin.kernels.address import Address, DrawTable, Update
 from fastlangevin.noise import Purpose
-from fastlangevin.ops.operation import sample_numbers
 from fastlangevin.runtime import Launchers
 
 Words = NDArray[np.uint32]
@@ -116,15 +116,15 @@ class Recorder:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Every launch of this process goes through the recorder; the plain PyTorch implementation has none."""
+        """Every launch of this process goes through the recorder, which refuses those of the reference."""
         automatic, load = runtime._automatic, runtime._load
         automatic("cpu")  # its cache must hold the launchers themselves, not those that are listened to
 
-        def listening_automatic(device_type: str) -> tuple[str, Launchers | None]:
+        def listening_automatic(device_type: str) -> tuple[str, Launchers]:
             name, launchers = automatic(device_type)
             return name, self._listened(launchers)
 
-        def listening_load(name: str, device_type: str) -> Launchers | None:
+        def listening_load(name: str, device_type: str) -> Launchers:
             return self._listened(load(name, device_type))
 
         with (
@@ -133,52 +133,52 @@ class Recorder:
         ):
             yield
 
-    def _listened(self, launchers: Launchers | None) -> Launchers:
-        if launchers is None:
+    def _listened(self, real: Launchers) -> Launchers:
+        if real.name == "reference":
             raise RuntimeError("nothing to listen to: the reference implementation runs; build the C++ kernels")
-        real = launchers
 
-        def randn(out: Tensor, *, uniform: bool, **address: Any) -> None:
-            real.randn(out, uniform=uniform, **address)
-            draw = self._drawn(out, **address)
+        def randn(out: Tensor, address: Address, *, uniform: bool) -> None:
+            real.randn(out, address, uniform=uniform)
+            draw = self._drawn(out, address)
             if self._checks("randn", draw):
                 made = (uniforms if uniform else normals)(draw.words(), out.shape)
                 self._compare("randn", draw, (out, made))
 
-        def step(out: Tensor, x: Tensor, score: Tensor, **options: Any) -> None:
-            if options["b"] is None or options["noise"] is not None:
-                real.step(out, x, score, **options)
+        def step(out: Tensor, update: Update) -> None:
+            if not update.draws_noise:
+                real.step(out, update)
                 return
-            draw = self._drawn(x, **_address(options))
-            checks = self._checks("step", draw)
-            before, its_score = (x.clone(), score.clone()) if checks else (x, score)
-            real.step(out, x, score, **options)
+            draws = [self._drawn(out, update.address._replace(draw=number)) for number in _numbers(update)]
+            checks = self._checks("step", draws[0])
+            before = [(term.a, term.slot.clone() if checks else term.slot) for term in update.terms]
+            real.step(out, update)
             if checks:
-                c, a, b, mask, known = (options[name] for name in ("c", "a", "b", "mask", "known"))
-                noise = normals(draw.words(), x.shape)
-                self._compare("step", draw, (out, reference.step(before, its_score, c, a, b, noise, mask, known)))
+                noise = _weighted(update, [normals(draw.words(), out.shape) for draw in draws])
+                made = reference.combine(before, update.b, noise, update.mask, update.known)
+                self._compare("step", draws[0], (out, made))
 
-        def perturb(out: Tensor, x: Tensor, *, level_purpose: int, draws_labels: bool, **options: Any) -> None:
-            real.perturb(out, x, level_purpose=level_purpose, draws_labels=draws_labels, **options)
+        def perturb(
+            out: Tensor, x: Tensor, address: Address, *, level_purpose: int, draws_labels: bool, **options: Any
+        ) -> None:
+            real.perturb(out, x, address, level_purpose=level_purpose, draws_labels=draws_labels, **options)
             labels, sigmas = options["labels"], options["sigmas"]
             if draws_labels:
-                draw = self._drawn(x[:, :0], elements=1, **{**_address(options), "purpose": level_purpose})
+                draw = self._drawn(x[:, :0], address._replace(purpose=level_purpose), elements=1)
                 if self._checks("perturb", draw):
                     made = reference.level_of(uniforms(draw.words(), (len(x), 1))[:, 0], sigmas.numel())
                     self._compare("perturb", draw, (labels, made))
             if options["noise"] is None:
-                draw = self._drawn(x, **_address(options))
+                draw = self._drawn(x, address)
                 if self._checks("perturb", draw):
                     noise = normals(draw.words(), x.shape)
                     self._compare("perturb", draw, (out, reference.perturb(x, sigmas, labels, noise)))
 
-        def dsm(*arrays: Tensor | None, clean: Tensor | None, noise: Tensor | None, **options: Any) -> None:
-            real.dsm(*arrays, clean=clean, noise=noise, **options)
-            *results, output = arrays
-            assert output is not None
+        def dsm(*arguments: Any, clean: Tensor | None, noise: Tensor | None, **options: Any) -> None:
+            real.dsm(*arguments, clean=clean, noise=noise, **options)
+            *results, output, address = arguments
             if clean is not None or noise is not None:
                 return
-            draw = self._drawn(output, again=True, **_address(options))
+            draw = self._drawn(output, address, again=True)
             if self._checks("dsm", draw):
                 tables = (options[name] for name in ("labels", "scale", "weight", "slope", "upstream"))
                 made = reference.dsm(
@@ -191,34 +191,26 @@ class Recorder:
                 pairs = zip(results, made, strict=True)
                 self._compare("dsm", draw, *((one, two) for one, two in pairs if one is not None and two is not None))
 
-        def norms(out: Tensor, x: Tensor, *, of_noise: bool, noise: Tensor | None, **options: Any) -> None:
-            real.norms(out, x, of_noise=of_noise, noise=noise, **options)
+        def norms(
+            out: Tensor, x: Tensor, address: Address, *, of_noise: bool, noise: Tensor | None, **options: Any
+        ) -> None:
+            real.norms(out, x, address, of_noise=of_noise, noise=noise, **options)
             if not of_noise or noise is not None:
                 return
-            draw = self._drawn(x, again=True, **_address(options))
+            draw = self._drawn(x, address, again=True)
             if self._checks("norms", draw):
                 made = reference.norms(normals(draw.words(), x.shape).to(out.dtype))
                 self._compare("norms", draw, (out[-1], made))
 
         # Without the short way of a plain step, which hands on the same numbers.
-        return launchers._replace(randn=randn, step=step, step_plain=None, perturb=perturb, dsm=dsm, norms=norms)
+        return real._replace(randn=randn, step=step, quick_step=None, perturb=perturb, dsm=dsm, norms=norms)
 
-    def _drawn(
-        self,
-        like: Tensor,
-        *,
-        seed: int | Tensor,
-        draw: int | Tensor,
-        sample_ids: Tensor | None,
-        sample_offset: int,
-        purpose: int,
-        elements: int | None = None,
-        again: bool = False,
-    ) -> Draw:
+    def _drawn(self, like: Tensor, address: Address, *, elements: int | None = None, again: bool = False) -> Draw:
+        seed, purpose = address.seed, int(address.purpose)
         keys = seed.reshape(-1).numpy().view(np.uint64) if isinstance(seed, Tensor) else np.array([seed], np.uint64)
-        ids = sample_numbers(sample_ids, sample_offset, like.shape[0], like.device).numpy().astype(np.uint64)
+        ids = reference.sample_numbers(address, like.shape[0], like.device).numpy().astype(np.uint64)
         size = like[0].numel() if elements is None else elements
-        made = Draw(keys.copy(), ids, int(draw), int(purpose), -(-size // 4), self.part)
+        made = Draw(keys.copy(), ids, int(address.draw), purpose, -(-size // 4), self.part)
         (self.redraws if again or purpose in self.again else self.draws).append(made)
         return made
 
@@ -234,8 +226,19 @@ class Recorder:
             self.wrong.append(f"{name}, draw {draw.number} in {draw.part!r}")
 
 
-def _address(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("seed", "draw", "sample_ids", "sample_offset", "purpose")}
+def _numbers(update: Update) -> list[int]:
+    """The numbers of the draws of an update."""
+    if isinstance(update.draws, DrawTable):
+        return [int(each) for each in update.draws.numbers]
+    return [int(update.address.draw) + each.offset for each in update.draws]
+
+
+def _weighted(update: Update, drawn: Sequence[Tensor]) -> Tensor:
+    """z of an update, of the normals of each of its draws."""
+    draws, dtype = update.draws, torch.float64 if update.state.dtype == torch.float64 else torch.float32
+    weights = draws.weights if isinstance(draws, DrawTable) else torch.tensor([w for w, _ in draws], dtype=dtype)
+    first, *more = (weight * each.to(dtype) for weight, each in zip(weights, drawn, strict=True))
+    return sum(more, start=first)
 
 
 def words_of_reference(work: Callable[[], object]) -> Words:
@@ -250,7 +253,7 @@ def words_of_reference(work: Callable[[], object]) -> Words:
     philox = reference.random.philox
     with (
         mock.patch.object(reference.random, "philox", listening),
-        mock.patch.object(runtime, "_automatic", return_value=("reference", None)),
+        mock.patch.object(runtime, "_automatic", return_value=("reference", runtime._REFERENCE)),
     ):
         work()
     return np.unique(np.concatenate(seen), axis=0)

@@ -19,19 +19,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.kernels.cpp import native
 from tests.long.record import finish, parser
 
 __all__ = ["finished", "in_a_fork", "ours", "theirs"]
 
 ELEMENTS = 400_000
-ADDRESS = {"seed": 5, "draw": 3, "sample_ids": None, "sample_offset": 0, "purpose": 1}
+ADDRESS = Address(5, 3, None, 0, 1)
 
 
 def ours(out: Tensor) -> None:
     """Normals, and an update of them, in memory that is there already."""
-    native.randn(out, uniform=False, **ADDRESS)
-    native.step(out, out, out, c=0.9, a=0.3, b=0.7, noise=None, mask=None, known=None, **ADDRESS)
+    native.randn(out, ADDRESS, uniform=False)
+    native.step(out, Update((Term(0.9, out), Term(0.3, out)), 0.7, ADDRESS, ADDRESS.draw))
 
 
 def theirs(out: Tensor) -> None:

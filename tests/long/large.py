@@ -116,7 +116,7 @@ def written() -> dict[str, bool]:
     number: dict[str, Any] = {"seed": 5, "draw": 3, "sample_offset": 9, "purpose": 128}
     fl.step_(x, x, a=-0.5, b=1.0, **number, impl="cpp")
     right["step_"] = torch.equal(
-        torch.stack((x[0, :4], x[0, -4:])), reference.step(ends.half(), ends.half(), 1.0, -0.5, 1.0, ends)
+        torch.stack((x[0, :4], x[0, -4:])), reference.combine([(1.0, ends.half()), (-0.5, ends.half())], 1.0, ends)
     )
     return right | {"the control: as if the block wrapped at 2^29": wrapping}
 

@@ -54,9 +54,9 @@ def arguments(impl: str, side: int = 3, batch: int = 3, dtype: torch.dtype = tor
     score, up = image(2)[:, :, :, torch.arange(side)], image(3)
     half = torch.tensor(0.5)
     address = (torch.tensor(-3), torch.tensor(2**32 - 1), torch.arange(batch) * 2**40, 0)
-    update = (half, levels(0, *shape), half, *address, 1, None, score > 1, score.to(dtype), impl)
-    *watched, _ = update
-    fault = torch.full((batch,), reference.NO_FAULT)
+    factors = [half, levels(0, *shape)]
+    update = ([score], factors, half, *address, 1, None, None, None, score > 1, score.to(dtype))
+    number, fault = torch.tensor(7), torch.full((batch,), reference.NO_FAULT)
     labels = torch.arange(batch) % 2
     tables = (levels(1, 2).abs(), levels(2, 2).abs(), levels(3, 2).abs())
     norm = (last, levels(4, batch, 5), levels(5, batch, 5), levels(6, batch, 5))
@@ -71,19 +71,19 @@ def arguments(impl: str, side: int = 3, batch: int = 3, dtype: torch.dtype = tor
     return {
         "add_elu": ([last, score, up], impl),
         "add_instance_norm": (norm[0], score, *norm[1:], True, impl),
-        "dsm": (score, labels, *tables, half, None, *address, None, True, True, impl),
+        "dsm": (score, labels, *tables, *address, 2, None, None, half, True, True, impl),
         "group_norm": (last, *group, 1, 1e-5, True, impl),
         "group_norm_backward": (up, last, *group, levels(18, batch, 1), levels(19, batch, 1).abs(), 1, True, impl),
         "instance_norm": (*norm, True, impl),
         "instance_norm_backward": (up, *norm, *statistics, True, impl),
         "mixture_score": (points, mixture.table([2.0, 0.1]), torch.arange(len(points)) % 2, mixture.diagonal, impl),
         "mlp_chain_": (points.clone(), None, *network, *moves, *address[:2], None, 0, 1, 0, "fp32", impl),
-        "perturb": (x, tables[0], None, *address, None, impl),
+        "perturb": (x, tables[0], None, *address, 2, None, impl),
         "random": (x, *address, 128, False, impl),
-        "step": (x, score, *update),
-        "step_": (x.clone(), score, *update),
-        "watched_step": (x, score, *watched, fault.clone(), True, impl),
-        "watched_step_": (x.clone(), score, *watched, fault.clone(), True, impl),
+        "step": (x, *update, impl),
+        "step_": (x.clone(), *update, impl),
+        "watched_step": (x, *update, number, fault.clone(), True, impl),
+        "watched_step_": (x.clone(), *update, number, fault.clone(), True, impl),
     }
 
 

@@ -39,6 +39,7 @@ from benchmarks.writing import write_record
 from fastlangevin import losses, shards
 from fastlangevin.compat import score_sde
 from fastlangevin.data import AddressedBatches, Augment, Images
+from fastlangevin.kernels.address import Address, Update
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import Purpose
 from fastlangevin.samplers import one_by_one, start
@@ -319,16 +320,22 @@ def mixed(size: Size, quiet: bool = True) -> Recorder:
 
 
 @contextmanager
+def drawing(number_of: Callable[[Any], Any]) -> Iterator[None]:
+    """Updates whose draw numbers are others."""
+    right = one_by_one.move
+
+    def wrong(update: Update, impl: str, out: Tensor) -> Tensor:
+        address = update.address._replace(draw=number_of(update.address.draw))
+        return right(update._replace(address=address), impl, out)
+
+    with mock.patch.object(one_by_one, "move", wrong):
+        yield
+
+
+@contextmanager
 def level_forgotten(size: Size) -> Iterator[None]:
     """Draw numbers that begin again at each level."""
-    right = one_by_one.step_
-
-    def wrong(x: Tensor, score: Tensor, **options: Any) -> Tensor:
-        if "draw" in options:
-            options["draw"] %= size.steps
-        return right(x, score, **options)
-
-    with mock.patch.object(one_by_one, "step_", wrong):
+    with drawing(lambda draw: draw % size.steps):
         yield
 
 
@@ -350,13 +357,13 @@ def purpose_of_flips_shared(size: Size) -> Iterator[None]:
 @contextmanager
 def ids_of_32_bits(size: Size) -> Iterator[None]:
     """Sample ids without their high bits."""
-    right = start.resolve_sample_ids
+    right = start.resolve
 
-    def wrong(*arguments: Any) -> tuple[Tensor | None, int]:
-        ids, offset = right(*arguments)
-        return ids, offset % 2**32
+    def wrong(*arguments: Any, **options: Any) -> Address:
+        address = right(*arguments, **options)
+        return address._replace(sample_offset=address.sample_offset % 2**32)
 
-    with mock.patch.object(start, "resolve_sample_ids", wrong):
+    with mock.patch.object(start, "resolve", wrong):
         yield
 
 
@@ -376,7 +383,7 @@ def draws_of_predictor_and_corrector_shared(size: Size) -> Iterator[None]:
 @contextmanager
 def resumed_from_zero(size: Size) -> Iterator[None]:
     """A resumed chain that counts its draws from zero."""
-    right, begun = one_by_one.step_, one_by_one.Chain.__init__
+    begun = one_by_one.Chain.__init__
     first = 0
 
     def begin(self: Any, score: Any, plan: Any, state: Any, options: Any) -> None:
@@ -384,12 +391,7 @@ def resumed_from_zero(size: Size) -> Iterator[None]:
         first = state.step
         begun(self, score, plan, state, options)
 
-    def wrong(x: Tensor, score: Tensor, **options: Any) -> Tensor:
-        if "draw" in options:
-            options["draw"] -= first
-        return right(x, score, **options)
-
-    with mock.patch.object(one_by_one, "step_", wrong), mock.patch.object(one_by_one.Chain, "__init__", begin):
+    with drawing(lambda draw: draw - first), mock.patch.object(one_by_one.Chain, "__init__", begin):
         yield
 
 

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from fastlangevin.compat.diffusers.chains import Chains
 from fastlangevin.compat.watched import watchable
+from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.noise import Generators, Purpose, Seed, one_source, resolve_sample_ids, resolve_seed
-from fastlangevin.ops import NO_FAULT, randn
-from fastlangevin.ops import step as update
+from fastlangevin.ops import NO_FAULT, randn, step
+from fastlangevin.ops import move as make
 from fastlangevin.ops.arguments import Coefficient, floating, like_state
+from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.samplers import ChainState, NonFiniteError
 from fastlangevin.samplers.watching import EVERY, faults_in, first_named, not_finite
 
@@ -82,9 +84,9 @@ class Call:
             self._seed, self._generator = resolve_seed(None, self._generator, batch, device), None
         return self._seed
 
-    def address(self, draw: int) -> dict[str, Any]:
-        """As :func:`fastlangevin.step` takes it."""
-        return {"seed": self.seed, "sample_ids": self.sample_ids, "draw": draw}
+    def address(self, draw: int) -> Address:
+        """Where the noise of a draw stands."""
+        return Address(self.seed, draw, self.sample_ids, 0, int(Purpose.LANGEVIN))
 
     def move(
         self,
@@ -106,17 +108,16 @@ class Call:
             fault: the chain's record so far.
             noise: the noise itself, if it is not that of one draw.
         """
-        drawn = {"noise": noise, "draw": draw} if noise is not None else self.address(draw)
+        address = NO_ADDRESS if noise is not None else self.address(draw)
+        update = Update((Term(c, self.sample), Term(a, self.output)), b, address, number, noise=noise)
         if not watchable(self.sample):
-            return update(self.sample, self.output, a=a, b=b, c=c, **drawn), None
+            return make(update), None
         new = torch.full((len(self.sample),), NO_FAULT, dtype=torch.int64, device=self.sample.device)
         if torch.is_grad_enabled() and (self.sample.requires_grad or self.output.requires_grad):
-            moved = update(self.sample, self.output, a=a, b=b, c=c, **drawn)
+            moved = make(update)
             new.masked_fill_(not_finite(moved.detach()), number)
         else:
-            moved = update(self.sample, self.output, a=a, b=b, c=c, fault=new, **drawn)
-            if number != draw:
-                new.masked_fill_(new != NO_FAULT, number)
+            moved = make(update._replace(fault=new))
         known = fault is not None and fault.shape == new.shape and fault.device == new.device
         return moved, torch.minimum(fault, new) if fault is not None and known else new
 
@@ -161,7 +162,7 @@ def add_noise(original_samples: Tensor, noise: Tensor | None, sigma: Tensor) -> 
             original_samples.shape, purpose=Purpose.DSM_NOISE, dtype=torch.float32, device=original_samples.device
         )
     like_state("noise", noise, original_samples)
-    return update(original_samples, noise, a=sigma.to(original_samples.device), b=None)
+    return step(original_samples, noise, a=sigma.to(original_samples.device), b=None)
 
 
 def levels_at(table: Tensor, timesteps: Tensor, zero: str) -> Tensor:

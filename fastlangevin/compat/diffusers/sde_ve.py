@@ -267,7 +267,7 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         self._check_lengths()
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
         run, number, draw = self._correction(timestep, call)
-        c, a, b = self._signal.coefficients(model_output, impl="auto", **call.address(draw))
+        c, a, b = self._signal.coefficients(model_output, call.address(draw), None, "auto")
         fault = self._chains.fault(call.key, run)
         moved, fault = call.move(a, b, c, draw=draw, number=number, fault=fault)
         call.look(moved, fault, number, run.draws, number // self._stride)

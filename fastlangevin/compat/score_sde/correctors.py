@@ -15,6 +15,7 @@ from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.ladders import positive
 from fastlangevin.noise import Purpose, integer
 from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.samplers.signal import SignalToNoise
 
@@ -99,7 +100,7 @@ class LangevinCorrector(Corrector):
             if signal.norm != "sqrt_d":
                 z = ops.randn(x.shape, purpose=Purpose.LANGEVIN, dtype=compute_dtype(x), device=x.device, **place)
                 noise = {"noise": z}
-            ratio = signal.ratio(score, noise=noise.get("noise"))
+            ratio = signal.ratio(score, NO_ADDRESS, noise.get("noise"))
             options = {"mean": self._wants_mean(index), "fault": self.noise.fault, **noise}
             x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, **options)
         return x, mean

@@ -7,8 +7,7 @@ averaged over the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -19,10 +18,12 @@ from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sam
 from fastlangevin.ladders import positive
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.losses.arguments import check_batch
-from fastlangevin.losses.dsm import dsm_labels
-from fastlangevin.noise import Generators, Purpose, Seed, resolve_draw, resolve_sample_ids, resolve_seed
+from fastlangevin.noise import Purpose, SampleOptions, check_samples, resolve
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.dsm import Address, Tables
+from fastlangevin.ops.dsm import Objective, Tables
+from fastlangevin.ops.perturb import Perturbation, perturb_at
+from fastlangevin.ops.random import random_at
+from fastlangevin.reference import level_of
 
 __all__ = ["get_ddpm_loss_fn", "get_sde_loss_fn", "get_smld_loss_fn"]
 
@@ -39,11 +40,8 @@ class Loss(Protocol):
         model: Network,
         batch: Tensor,
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
         step: int | Tensor = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor: ...
 
 
@@ -84,23 +82,18 @@ def get_sde_loss_fn(
         model: Network,
         batch: Tensor,
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
         step: int | Tensor = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         check_batch(("model", model), batch, "mean", takes="x, labels")
         size, device, dtype = len(batch), batch.device, compute_dtype(batch)
-        step = resolve_draw(step, device, name="step")
-        ids, offset = resolve_sample_ids(sample_ids, sample_offset, size, device)
-        seed = resolve_seed(seed, generator, size, device)
-        place: dict[str, Any] = {"seed": seed, "draw": step, "sample_ids": ids, "sample_offset": offset}
-        uniform = ops.rand((size, 1), purpose=Purpose.DSM_LEVEL, dtype=dtype, device=device, **place)
+        address = resolve(size, device, Purpose.DSM_NOISE, step, "step", **samples)
+        empty = torch.empty((size, 1), dtype=dtype, device=device)
+        uniform = random_at(empty, address._replace(purpose=int(Purpose.DSM_LEVEL)), uniform=True)
         t = uniform[:, 0] * (sde.T - eps) + eps
         mean, std = sde.marginal_prob(batch, t)
         each = torch.arange(size, dtype=torch.int64, device=device)
-        perturbed, _ = ops.perturb(mean, std, labels=each, **place)
+        perturbed, _ = perturb_at(Perturbation(mean, std.to(dtype), each, address, None), "auto")
         # To compare ladders at every step would make the host wait for the device.
         score = get_score_fn(sde, model, train=train, continuous=continuous, strict_ladder=False)(perturbed, t)
         scale = std.to(compute_dtype(score))
@@ -108,7 +101,7 @@ def get_sde_loss_fn(
         if likelihood_weighting:
             weight = ((sde.rates(t)[1] / sde.scales(t)[1]) ** 2).to(scale)
         tables = Tables(scale, weight, scale * weight)
-        loss, _, _ = ops.dsm(score, each, tables, Address(seed, step, ids, offset))
+        loss, _, _ = ops.dsm(Objective(score, each, tables, address))
         return loss * _factor(batch, reduce_mean)
 
     return loss_fn
@@ -139,22 +132,12 @@ def get_smld_loss_fn(vesde: SDE, train: bool, reduce_mean: bool = False) -> Loss
         model: Network,
         batch: Tensor,
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
         step: int | Tensor = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
+        check_samples(samples)
         check_batch(("model", model), batch, "mean", takes="x, labels")
-        loss: Tensor = objective(
-            get_model_fn(model, train),
-            batch,
-            seed=seed,
-            generator=generator,
-            step=step,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-        )
+        loss: Tensor = objective(get_model_fn(model, train), batch, step=step, **samples)
         return loss * _factor(batch, reduce_mean)
 
     return loss_fn
@@ -187,28 +170,22 @@ def get_ddpm_loss_fn(vpsde: SDE, train: bool, reduce_mean: bool = True) -> Loss:
         model: Network,
         batch: Tensor,
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
         step: int | Tensor = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         check_batch(("model", model), batch, "mean", takes="x, labels")
         model_fn = get_model_fn(model, train)
-        step = resolve_draw(step, batch.device, name="step")
-        ids, offset = resolve_sample_ids(sample_ids, sample_offset, len(batch), batch.device)
-        seed = resolve_seed(seed, generator, len(batch), batch.device)
-        levels = dsm_labels(
-            len(batch), last + 1, seed=seed, step=step, sample_ids=ids, sample_offset=offset, device=batch.device
-        )
+        address = resolve(len(batch), batch.device, Purpose.DSM_LEVEL, step, "step", **samples)
+        empty = torch.empty((len(batch), 1), dtype=torch.float32, device=batch.device)
+        levels = level_of(random_at(empty, address, uniform=True)[:, 0], last + 1)
         loss: Tensor = objective(
             lambda x, each: model_fn(x, last - each),
             batch * per_sample(factors.at(last - levels)[0], batch),
-            seed=seed,
             step=step,
             labels=levels,
-            sample_ids=ids,
-            sample_offset=offset,
+            seed=address.seed,
+            sample_ids=address.sample_ids,
+            sample_offset=address.sample_offset,
         )
         return loss * _factor(batch, reduce_mean)
 

@@ -116,10 +116,14 @@ int execute(const Kernels& kernels, Plan& plan) {
     if (out.data && out.data != plan.operand[kX].data && packed && plan.batch * plan.elements >= kLarge)
         expect_writes(out.data, plan.batch * plan.elements * kBytes[out.dtype]);
     cut(plan, kernels.lanes, sums ? kLongestSegment : kChunk);
-    const int64_t total = plan.batch * plan.elements, threads = total < kSerialBelow ? 1 : plan.common.threads;
+    const int64_t total = plan.batch * plan.elements;
+    // What a draw costs is what an element does: its normal.
+    const int64_t draws = plan.kind == kStep && plan.noise.count > 1 ? plan.noise.count : 1;
+    const int64_t threads = total * draws < kSerialBelow ? 1 : plan.common.threads;
     // Threads that share a new huge page wait for one of them to clear it: they get pages of their own.
     const int64_t fair = threads < 2 ? total : total / (4 * threads), grain = fair < kHugePage ? fair : kHugePage;
-    share(threads, plan.chunks, ((grain > kGrain ? grain : kGrain) + plan.span - 1) / plan.span,
+    const int64_t least = (kGrain + draws - 1) / draws;
+    share(threads, plan.chunks, ((grain > least ? grain : least) + plan.span - 1) / plan.span,
           [&](int64_t begin, int64_t end) { run(plan, begin, end); });
     if (plan.kind == kSampleNorms || (plan.kind == kDsm && plan.dsm.values)) {
         const Environment environment;
@@ -155,11 +159,13 @@ void set_operand(Plan& plan, int name, const Data& data) {
 FL_EXPORT int fl_step_plain(const PlainStep* request) {
     Plan plan;
     plan.common = request->common;
-    plan.update = request->update;
+    plan.update = {2, 1, {request->c, request->a}, request->b, request->fault, request->freeze,
+                   (int64_t)request->common.draw, nullptr};
+    plan.noise = {1, {1.0}, {}, nullptr, nullptr};
     plan.address = {};
     plan.kind = kStep;
     plan.wide = 0;
-    plan.draws = request->update.has_b != 0;
+    plan.draws = true;
     for (Operand& operand : plan.operand) operand.data = nullptr;
     const float* const data[] = {request->out, request->x, request->score};
     for (int i = 0; i < 3; ++i) set_operand(plan, i, {const_cast<float*>(data[i]), kFloat32});
@@ -171,6 +177,7 @@ FL_EXPORT int fl_run(const Request* request) {
     Plan plan;
     plan.common = request->common;
     plan.update = request->update;
+    plan.noise = request->draws;
     plan.address = request->address;
     plan.kind = request->kind;
     plan.wide = request->wide;

@@ -8,9 +8,22 @@
 
 enum Kind : int64_t { kStep, kNormal, kUniform, kPerturb, kDsm, kSampleNorms };
 enum Dtype : int64_t { kFloat32, kFloat16, kBfloat16, kFloat64, kBool };
-// A perturbation has kOut, kX (the clean samples) and kNoise; denoising score matching has kOut (the gradient), kX (the
-// network's output), kNoise and kClean.
-enum Name { kOut, kX, kScore, kC, kA, kB, kNoise, kMask, kKnown, kStepOperands, kClean = kStepOperands, kOperands };
+constexpr int kTerms = 6, kDraws = 4;
+// An update has its terms' slots from kX on, the state first, and their factors from kFactor on. A perturbation has kOut,
+// kX (the clean samples) and kNoise; denoising score matching has kOut (the gradient), kX (the network's output), kNoise
+// and kClean.
+enum Name {
+    kOut,
+    kX,
+    kFactor = kX + kTerms,
+    kB = kFactor + kTerms,
+    kNoise,
+    kMask,
+    kKnown,
+    kStepOperands,
+    kClean = kStepOperands,
+    kOperands
+};
 
 constexpr int kMaxRank = 63;  // dimensions of size 1 are dropped, so 2^63 elements have no more
 
@@ -26,11 +39,23 @@ struct Address {
     int64_t seed_stride;  // 0 or 1: a seed for all samples, or for each
 };
 
+// out = factor[0] x + factor[1] slot[1] + ... + b z, left to right, and what is watched.
 struct Update {
-    int64_t has_b;
-    double c, a, b;
-    int64_t* fault;  // of each sample, the first draw whose result is not finite; null: not looked at
+    int64_t terms, has_b;
+    double factor[kTerms], b;
+    int64_t* fault;  // of each sample, the number of the first step whose result is not finite; null: not looked at
     int64_t freeze;  // samples with an earlier fault are left as they are
+    int64_t number;  // of the step
+    const int64_t* number_at;  // where it is in memory; null: the field before
+};
+
+// What the noise is made of: z = weight[0] z_0 + weight[1] z_1 + ..., left to right.
+struct Draws {
+    int64_t count;  // of the draws here or in the table
+    double weight[kDraws];
+    int64_t offset[kDraws];  // of their numbers from the address's draw
+    const void* weights;     // a table in the computing dtype, and the draw numbers themselves; null: the fields before
+    const int64_t* numbers;
 };
 
 struct Dsm {
@@ -55,20 +80,23 @@ struct SampleNorms {
 // out = c*x + a*score + b*noise with contiguous fp32 tensors and plain numbers: the usual call.
 struct PlainStep {
     Common common;
-    Update update;
+    double c, a, b;
+    int64_t* fault;
+    int64_t freeze;
     float* out;
     const float *x, *score;
     int64_t batch, elements;
 };
 
 struct Data {
-    void* data;  // null: absent, or for c, a and b the number in Update
+    void* data;  // null: absent, or for a factor the number in Update
     int64_t dtype;
 };
 
 struct Request {
     Common common;
     Update update;
+    Draws draws;
     int64_t kind, wide, rank;  // wide: compute in fp64
     Address address;
     Data operand[kStepOperands];
@@ -192,6 +220,7 @@ struct Plan {
     Common common;
     Address address;
     Update update;
+    Draws noise;
     Dsm dsm;
     SampleNorms norms;
     int64_t kind, wide;

@@ -17,6 +17,7 @@ template <> constexpr const char* kType<double> = "d";
 template <> constexpr const char* kType<Common> = "Common";
 template <> constexpr const char* kType<Address> = "Address";
 template <> constexpr const char* kType<Update> = "Update";
+template <> constexpr const char* kType<Draws> = "Draws";
 template <> constexpr const char* kType<Dsm> = "Dsm";
 template <> constexpr const char* kType<SampleNorms> = "SampleNorms";
 template <> constexpr const char* kType<Data> = "Data";
@@ -58,7 +59,9 @@ constexpr Text kLayouts[] = {
     LAYOUT(Common, FIELD(instruction_set), FIELD(threads), FIELD(seed), FIELD(draw), FIELD(sample_offset),
            FIELD(purpose)),
     LAYOUT(Address, FIELD(seeds), FIELD(draw_at), FIELD(ids), FIELD(seed_stride)),
-    LAYOUT(Update, FIELD(has_b), FIELD(c), FIELD(a), FIELD(b), FIELD(fault), FIELD(freeze)),
+    LAYOUT(Update, FIELD(terms), FIELD(has_b), FIELD(factor), FIELD(b), FIELD(fault), FIELD(freeze), FIELD(number),
+           FIELD(number_at)),
+    LAYOUT(Draws, FIELD(count), FIELD(weight), FIELD(offset), FIELD(weights), FIELD(numbers)),
     LAYOUT(Dsm, FIELD(scale), FIELD(weight), FIELD(slope), FIELD(upstream), FIELD(upstream_stride), FIELD(labels),
            FIELD(levels), FIELD(draws_labels), FIELD(level_purpose), FIELD(segment), FIELD(values), FIELD(level_sums),
            FIELD(level_counts), FIELD(total), FIELD(scratch)),
@@ -66,8 +69,9 @@ constexpr Text kLayouts[] = {
     LAYOUT(Data, FIELD(data), FIELD(dtype)),
     LAYOUT(MixtureTable, FIELD(rows), FIELD(components), FIELD(features), FIELD(diagonal)),
     LAYOUT(ChainRun, FIELD(c), FIELD(a), FIELD(b), FIELD(has_b), FIELD(level), FIELD(times)),
-    LAYOUT(PlainStep, FIELD(common), FIELD(update), FIELD(out), FIELD(x), FIELD(score), FIELD(batch), FIELD(elements)),
-    LAYOUT(Request, FIELD(common), FIELD(update), FIELD(kind), FIELD(wide), FIELD(rank), FIELD(address),
+    LAYOUT(PlainStep, FIELD(common), FIELD(c), FIELD(a), FIELD(b), FIELD(fault), FIELD(freeze), FIELD(out), FIELD(x),
+           FIELD(score), FIELD(batch), FIELD(elements)),
+    LAYOUT(Request, FIELD(common), FIELD(update), FIELD(draws), FIELD(kind), FIELD(wide), FIELD(rank), FIELD(address),
            FIELD(operand)),
     LAYOUT(DsmRequest, FIELD(common), FIELD(kind), FIELD(wide), FIELD(rank), FIELD(address), FIELD(dsm), FIELD(out),
            FIELD(x), FIELD(noise), FIELD(clean)),

@@ -1,6 +1,7 @@
-// out = c*x + a*score + b*z, a chunk at a time, and the table of what an instruction set offers.
+// out = a_0 s_0 + a_1 s_1 + ... + b z, a chunk at a time, and the table of what an instruction set offers.
 //
-// 12 bytes an fp32 element: x and score are read, out is written, z never leaves the first-level cache.
+// 4 bytes an fp32 element for each slot that is read, and 4 for out: z never leaves the first-level cache. The update of a
+// state and a score with one draw, which most samplers make, has loops of its own.
 #include "instruction_set.h"
 
 #include "convert.h"
@@ -9,6 +10,7 @@
 #include "operands.h"
 #include "draw.h"
 #include "watch.h"
+#include "terms.h"
 #include "expm1.h"
 
 namespace {
@@ -17,14 +19,13 @@ namespace {
 template <class C>
 struct Buffers {
     alignas(64) float z[kChunk + 64];
-    alignas(64) C out[kChunk], x[kChunk], score[kChunk], noise[kChunk], known[kChunk];
-    alignas(64) C c[kChunk], a[kChunk], b[kChunk];
+    alignas(64) C out[kChunk], noise[kChunk], known[kChunk], slot[kTerms][kChunk], factor[kTerms + 1][kChunk];
     uint8_t mask[kChunk];
 };
 
 // A coefficient that is one number over the whole range.
 template <class C>
-bool uniform(const Plan& plan, Name name, double number, int64_t flat, int64_t n, C& value) {
+bool uniform(const Plan& plan, int name, double number, int64_t flat, int64_t n, C& value) {
     const Operand& operand = plan.operand[name];
     if (!operand.data) {
         value = (C)number;
@@ -37,7 +38,7 @@ bool uniform(const Plan& plan, Name name, double number, int64_t flat, int64_t n
 }
 
 template <class C>
-const C* spread_out(bool one, C value, const Plan& plan, Name name, int64_t flat, int64_t n, C* buffer) {
+const C* spread_out(bool one, C value, const Plan& plan, int name, int64_t flat, int64_t n, C* buffer) {
     if (!one) return values(plan, plan.operand[name], flat, n, buffer);
     for (int64_t i = 0; i < n; ++i) buffer[i] = value;
     return buffer;
@@ -75,42 +76,94 @@ int32_t update_past_caches(float* out, const float* x, const float* score, const
     return most;
 }
 
-template <class C, class Z>
-void update(C* out, const C* x, const C* score, const Z* z, const C* c, const C* a, const C* b, int64_t n) {
-    if (z)
-        for (int64_t i = 0; i < n; ++i) out[i] = (c[i] * x[i] + a[i] * score[i]) + b[i] * (C)z[i];
-    else
-        for (int64_t i = 0; i < n; ++i) out[i] = c[i] * x[i] + a[i] * score[i];
+// Whether the factors are one number each over a range: two terms that have them, and noise, take the loops above.
+template <class C>
+bool find_terms(const Plan& plan, int64_t flat, int64_t n, Buffers<C>& buffers, Terms<C>& terms) {
+    const Update& p = plan.update;
+    bool one[kTerms + 1] = {}, all = true;
+    for (int t = 0; t < p.terms; ++t) {
+        terms.slot[t] = values(plan, plan.operand[kX + t], flat, n, buffers.slot[t]);
+        one[t] = uniform(plan, kFactor + t, p.factor[t], flat, n, terms.one[t]);
+        all = all && one[t];
+    }
+    if (p.has_b) {
+        one[kTerms] = uniform(plan, kB, p.b, flat, n, terms.one[kTerms]);
+        all = all && one[kTerms];
+    }
+    if (all) return true;
+    for (int t = 0; t < p.terms; ++t)
+        terms.each[t] = spread_out(one[t], terms.one[t], plan, kFactor + t, flat, n, buffers.factor[t]);
+    if (p.has_b)
+        terms.each[kTerms] = spread_out(one[kTerms], terms.one[kTerms], plan, kB, flat, n, buffers.factor[kTerms]);
+    return false;
+}
+
+template <class C>
+const C* widened(const C* z, int64_t, C*) {
+    return z;
+}
+
+const double* widened(const float* z, int64_t n, double* buffer) {
+    if (!z) return nullptr;
+    for (int64_t i = 0; i < n; ++i) buffer[i] = z[i];
+    return buffer;
 }
 
 template <class C, class Z>
 BitsOf<C> combine(const Plan& plan, int64_t flat, int64_t n, const Z* z, Buffers<C>& buffers, C* to) {
     const Update& p = plan.update;
-    const C* const x = values(plan, plan.operand[kX], flat, n, buffers.x);
-    const C* const score = values(plan, plan.operand[kScore], flat, n, buffers.score);
-    C c, a, b = 0;
-    const bool one_c = uniform(plan, kC, p.c, flat, n, c), one_a = uniform(plan, kA, p.a, flat, n, a);
-    const bool one_b = !p.has_b || uniform(plan, kB, p.b, flat, n, b);
+    Terms<C> terms = {};
+    const bool numbers = find_terms(plan, flat, n, buffers, terms);
+    const C *const x = terms.slot[0], *const score = terms.slot[1];
+    const C c = terms.one[0], a = terms.one[1], b = terms.one[kTerms];
     if constexpr (sizeof(C) == sizeof(float))
-        if (one_c && one_a && one_b && z && to != buffers.out && to != x && past_caches(plan, to, n))
-            return p.fault ? update_past_caches<true>(to, x, score, z, c, a, b, n)
-                           : update_past_caches<false>(to, x, score, z, c, a, b, n);
-    if (one_c && one_a && one_b)
+        if (numbers && z && to != buffers.out && to != x && past_caches(plan, to, n)) {
+            if (p.terms == 2)
+                return p.fault ? update_past_caches<true>(to, x, score, z, c, a, b, n)
+                               : update_past_caches<false>(to, x, score, z, c, a, b, n);
+            if (!p.fault) {
+                stream_up(to, terms, p.terms, z, n);
+                return 0;
+            }
+        }
+    if (numbers && p.terms == 2)
         return p.fault ? update<true>(to, x, score, z, c, a, b, n) : update<false>(to, x, score, z, c, a, b, n);
-    update(to, x, score, z, spread_out(one_c, c, plan, kC, flat, n, buffers.c),
-           spread_out(one_a, a, plan, kA, flat, n, buffers.a), spread_out(one_b, b, plan, kB, flat, n, buffers.b), n);
+    add_up(to, terms, p.terms, widened(z, n, buffers.noise), n, !numbers);
     return p.fault ? largest(to, n) : 0;
+}
+
+// z of several draws, or of one that has a weight or an offset, in the computing dtype.
+template <class C>
+void draw_sum(const Plan& plan, Source& source, const Range& range, Buffers<C>& buffers, C* sum) {
+    const Draws& draws = plan.noise;
+    const uint32_t first = source.draw;
+    for (int64_t j = 0; j < draws.count; ++j) {
+        source.draw = draws.numbers ? (uint32_t)draws.numbers[j] : first + (uint32_t)draws.offset[j];
+        const C weight = draws.weights ? static_cast<const C*>(draws.weights)[j] : (C)draws.weight[j];
+        draw<Normal>(source, range, buffers.z);
+        const float* const z = buffers.z;
+        if (j == 0)
+            for (int64_t i = 0; i < range.n; ++i) sum[i] = weight * (C)z[i];
+        else
+            for (int64_t i = 0; i < range.n; ++i) sum[i] = sum[i] + weight * (C)z[i];
+    }
+    source.draw = first;
+}
+
+bool is_one_draw(const Draws& draws) {
+    return draws.count == 1 && !draws.numbers && draws.weight[0] == 1.0 && draws.offset[0] == 0;
 }
 
 template <class C>
 void run_range(const Plan& plan, Source& source, const Range& range, Buffers<C>& buffers) {
     const int64_t flat = range.flat, n = range.n;
+    const bool several = plan.kind == kStep && plan.draws && !is_one_draw(plan.noise);
     if (plan.draws) {
-        if (plan.kind == kStep) {
-            fetch<C>(plan, plan.operand[kX], flat, n);
-            fetch<C>(plan, plan.operand[kScore], flat, n);
-        }
-        if (plan.kind == kUniform)
+        for (int t = 0; plan.kind == kStep && t < plan.update.terms; ++t)
+            fetch<C>(plan, plan.operand[kX + t], flat, n);
+        if (several)
+            draw_sum(plan, source, range, buffers, buffers.noise);
+        else if (plan.kind == kUniform)
             draw<Uniform>(source, range, buffers.z);
         else
             draw<Normal>(source, range, buffers.z);
@@ -121,6 +174,8 @@ void run_range(const Plan& plan, Source& source, const Range& range, Buffers<C>&
     BitsOf<C> top = 0;
     if (plan.kind != kStep) {
         for (int64_t i = 0; i < n; ++i) to[i] = (C)buffers.z[i];
+    } else if (several) {
+        top = combine(plan, flat, n, static_cast<const C*>(buffers.noise), buffers, to);
     } else if (plan.draws || !plan.update.has_b) {
         top = combine(plan, flat, n, plan.draws ? buffers.z : nullptr, buffers, to);
     } else {
@@ -132,7 +187,7 @@ void run_range(const Plan& plan, Source& source, const Range& range, Buffers<C>&
         for (int64_t i = 0; i < n; ++i) to[i] = buffers.mask[i] ? known[i] : to[i];
         if (plan.update.fault) top = largest(to, n);
     }
-    if (plan.update.fault) record_faults(plan, range, to, top, source.draw);
+    if (plan.update.fault) record_faults(plan, range, to, top, step_number(plan));
     if (!direct) scatter(plan, flat, n, to);
 }
 
@@ -143,17 +198,17 @@ FL_NOINLINE void run_unfrozen(const Plan& plan, Source& source, const Range& ran
     part.rows = 1;
     part.n = range.n / range.rows;
     for (int64_t i = 0; i < range.rows; ++i, ++part.row, part.flat += part.n) {
-        if (!is_frozen(plan, part.row, source.draw))
+        if (!is_frozen(plan, part.row, step_number(plan)))
             run_range(plan, source, part, buffers);
         else if (plan.operand[kOut].data != plan.operand[kX].data)
-            scatter(plan, part.flat, part.n, values(plan, plan.operand[kX], part.flat, part.n, buffers.x));
+            scatter(plan, part.flat, part.n, values(plan, plan.operand[kX], part.flat, part.n, buffers.slot[0]));
     }
 }
 
 template <class C>
 void run_chunk(const Plan& plan, Source& source, int64_t chunk, Buffers<C>& buffers) {
     const Range range(plan, chunk);
-    if (any_frozen(plan, range, source.draw)) return run_unfrozen(plan, source, range, buffers);
+    if (any_frozen(plan, range, step_number(plan))) return run_unfrozen(plan, source, range, buffers);
     run_range(plan, source, range, buffers);
 }
 

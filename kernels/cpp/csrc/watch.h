@@ -54,25 +54,30 @@ inline void lower(int64_t* to, int64_t value) {
     }
 }
 
-inline bool is_frozen(const Plan& plan, int64_t row, int64_t draw) {
-    return plan.update.freeze && __atomic_load_n(plan.update.fault + row, __ATOMIC_RELAXED) < draw;
+// The number of the step, which may be in memory.
+inline int64_t step_number(const Plan& plan) {
+    return plan.update.number_at ? *plan.update.number_at : plan.update.number;
 }
 
-inline bool any_frozen(const Plan& plan, const Range& range, int64_t draw) {
+inline bool is_frozen(const Plan& plan, int64_t row, int64_t number) {
+    return plan.update.freeze && __atomic_load_n(plan.update.fault + row, __ATOMIC_RELAXED) < number;
+}
+
+inline bool any_frozen(const Plan& plan, const Range& range, int64_t number) {
     if (!plan.update.freeze) return false;
     for (int64_t i = 0; i < range.rows; ++i)
-        if (is_frozen(plan, range.row + i, draw)) return true;
+        if (is_frozen(plan, range.row + i, number)) return true;
     return false;
 }
 
 // Of a result whose largest magnitude has these bits.
 template <class C>
-void record_faults(const Plan& plan, const Range& range, const C* result, BitsOf<C> top, int64_t draw) {
+void record_faults(const Plan& plan, const Range& range, const C* result, BitsOf<C> top, int64_t number) {
     const BitsOf<C> limit = overflow<C>(plan.operand[kOut].dtype);
     if (top < limit) return;
     const int64_t each = range.n / range.rows;
     for (int64_t i = 0; i < range.rows; ++i)
-        if (largest(result + i * each, each) >= limit) lower(plan.update.fault + range.row + i, draw);
+        if (largest(result + i * each, each) >= limit) lower(plan.update.fault + range.row + i, number);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@ __all__ = ["COMPILED"]
 
 KERNEL = "kernels/cpp/csrc/update.cpp"
 TESTS = "tests/test_cpp_kernels.py"
+UPDATES = "tests/test_update_kernels.py::test_the_bits_are_those_of_the_reference"
 
 COMPILED = (
     Fault(
@@ -33,11 +34,12 @@ COMPILED = (
         (f"{TESTS}::test_a_sample_of_more_than_two_to_the_31_elements",),
     ),
     Fault(
-        "C++: drift and noise added first where coefficients vary",
+        "C++: the first two terms added last where coefficients vary",
         "order of operations",
-        KERNEL,
-        "out[i] = (c[i] * x[i] + a[i] * score[i]) + b[i] * (C)z[i];",
-        "out[i] = c[i] * x[i] + (a[i] * score[i] + b[i] * (C)z[i]);",
+        "kernels/cpp/csrc/terms.h",
+        "if constexpr (kNoise) sum = sum + (kEach ? eb[i] : b) * z[i];",
+        "if constexpr (kNoise && kEach) sum = e0[i] * s0[i] + (e1[i] * s1[i] + eb[i] * z[i]);\n"
+        "        else if constexpr (kNoise) sum = sum + b * z[i];",
         (f"{TESTS}::test_coefficients",),
     ),
     Fault(
@@ -60,8 +62,8 @@ COMPILED = (
         "C++: a whole chunk frozen with its first sample",
         "watch",
         KERNEL,
-        "if (!is_frozen(plan, part.row, source.draw))",
-        "if (!is_frozen(plan, range.row, source.draw))",
+        "if (!is_frozen(plan, part.row, step_number(plan)))",
+        "if (!is_frozen(plan, range.row, step_number(plan)))",
         ("tests/test_faults.py",),
     ),
     Fault(
@@ -167,5 +169,37 @@ COMPILED = (
         "r.labels[i] >= r.levels) return 2;",
         "r.labels[i] > r.levels) return 2;",
         ("tests/test_instance_norm.py::test_labels_choose_the_rows_of_a_table",),
+    ),
+    Fault(
+        "C++: the fourth term has the factor of the third",
+        "terms",
+        "kernels/cpp/csrc/terms.h",
+        "(kEach ? e3[i] : a3) * s3[i]",
+        "(kEach ? e3[i] : a2) * s3[i]",
+        (UPDATES,),
+    ),
+    Fault(
+        "C++: draws of the same number",
+        "draws",
+        KERNEL,
+        "first + (uint32_t)draws.offset[j]",
+        "first + (uint32_t)draws.offset[0]",
+        (UPDATES,),
+    ),
+    Fault(
+        "C++: the weight of the first draw for all of a table",
+        "draws",
+        KERNEL,
+        "static_cast<const C*>(draws.weights)[j]",
+        "static_cast<const C*>(draws.weights)[0]",
+        (UPDATES,),
+    ),
+    Fault(
+        "C++: faults numbered by the draw",
+        "watch",
+        KERNEL,
+        "record_faults(plan, range, to, top, step_number(plan))",
+        "record_faults(plan, range, to, top, source.draw)",
+        (UPDATES,),
     ),
 )

@@ -96,10 +96,9 @@ PLAIN = (
         "reference: drift and noise added first",
         "order of operations",
         "fastlangevin/reference/update.py",
-        "        moved = moved + coefficient(b) * noise.to(dtype)",
-        "        scored, noisy = coefficient(a) * score.to(dtype), coefficient(b) * noise.to(dtype)\n"
-        "        moved = coefficient(c) * x.to(dtype) + (scored + noisy)",
-        ("tests/test_triton_kernels.py::test_tiles",),
+        "        moved = moved + product(b, z)",
+        "        moved = product(*terms[0]) + (sum(product(*term) for term in terms[1:]) + product(b, z))",
+        ("tests/test_updates.py::test_sums_are_taken_in_the_written_order", "tests/test_triton_kernels.py::test_tiles"),
     ),
     Fault(
         "reference: mask inverted",
@@ -119,6 +118,22 @@ PLAIN = (
             "tests/test_faults.py",
             "tests/test_watching.py::test_a_frozen_sample_keeps_the_state_of_its_first_bad_update",
         ),
+    ),
+    Fault(
+        "reference: all draws of an update are its first",
+        "address",
+        "fastlangevin/reference/update.py",
+        "address.draw + each.offset) for each in draws",
+        "address.draw) for each in draws",
+        ("tests/test_updates.py::test_offsets_are_added_to_the_draw_and_numbers_are_not",),
+    ),
+    Fault(
+        "reference: a draw's weight for the sum of those before it too",
+        "order of operations",
+        "fastlangevin/reference/update.py",
+        "z = one if z is None else z + one",
+        "z = one if z is None else weight * z + one",
+        ("tests/test_updates.py::test_the_bits_are_those_of_the_formula",),
     ),
     Fault(
         "reference: neighbours folded instead of halves",
@@ -191,8 +206,8 @@ PLAIN = (
         "reference: the perceptron's last draw again",
         "address",
         "fastlangevin/reference/mlp_chain.py",
-        "seed=seed, draw=draw + index, purpose=purpose)",
-        "seed=seed, draw=draw, purpose=purpose)",
+        "address._replace(draw=first + index)",
+        "address._replace(draw=first)",
         ("tests/test_mlp_chain.py::test_the_reference_is_the_loop",),
     ),
     Fault(

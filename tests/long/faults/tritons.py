@@ -7,6 +7,7 @@ __all__ = ["TRITON"]
 PHILOX = "kernels/triton/philox.py"
 LAYOUT = "kernels/triton/layout.py"
 KERNELS = "tests/test_triton_kernels.py"
+UPDATES = "tests/test_update_kernels.py::test_the_bits_are_those_of_the_reference"
 STREAM = "tests/test_noise.py::test_the_stream_never_changes"
 
 TRITON = (
@@ -111,8 +112,8 @@ TRITON = (
         "Triton: frozen by its own fault",
         "watch",
         "kernels/triton/step.py",
-        "other=number) < number)[:, None]",
-        "other=number) <= number)[:, None]",
+        "other=at) < at)[:, None]",
+        "other=at) <= at)[:, None]",
         ("tests/test_faults.py",),
     ),
     Fault(
@@ -134,7 +135,7 @@ TRITON = (
     Fault(
         "Triton: a coefficient of each sample taken for one of all",
         "strides",
-        "kernels/triton/step.py",
+        "kernels/triton/factors.py",
         "tl.load(value + first_row + row_lane, mask=row_valid)[:, None]",
         "tl.load(value + first_row + 0 * row_lane, mask=row_valid)[:, None]",
         (f"{KERNELS}::test_coefficients",),
@@ -237,5 +238,45 @@ TRITON = (
         "h = activate(_product(h, third, MATMUL) + tl.load(bias_ptrs + 2 * WIDTH)[None, :], ACTIVATION)",
         "h = _product(h, third, MATMUL) + tl.load(bias_ptrs + 2 * WIDTH)[None, :]",
         ("tests/test_mlp_chain.py::test_the_score_is_within_its_roundings",),
+    ),
+    Fault(
+        "Triton: the fourth term has the factor of the third",
+        "terms",
+        "kernels/triton/step.py",
+        "_product(s3, a3, A3_KIND, 3, *where, NDIM, dtype)",
+        "_product(s3, a2, A2_KIND, 2, *where, NDIM, dtype)",
+        (UPDATES,),
+    ),
+    Fault(
+        "Triton: the weights of draws without their own offsets",
+        "draws",
+        "kernels/triton/noise.py",
+        "c2 = first + offsets[j].to(tl.uint32)",
+        "c2 = first + offsets[0].to(tl.uint32)",
+        (UPDATES,),
+    ),
+    Fault(
+        "Triton: the numbers of a table from its second on",
+        "draws",
+        "kernels/triton/noise.py",
+        "c2 = tl.load(numbers_ptr + j).to(tl.uint32)",
+        "c2 = tl.load(numbers_ptr + j // 2).to(tl.uint32)",
+        (UPDATES,),
+    ),
+    Fault(
+        "Triton: the weight of a draw left out",
+        "draws",
+        "kernels/triton/noise.py",
+        "(z[j] + multiply(drawn[j].to(dtype), weight),)",
+        "(z[j] + drawn[j].to(dtype),)",
+        (UPDATES,),
+    ),
+    Fault(
+        "Triton: faults numbered by the draw",
+        "watch",
+        "kernels/triton/step.py",
+        "at = draw_number(number)",
+        "at = draw_number(draw)",
+        (UPDATES,),
     ),
 )
