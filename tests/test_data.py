@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import types
 from itertools import chain
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sharing_source import Sharing
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import fastlangevin as fl
@@ -470,20 +470,6 @@ def test_workers_are_born_deaf_to_signals_and_name_a_bad_sample(tmp_path, monkey
         list(data.loader(data.Folder(tmp_path), order, workers=1))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
     assert [worker.exitcode for worker in workers] == [0], "no worker outlives the error that ends its loop"
-
-
-class Sharing(data.Images):
-    """Reads in a process that shares tensors on and on, as its thread that sends batches does."""
-
-    in_memory = False
-
-    def take(self, indices):
-        threading.Thread(target=self.share, daemon=True).start()
-        return super().take(indices)
-
-    def share(self):
-        while True:
-            torch.zeros(2**12).share_memory_()
 
 
 def test_a_worker_that_ends_while_it_sends_ends_well(monkeypatch):

@@ -70,7 +70,7 @@ class Watched(Watch):
         if int(torch.minimum(self._record.amin(0), self.fault).min()) == NO_FAULT:
             return
         first = last - last % EVERY
-        steps = torch.arange(first, first + EVERY, device=self.fault.device)[:, None]
+        steps = torch.arange(first, first + EVERY, dtype=torch.int64, device=self.fault.device)[:, None]
         found = torch.where(self._record != NO_FAULT, steps, NO_FAULT).amin(0)
         self._record.fill_(NO_FAULT)
         self.fault = torch.where(not_finite(x), torch.minimum(self.fault, found).clamp(max=step), NO_FAULT)
