@@ -31,7 +31,7 @@ SHAPE = (128, 3, 32, 32)
 
 def cases() -> dict[str, Callable[[], object]]:
     from fastlangevin.kernels.triton import randn, step
-    from fastlangevin.ops.step import move
+    from fastlangevin.ops.move import move
 
     x, score = torch.zeros(SHAPE), torch.zeros(SHAPE)
     number, word = torch.ones(()).expand(SHAPE), torch.zeros((), dtype=torch.int64)

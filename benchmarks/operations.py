@@ -27,7 +27,6 @@ from benchmarks.unfused import eager_norm, published_norm, unfused
 from fastlangevin.kernels.cpp import native
 from fastlangevin.models import refinenet
 from fastlangevin.ops import operation
-from fastlangevin.runtime import choose_for
 
 NETWORKS = {"ncsn": fl.models.NCSN, "ncsnv2": fl.models.NCSNv2}
 # Without a kernel: memory is made, or seen in another shape.
@@ -76,8 +75,8 @@ def counted() -> Iterator[Operations]:
 
     # An operation that knew of the mode would go by the dispatcher, where each is one, whatever it consists of.
     modules = [importlib.import_module(f"fastlangevin.ops.{name}") for name in ("arguments", "instance_norm")]
-    knows, sees = [module.recorded for module in modules], operation.unseen
-    operation.unseen = lambda impl, device_type: choose_for(impl, device_type)[1]
+    knows, sees = [module.recorded for module in modules], operation.observed
+    operation.observed = lambda: False
     for module in modules:
         module.recorded = lambda: False
     native.normalise = count
@@ -88,7 +87,7 @@ def counted() -> Iterator[Operations]:
     finally:
         for module, recorded in zip(modules, knows, strict=True):
             module.recorded = recorded
-        operation.unseen = sees
+        operation.observed = sees
         native.normalise = launch
         refinenet.add_elu = elu
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.ops.memory import observed
+from fastlangevin.memory import observed
 from fastlangevin.ops.writing import check_output
 
 _is_compiling = torch.compiler.is_compiling

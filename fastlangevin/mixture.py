@@ -19,10 +19,10 @@ from torch import Tensor
 
 from fastlangevin.chain_score import ChainKernel, Segment
 from fastlangevin.ladders import Sigmas, check_sigmas
+from fastlangevin.memory import lasting, observed, transforms
 from fastlangevin.noise import Purpose, Seed, integer
 from fastlangevin.ops import mixture_score, rand, randn
 from fastlangevin.ops.arguments import check_labels, floating
-from fastlangevin.ops.memory import lasting, observed, transforms
 from fastlangevin.runtime import choose
 from fastlangevin.values import is_complex, is_number, real, shown
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.kernels.address import Address
+from fastlangevin.memory import in_memory, is_compiling
 from fastlangevin.reference import philox, signed64
 from fastlangevin.values import index, is_integer, shown
 
@@ -163,7 +164,7 @@ def resolve_seed(seed: Seed | None, generator: Generators | None, batch: int, de
                 f"seed as a tensor must be int64 of shape () or ({batch},), got {seed.dtype} of shape "
                 f"{tuple(seed.shape)}; torch.tensor(seed) makes one of a seed below 2**63"
             )
-        return seed.to(device)
+        return in_memory("seed", seed.to(device))
     if seed is not None:
         return integer("seed", seed, 0, MAX_SEED)
     if generator is None or isinstance(generator, torch.Generator):
@@ -191,12 +192,10 @@ def check_samples(options: Mapping[str, object]) -> None:
 
 
 def resolve(
-    batch: int,
-    device: torch.device,
+    x: Tensor,
     purpose: int,
     draw: int | Tensor = 0,
-    name: str = "draw",
-    draws: bool = True,
+    drawn: bool = True,
     /,
     *,
     seed: Seed | None = None,
@@ -210,16 +209,14 @@ def resolve(
     What the caller decides is given by position, so that no option of a user's is taken for it.
 
     Args:
-        batch: ``B``, the number of samples.
-        device: where the tensors of the address are put.
+        x: a batch ``(B, ...)``, or one sample without dimensions: how many samples there are, and on which device.
         purpose, draw: as for :class:`AddressOptions`.
-        name: of ``draw`` for messages: the losses call it the step.
-        draws: whether anything is drawn. If not, a seed is checked but none is taken from a generator.
+        drawn: whether anything is drawn. If not, a seed is checked but none is taken from a generator.
         seed, generator, sample_ids, sample_offset: as for :class:`SampleOptions`.
         unknown: refused, since the callers pass on what their users gave.
 
     Returns:
-        The address, its tensors on ``device``.
+        The address, its tensors on the device of ``x`` and with their values in memory.
 
     Raises:
         TypeError, ValueError: an option is of the wrong kind or out of range, or there is none of its name.
@@ -229,18 +226,18 @@ def resolve(
     # A plain number in its range is not looked at by a call of its own: small updates take as long as such calls.
     ids, offset = None, sample_offset
     if sample_ids is not None or not (type(offset) is int and 0 <= offset <= MAX_SAMPLE_ID // 2):
-        ids, offset = resolve_sample_ids(sample_ids, sample_offset, batch, device)
+        ids, offset = resolve_sample_ids(sample_ids, offset, x.shape[0] if x.ndim else 1, x.device)
     if not (type(draw) is int and 0 <= draw <= MAX_DRAW):
-        draw = resolve_draw(draw, device, name)
+        draw = resolve_draw(draw, x.device)
     if type(purpose) is Purpose:
         purpose = purpose._value_
     elif not (type(purpose) is int and 0 <= purpose <= 255):
         purpose = integer("purpose", purpose, 0, 255)
-    if not draws:
+    if not drawn:
         one_source(seed, generator)
         seed, generator = 0 if seed is None else seed, None
     if generator is not None or not (type(seed) is int and 0 <= seed <= MAX_SEED):
-        seed = resolve_seed(seed, generator, batch, device)
+        seed = resolve_seed(seed, generator, x.shape[0] if x.ndim else 1, x.device)
     return Address(seed, draw, ids, offset, purpose)
 
 
@@ -257,7 +254,7 @@ def resolve_draw(draw: int | Tensor, device: torch.device, name: str = "draw") -
             )
         if draw.device.type == "cpu" and not torch.compiler.is_compiling():
             integer(name, draw.item(), 0, MAX_DRAW)
-        return draw.to(device)
+        return in_memory(name, draw.to(device))
     return integer(name, draw, 0, MAX_DRAW)
 
 
@@ -290,8 +287,11 @@ def resolve_sample_ids(
             f"sample_ids must be int64 of shape ({batch},), one for each sample, got {sample_ids.dtype} of shape "
             f"{tuple(sample_ids.shape)}"
         )
-    if sample_ids.device.type == "cpu" and batch and not torch.compiler.is_dynamo_compiling():
+    here = sample_ids.is_cpu and not is_compiling()
+    if here and batch:
         low, high = sample_ids.aminmax()
         if low < 0 or high > MAX_SAMPLE_ID:
             raise ValueError(f"sample_ids must be from 0 to {MAX_SAMPLE_ID}, got {int(low if low < 0 else high)}")
+    if not here or type(sample_ids) is not Tensor or sample_ids.is_neg() or sample_ids._is_zerotensor():
+        sample_ids = in_memory("sample_ids", sample_ids)
     return sample_ids if sample_ids.device == device else sample_ids.to(device), 0

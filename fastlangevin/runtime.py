@@ -41,7 +41,7 @@ class Launchers(NamedTuple):
     """
 
     name: str
-    step: Callable[..., None]
+    step: Callable[..., Tensor]
     randn: Callable[..., None]
     perturb: Callable[..., None]
     dsm: Callable[..., None]
@@ -54,10 +54,10 @@ class Launchers(NamedTuple):
     add_elu: Callable[..., None]
     mixture_score: Callable[..., None]
     mlp_chain: Callable[..., None]
-    # Shorter ways of small plain calls: each returns its result, or None if the call is not one.
+    # Shorter ways of plain calls, which fastlangevin.ops.quick recognises.
     quick_step: Callable[..., Tensor | None] | None = None
-    quick_randn: Callable[..., Tensor | None] | None = None
-    quick_perturb: Callable[..., Tensor | None] | None = None
+    quick_randn: Callable[..., None] | None = None
+    quick_perturb: Callable[..., tuple[Tensor, Tensor] | None] | None = None
     # Whole chains, which have no plain form: samplers make them update by update.
     mixture_chain: Callable[..., None] | None = None
     mixture_chain_features: int = 0  # the most elements of a sample that it takes
@@ -124,9 +124,11 @@ def _cpp() -> Launchers:
     return Launchers(
         name="cpp",
         step=native.step,
-        quick_step=native.quick_step,
         randn=native.randn,
         perturb=dsm.perturb,
+        quick_step=native.quick_step,
+        quick_randn=native.quick_randn,
+        quick_perturb=dsm.quick_perturb,
         dsm=dsm.dsm,
         norms=sample_norms.norms,
         rescale=reference.rescale,

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from fastlangevin.calling import Guarded, wrong_shape
 from fastlangevin.ladders import Sigmas, check_sigmas
+from fastlangevin.memory import lasting, observed
 from fastlangevin.models.inference import SamplingNet
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.memory import lasting, observed
 
 __all__ = ["ScoreFunction", "adapt", "check_ladder"]
 

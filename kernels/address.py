@@ -6,7 +6,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["MAX_DRAWS", "MAX_TERMS", "ONE_DRAW", "Address", "Coefficient", "Draw", "DrawTable", "Term", "Update"]
+__all__ = [
+    "MAX_DRAWS",
+    "MAX_TERMS",
+    "ONE_DRAW",
+    "Address",
+    "Coefficient",
+    "Draw",
+    "DrawTable",
+    "Term",
+    "Update",
+    "Words",
+]
 
 # What the kernels take as arguments; a table holds any number of draws.
 MAX_TERMS = 6
@@ -31,6 +42,10 @@ class Address(NamedTuple):
     sample_ids: Tensor | None
     sample_offset: int
     purpose: int
+
+
+# The fields of an Address whose seed and draw are numbers; a NamedTuple takes two calls to make.
+Words = tuple[int, int, Tensor | None, int, int]
 
 
 class Term(NamedTuple):

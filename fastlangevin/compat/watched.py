@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.memory import transforms
 from fastlangevin.noise import Seed
 from fastlangevin.ops import NO_FAULT
-from fastlangevin.ops.memory import transforms
 from fastlangevin.samplers import ChainState
 from fastlangevin.samplers.watching import EVERY, Watch, not_finite
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fastlangevin.calling import wrong_shape
 from fastlangevin.ladders import Sigmas, check_sigmas
+from fastlangevin.memory import in_memory
 from fastlangevin.ops.arguments import conversion, floating
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.ops.memory import in_memory
 
 Score = Callable[[Tensor], Tensor]
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from fastlangevin import noise, ops
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
-from fastlangevin.noise import Address, Purpose, SampleOptions, resolve
-from fastlangevin.ops.arguments import check_labels, compute_dtype
+from fastlangevin.memory import in_memory, recorded
+from fastlangevin.noise import Address, Purpose, SampleOptions, resolve, resolve_draw
+from fastlangevin.ops.arguments import MAX_LEVELS, check_labels, compute_dtype
 from fastlangevin.ops.dsm import Objective, Reduction, Tables
-from fastlangevin.ops.memory import address_in_memory, in_memory, recorded
-from fastlangevin.ops.perturb import MAX_LEVELS, Perturbation, perturb_at
+from fastlangevin.ops.perturb import Perturbation, perturb_at
 from fastlangevin.reference import level_of
 from fastlangevin.scores import Output
 from fastlangevin.values import is_complex
@@ -233,12 +233,9 @@ def addressed(
 
 def address_of(x: Tensor, ladder: Tensor, labels: Tensor | None, step: int | Tensor, samples: SampleOptions) -> Address:
     """The address of the noise of samples at levels, whose labels are checked before a seed is drawn."""
-    batch = x.shape[0]
     if labels is not None:
-        # First what draws nothing: a refusal leaves the generator as it is.
-        resolve(batch, x.device, Purpose.DSM_NOISE, step, "step", False, **samples)
-        check_labels(labels, batch, ladder.numel())
-    return resolve(batch, x.device, Purpose.DSM_NOISE, step, "step", **samples)
+        check_labels(labels, x.shape[0], ladder.numel())
+    return resolve(x, Purpose.DSM_NOISE, resolve_draw(step, x.device, "step"), **samples)
 
 
 def evaluate(
@@ -251,7 +248,6 @@ def evaluate(
     """The loss of a batch that was checked, and its losses by level."""
     impl = setting.impl
     ladder, _ = setting.tables(x.device, compute_dtype(x))
-    address = address_in_memory(address)
     given = None if labels is None else labels.to(x.device).contiguous()
     perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, None), impl)
     h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below

@@ -15,9 +15,8 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import MAX_ELEMENTS, Address, Purpose, SampleOptions, integer, resolve
+from fastlangevin.noise import MAX_ELEMENTS, Address, Purpose, SampleOptions, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, floating, same_place, sizes
-from fastlangevin.ops.memory import address_in_memory
 from fastlangevin.ops.random import random_at
 
 __all__ = ["Kind", "projection_vectors"]
@@ -81,14 +80,14 @@ def projection_vectors(
     if len(size) < 2:
         raise ValueError(f"shape must be that of a batch of samples, (B, *), got {size}")
     like = torch.empty(size, dtype=dtype, device=device)
-    address = resolve(size[0], like.device, Purpose.PROJECTION, step, "step", **samples)
+    address = resolve(like, Purpose.PROJECTION, resolve_draw(step, like.device, "step"), **samples)
     return vectors_at(like, count, kind, address).to(dtype)
 
 
 def vectors_at(x: Tensor, count: int, kind: Kind, address: Address) -> Tensor:
     """``count`` projections of each sample, ``(B, K, *)`` in the computing dtype, at a resolved address."""
     first, *rest = x.shape
-    address = address_in_memory(address._replace(purpose=int(Purpose.PROJECTION)))
+    address = address._replace(purpose=int(Purpose.PROJECTION))
     empty = torch.empty((first, count, *rest), dtype=torch.float32, device=x.device)
     values = random_at(empty, address, uniform=kind == "rademacher")
     if kind == "rademacher":

@@ -20,9 +20,9 @@ from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduce
 from fastlangevin.losses.jacobian import check_chunk_size, quadratic_forms, score_at
 from fastlangevin.losses.levels import levels_of
 from fastlangevin.losses.projections import Kind, check_projections, given_vectors, vectors_at
-from fastlangevin.noise import Purpose, SampleOptions, resolve
+from fastlangevin.memory import in_memory
+from fastlangevin.noise import Purpose, SampleOptions, resolve, resolve_draw, resolve_seed
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.ops.memory import address_in_memory, in_memory
 from fastlangevin.ops.perturb import Perturbation, perturb_at
 
 __all__ = ["SlicedTerms", "annealed_ssm_loss", "ssm_loss", "ssm_terms"]
@@ -112,15 +112,14 @@ def ssm_terms(
     check_batch(("score", score), x, "mean")
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
-    # First what draws nothing: a score that is refused leaves the generator as it is.
-    place = len(x), x.device, Purpose.PROJECTION, step, "step"
-    resolve(*place, False, **samples)
+    address = resolve(x, Purpose.PROJECTION, resolve_draw(step, x.device, "step"), False, **samples)
     if vectors is not None:
         vectors = given_vectors(vectors, x)
     value, point = score_at("score", score, x)
     if vectors is None:
-        address = resolve(*place, **samples)
-        vectors = vectors_at(x, projections, kind, address)
+        # Only now: a score that is refused leaves the generator as it is.
+        seed = resolve_seed(samples.get("seed"), samples.get("generator"), len(x), x.device)
+        vectors = vectors_at(x, projections, kind, address._replace(seed=seed))
     return _terms(value, point, vectors, None, variance_reduced, chunk_size)
 
 
@@ -159,8 +158,7 @@ def annealed_ssm_loss(
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
     level = levels_of(x, sigmas, labels, step, samples)
-    address = address_in_memory(level.address)
-    given = Perturbation(in_memory("x", x), level.ladder, level.labels.contiguous(), address, None)
+    given = Perturbation(in_memory("x", x), level.ladder, level.labels.contiguous(), level.address, None)
     perturbed, _ = perturb_at(given, "auto")
     value, point = score_at("net", lambda state: net(state, level.labels.clone()), perturbed)
     vectors = vectors_at(x, projections, kind, level.address)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastlangevin.chain_score import Segment
-from fastlangevin.ops.memory import observed
+from fastlangevin.memory import observed
 from fastlangevin.ops.mlp_chain import Matmul, Updates, check_matmul, mlp_chain_, too_large, too_large_for_gpu
 from fastlangevin.reference import ACTIVATIONS, ChainNetwork
 from fastlangevin.runtime import choose

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastlangevin.ops.memory import observed
+from fastlangevin.memory import observed
 
 __all__ = ["PackedConv2d", "can_pack"]
 

@@ -10,9 +10,10 @@ from fastlangevin.ops.group_norm import group_norm
 from fastlangevin.ops.instance_norm import add_instance_norm, instance_norm
 from fastlangevin.ops.mixture import mixture_score
 from fastlangevin.ops.mlp_chain import mlp_chain_
+from fastlangevin.ops.move import move
 from fastlangevin.ops.perturb import perturb
 from fastlangevin.ops.random import rand, randn
-from fastlangevin.ops.step import NO_FAULT, move, step, step_
+from fastlangevin.ops.step import NO_FAULT, step, step_
 from fastlangevin.ops.update import StepOptions
 
 __all__ = [

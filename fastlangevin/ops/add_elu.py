@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
+from fastlangevin.memory import observed, transforms
 from fastlangevin.ops.arguments import floating, same_place
-from fastlangevin.ops.memory import observed, transforms
 from fastlangevin.ops.normalisation import layout_of
 from fastlangevin.ops.operation import Operation
 from fastlangevin.runtime import Launchers, choose

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastlangevin.memory import in_memory, recorded
 from fastlangevin.noise import MAX_ELEMENTS
-from fastlangevin.ops.memory import in_memory, recorded
 from fastlangevin.values import is_complex, is_integer, is_number, shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FLOAT_NAMES = "float32, float16, bfloat16 or float64"
+# A uniform has 2^23 values.
+MAX_LEVELS = 2**23
 
 Coefficient = float | Tensor
 
@@ -29,19 +31,22 @@ def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.f
     return otherwise
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value is an ordinary float tensor, with its value in its memory. Not for a compiler to look into."""
-    return (
-        type(value) is Tensor
-        and value.dtype in FLOATS
-        and value.layout is torch.strided
-        and not (value.is_neg() or value._is_zerotensor())
-    )
+def are_plain(*values: Any) -> bool:
+    """Whether values are ordinary float tensors, with their values in memory. Not for a compiler to look into."""
+    for value in values:
+        if not (
+            type(value) is Tensor
+            and value.dtype in FLOATS
+            and value.layout is torch.strided
+            and not (value.is_neg() or value._is_zerotensor())
+        ):
+            return False
+    return True
 
 
 def floating(name: str, value: Any) -> Tensor:
     """The float tensor with its value in its memory, which is what the operations read: see :func:`in_memory`."""
-    if not torch.compiler.is_dynamo_compiling() and is_plain(value):
+    if not torch.compiler.is_dynamo_compiling() and are_plain(value):
         return value  # type: ignore[no-any-return]
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor() makes one")

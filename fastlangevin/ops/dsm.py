@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.memory import in_memory, recorded, transforms
 from fastlangevin.ops.arguments import elements_per_sample
-from fastlangevin.ops.memory import address_in_memory, in_memory, recorded, transforms
 from fastlangevin.ops.normalisation import needs_plain_backward
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.ops.rescale import rescale_
@@ -229,7 +229,7 @@ def dsm(given: Objective, *, reduction: Reduction = "mean", impl: str = "auto") 
         level, int64 ``(L,)``.
     """
     output, clean = given.output, given.clean
-    address = address_in_memory(given.address)
+    address = given.address
     output = in_memory("output", output)
     clean = None if clean is None else in_memory("clean", clean)
     given = given._replace(output=output, clean=clean, address=address)

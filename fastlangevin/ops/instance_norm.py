@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastlangevin import reference
+from fastlangevin.memory import in_memory, recorded, transforms
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
-from fastlangevin.ops.memory import in_memory, recorded, transforms
 from fastlangevin.ops.normalisation import empty_results, layout_of, needs_plain_backward
 from fastlangevin.ops.operation import Operation
 from fastlangevin.runtime import Launchers, choose

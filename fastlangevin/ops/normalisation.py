@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastlangevin.memory import recorded, transforms
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.memory import recorded, transforms
 
 __all__ = ["empty_results", "layout_of", "needs_plain_backward"]
 

@@ -2,7 +2,7 @@
 
 Whatever changes from step to step is a tensor in a schema: a Python float there would compile anew for every step size.
 Eager calls go to an implementation's launcher directly, which saves the dispatcher's few microseconds, unless something
-sees them there: :mod:`fastlangevin.ops.memory` says when.
+sees them there: :mod:`fastlangevin.memory` says when.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fastlangevin.kernels.address import Address
+from fastlangevin.memory import observed, transforms
 from fastlangevin.noise import tensor_word
-from fastlangevin.ops.memory import transforms, unseen
 from fastlangevin.runtime import choose_for
 
 __all__ = ["ADDRESS", "Operation", "flat_address"]
@@ -80,8 +80,9 @@ class Operation:
 
     def __call__(self, impl: str, device: torch.device, *arguments: Any) -> Any:
         """The results for arguments that were checked, by an implementation for tensors on a device."""
-        launchers = unseen(impl, device.type)
-        return self._seen(impl, device, arguments) if launchers is None else self.launch(launchers, *arguments)
+        if observed():
+            return self._seen(impl, device, arguments)
+        return self.launch(choose_for(impl, device.type)[1], *arguments)
 
     def _seen(self, impl: str, device: torch.device, arguments: tuple[Any, ...]) -> Any:
         """A call that a transform, a compiler, a tracer or a dispatch mode sees."""

@@ -9,16 +9,23 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.memory import transforms
 from fastlangevin.noise import Purpose, SampleOptions, resolve
-from fastlangevin.ops.arguments import check_labels, compute_dtype, elements_per_sample, floating, like_state
-from fastlangevin.ops.memory import address_in_memory, transforms
+from fastlangevin.ops import quick
+from fastlangevin.ops.arguments import (
+    MAX_LEVELS,
+    check_labels,
+    compute_dtype,
+    elements_per_sample,
+    floating,
+    like_state,
+)
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.runtime import Launchers
 
-__all__ = ["MAX_LEVELS", "Perturbation", "perturb", "perturb_at"]
+__all__ = ["Perturbation", "perturb", "perturb_at"]
 
-# A uniform has 2^23 values.
-MAX_LEVELS = 2**23
+_NOISE, _LEVEL = int(Purpose.DSM_NOISE), int(Purpose.DSM_LEVEL)
 
 
 class Perturbation(NamedTuple):
@@ -50,7 +57,7 @@ def _launch(launchers: Launchers, given: Perturbation) -> tuple[Tensor, Tensor]:
         sigmas=given.sigmas,
         labels=drawn,
         draws_labels=labels is None,
-        level_purpose=int(Purpose.DSM_LEVEL),
+        level_purpose=_LEVEL,
         noise=given.noise,
     )
     # An operation may not return what it was given, so the levels that were not drawn come back empty.
@@ -62,9 +69,7 @@ def _plain(given: Perturbation) -> tuple[Tensor, Tensor]:
     x, sigmas, labels, address, noise = given
     levels = labels
     if levels is None:
-        levels = reference.drawn_levels(
-            address._replace(purpose=int(Purpose.DSM_LEVEL)), x.shape[0], sigmas.numel(), x.device
-        )
+        levels = reference.drawn_levels(address._replace(purpose=_LEVEL), x.shape[0], sigmas.numel(), x.device)
     z = reference.normals(address, x.shape, x.device) if noise is None else noise
     return reference.perturb(x, sigmas, levels, z), levels if labels is None else labels.new_empty(0)
 
@@ -151,6 +156,11 @@ def perturb(
         TypeError, ValueError: an argument is of the wrong kind, shape, device or range.
         RuntimeError: ``impl`` cannot run here.
     """
+    done = None
+    if noise is None:
+        done = quick.perturb(x, sigmas, labels, _LEVEL, quick.words(_NOISE, draw=draw, **samples), impl)
+    if done is not None:
+        return done
     x = floating("x", x)
     if x.ndim < 1:
         raise ValueError("x must be a batch (B, *), got a tensor without dimensions; use x[None]")
@@ -171,6 +181,6 @@ def perturb(
         if labels is None:
             raise ValueError("noise= leaves no seed to draw levels from: give labels= too")
         noise = like_state("noise", noise, x)
-    address = resolve(batch, x.device, Purpose.DSM_NOISE, draw, "draw", noise is None, **samples)
+    address = resolve(x, _NOISE, draw, noise is None, **samples)
     table = sigmas.detach().to(compute_dtype(x)).contiguous()
-    return perturb_at(Perturbation(x, table, labels, address_in_memory(address), noise), impl)
+    return perturb_at(Perturbation(x, table, labels, address, noise), impl)

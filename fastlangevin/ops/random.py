@@ -11,12 +11,14 @@ from torch import Tensor
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
 from fastlangevin.noise import AddressOptions, Purpose, resolve
+from fastlangevin.ops import quick
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
-from fastlangevin.ops.memory import address_in_memory
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.runtime import Launchers
 
 __all__ = ["rand", "randn", "random_at"]
+
+_USER = int(Purpose.USER)
 
 
 def _launch(launchers: Launchers, out: Tensor, address: Address, uniform: bool) -> Tensor:
@@ -69,14 +71,19 @@ def _random(
     uniform: bool,
     options: AddressOptions,
 ) -> Tensor:
+    done = None
+    if dtype is torch.float32:
+        done = quick.random(shape, device, uniform, quick.words(_USER, **options), impl)
+    if done is not None:
+        return done
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
     size = sizes(shape)
     elements_per_sample(size)
     out = torch.empty(size, dtype=dtype, device=device)
-    purpose, draw = options.pop("purpose", Purpose.USER), options.pop("draw", 0)
-    address = resolve(size[0] if size else 1, out.device, purpose, draw, **options)
-    return random_at(out, address_in_memory(address), uniform=uniform, impl=impl)
+    purpose, draw = options.pop("purpose", _USER), options.pop("draw", 0)
+    address = resolve(out, purpose, draw, **options)
+    return random_at(out, address, uniform=uniform, impl=impl)
 
 
 def randn(

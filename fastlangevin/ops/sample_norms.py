@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.memory import in_memory
 from fastlangevin.ops.arguments import compute_dtype, elements_per_sample
-from fastlangevin.ops.memory import in_memory
 from fastlangevin.ops.operation import Operation
 from fastlangevin.reference import launchers as plain
 from fastlangevin.runtime import Launchers

@@ -18,17 +18,17 @@ from fastlangevin.kernels.address import (
     Term,
     Update,
 )
+from fastlangevin.memory import in_memory, recorded
 from fastlangevin.noise import MAX_DRAW, MAX_ELEMENTS, AddressOptions, Purpose, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import (
+    are_plain,
     coefficient,
     compute_dtype,
     elements_per_sample,
     floating,
-    is_plain,
     like_state,
     same_place,
 )
-from fastlangevin.ops.memory import address_in_memory, in_memory, recorded
 from fastlangevin.values import real, shown
 
 __all__ = ["Draws", "StepOptions", "checked_update", "refuse_unwritable", "verified"]
@@ -84,22 +84,18 @@ def checked_update(
     """
     c, a, b = factors
     own: dict[str, Any] = {}
-    place: dict[str, Any] = {}
-    for name, value in options.items():
-        if name in _OWN:
-            own[name] = value
-        else:
-            place[name] = value
-    purpose = place.pop("purpose") if "purpose" in place else _LANGEVIN
-    draw = place.pop("draw") if "draw" in place else 0
+    samples: dict[str, Any] = {}
+    for name in options:
+        (own if name in _OWN else samples)[name] = options[name]  # type: ignore[literal-required]
+    purpose = samples.pop("purpose") if "purpose" in samples else _LANGEVIN
+    draw = samples.pop("draw") if "draw" in samples else 0
     draws, number = own.pop("draws", None) if own else None, own.pop("number", None) if own else None
     if own or draws is not None:
-        _check_together(own, draws, number, place)
+        _check_together(own, draws, number, samples)
     if type(x) is not Tensor:
         x = floating("x", x)
-    batch = x.shape[0] if x.ndim else 1
     drawn = b is not None and ("noise" not in own or own["noise"] is None)
-    address = address_in_memory(resolve(batch, x.device, purpose, draw, "draw", drawn, **place))
+    address = resolve(x, purpose, draw, drawn, **samples)
     return verified(
         Update(
             (Term(c, x), Term(a, scores)) if type(scores) is Tensor else _terms(x, scores, c, a),
@@ -136,13 +132,12 @@ def verified(update: Update) -> Update:
     extra = update.noise is not None or update.mask is not None or update.known is not None
     if not (extra or update.fault is not None or torch.compiler.is_dynamo_compiling()):
         # What a sampler passes at every step: numbers, and tensors alike.
-        b, plain = update.b, is_plain(state)
+        b, plain = update.b, are_plain(*(slot for _, slot in update.terms))
         shape, device = state.shape, state.device
         limit = MAX_FP64 if state.dtype is torch.float64 else MAX_FP32
-        plain = plain and type(c) is float and -limit <= c <= limit
         plain = plain and (b is None or (type(b) is float and -limit <= b <= limit)) and not update.freeze
-        for a, slot in others:
-            plain = plain and is_plain(slot) and slot.shape == shape and slot.device == device
+        for a, slot in update.terms:
+            plain = plain and slot.shape == shape and slot.device == device
             plain = plain and type(a) is float and -limit <= a <= limit
         if plain and state.nbytes <= MAX_ELEMENTS:
             return update

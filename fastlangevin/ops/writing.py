@@ -19,16 +19,13 @@ _increment_version = torch._C._increment_version
 def updated(launchers: Launchers, update: Update) -> Tensor:
     """A new tensor with the result of an update."""
     (_, x), *_ = update.terms
-    out = torch.empty_like(x)
-    _launch(launchers, out, update)
-    return out
+    return _written(launchers, torch.empty_like(x), update)
 
 
 def update_into(launchers: Launchers, out: Tensor, update: Update) -> Tensor:
     """The result of an update in another tensor, which is returned."""
     check_output("out", out, {"x": update.state, **_inputs(update)})
-    _launch(launchers, out, update)
-    return out
+    return _written(launchers, out, update)
 
 
 def update_in_place(launchers: Launchers, update: Update) -> None:
@@ -38,7 +35,7 @@ def update_in_place(launchers: Launchers, update: Update) -> None:
         check_output("x", x, {"score": score})
     else:
         check_output("x", x, _inputs(update))
-    _launch(launchers, x, update)
+    _written(launchers, x, update)
 
 
 def _inputs(update: Update) -> dict[str, Tensor | None]:
@@ -54,16 +51,15 @@ def _inputs(update: Update) -> dict[str, Tensor | None]:
     return named
 
 
-def _launch(launchers: Launchers, out: Tensor, update: Update) -> None:
-    """Launches an update. A state without dimensions is a batch of one to the launchers."""
+def _written(launchers: Launchers, out: Tensor, update: Update) -> Tensor:
+    """Launches an update, and returns its output. A state without dimensions is a batch of one to the launchers."""
     # Before the launch, which returns at once on a device: autograd sees no write through a pointer.
     if not out.is_inference():
         _increment_version([out])
-    if 0 in out.shape:
-        return
     if not out.ndim:
-        out, update = out.view(1), _batched(update)
-    launchers.step(out, update)
+        launchers.step(out.view(1), _batched(update))
+        return out
+    return out if 0 in out.shape else launchers.step(out, update)
 
 
 def _batched(update: Update) -> Update:
@@ -98,7 +94,8 @@ def check_output(name: str, out: Tensor, inputs: dict[str, Tensor | None]) -> No
     if out.is_contiguous():
         start = out.data_ptr()
         stop = start + out.nbytes
-        for other in inputs.values():
+        for named in inputs:
+            other = inputs[named]
             if other is None or other is out:
                 continue
             if not other.is_contiguous() or (other.data_ptr() < stop and other.data_ptr() + other.nbytes > start):

@@ -36,9 +36,9 @@ def _fill(results: Iterable[Tensor | None], found: Iterable[Tensor | None]) -> N
             to.copy_(value)
 
 
-def step(out: Tensor, update: Update) -> None:
-    """Writes the result of an update, which may be written over its state."""
-    out.copy_(reference.step(update))
+def step(out: Tensor, update: Update) -> Tensor:
+    """Writes the result of an update, which may be written over its state, and returns it."""
+    return out.copy_(reference.step(update))
 
 
 def randn(out: Tensor, address: Address, *, uniform: bool) -> None:

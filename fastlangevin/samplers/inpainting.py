@@ -12,7 +12,7 @@ from torch import Tensor
 from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.noise import Purpose
 from fastlangevin.ops.arguments import floating, same_place
-from fastlangevin.ops.step import move
+from fastlangevin.ops.move import move
 
 __all__ = ["Inpainting", "Region"]
 

@@ -77,9 +77,10 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     )
     check_ladder(score, plan.ladder, chosen.strict_ladder)
     rows, *rest, device = _rows(chosen)
+    begun = chosen.init
+    first = begun if isinstance(begun, Tensor) else torch.empty((rows, *rest), dtype=chosen.dtype, device=device)
     address = resolve(
-        rows,
-        device,
+        first,
         Purpose.INITIAL_STATE,
         seed=chosen.seed,
         generator=chosen.generator,
@@ -87,13 +88,11 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     )
     if isinstance(address.seed, Tensor) and address.seed.ndim:
         raise ValueError("interpolation takes one seed: two samples of a row share what they draw")
-    begun = chosen.init
-    if not isinstance(begun, Tensor):
-        empty = torch.empty((rows, *rest), dtype=chosen.dtype, device=device)
-        begun = random_at(empty, _of_rows(address, rows, device), uniform=begun == "uniform", impl=chosen.impl)
-        if chosen.init == "normal":
-            begun.mul_(plan.ladder[0])
-    init = begun.detach().repeat_interleave(count, 0)
+    if first is not begun:
+        first = random_at(first, _of_rows(address, rows, device), uniform=begun == "uniform", impl=chosen.impl)
+        if begun == "normal":
+            first.mul_(plan.ladder[0])
+    init = first.detach().repeat_interleave(count, 0)
 
     def noise(start: ChainState) -> Callable[[int], Tensor]:
         return RowNoise(init, count, address, chosen.impl)

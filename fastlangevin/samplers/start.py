@@ -46,9 +46,9 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
     if resume is not None:
         return _resumed(resume, plan, size, options)
     elements_per_sample(size)
+    first = init if isinstance(init, Tensor) else torch.empty(size, dtype=options.dtype, device=where)
     address = resolve(
-        size[0],
-        where,
+        first,
         Purpose.INITIAL_STATE,
         seed=options.seed,
         generator=options.generator,
@@ -56,11 +56,10 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
         sample_offset=options.sample_offset,
     )
     with counted():
-        if isinstance(init, Tensor):
-            x = init.detach().clone()
+        if first is init:
+            x = first.detach().clone()
         else:
-            empty = torch.empty(size, dtype=options.dtype, device=where)
-            x = random_at(empty, address, uniform=init == "uniform", impl=impl)
+            x = random_at(first, address, uniform=init == "uniform", impl=impl)
             if init == "normal":
                 x.mul_(spread)
     return ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, None, plan.record)

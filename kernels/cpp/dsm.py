@@ -8,16 +8,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..address import Address
+from ..address import Address, Words
 from . import native
 from .requests import DsmRequest, packer
 
-__all__ = ["dsm", "perturb"]
+__all__ = ["dsm", "perturb", "quick_perturb"]
 
 _PERTURB, _DSM = 3, 4
 _CODES = native.CODES
 _FLOAT64 = torch.float64
 _plain_pack = packer(DsmRequest, 2)
+_FLOAT32 = _CODES[torch.float32]
+# What a perturbation has none of: weight, slope, upstream and its stride; a segment, values, their sums and scratch;
+# noise and clean samples.
+_NO_TABLES, _NO_SUMS, _NO_DATA = (0,) * 4, (0,) * 6, (0,) * 4
 # Up to so many samples are sorted by level without scratch, and up to so many elements a sample is not cut.
 _FEW_SAMPLES = 1024
 _LONGEST_SEGMENT = 1024
@@ -63,6 +67,66 @@ def perturb(
         draws_labels=draws_labels,
         level_purpose=level_purpose,
     )
+
+
+def quick_perturb(
+    x: Tensor,
+    sigmas: Tensor,
+    labels: Tensor | None,
+    level_purpose: int,
+    words: Words,
+) -> tuple[Tensor, Tensor] | None:
+    """:func:`perturb` of contiguous fp32 samples to a new tensor, where seed and draw are numbers.
+
+    Args:
+        x: not empty.
+        sigmas: contiguous fp32.
+        labels: contiguous, each of them a level; None to draw them.
+        level_purpose: of the address of drawn labels.
+        words: seed, draw, ids or None, sample offset and purpose.
+
+    Returns:
+        The perturbed samples and the labels; None if there is no memory behind one of the tensors.
+    """
+    seed, draw, ids, offset, purpose = words
+    batch, total = x.shape[0], x.nbytes // 4
+    drawn = torch.empty(batch, dtype=torch.int64, device="cpu") if labels is None else labels
+    at, levels, own = x.data_ptr(), sigmas.data_ptr(), drawn.data_ptr()
+    if not (at and levels and own):
+        return None
+    out = torch.empty_like(x)
+    native.dsm(
+        _plain_pack(
+            native.chosen_set(),
+            1 if total < native.SERIAL_BELOW else torch.get_num_threads(),
+            seed,
+            draw,
+            offset,
+            purpose,
+            _PERTURB,
+            False,
+            0,
+            0,
+            0,
+            0 if ids is None else ids.data_ptr(),
+            0,
+            levels,
+            *_NO_TABLES,
+            own,
+            sigmas.shape[0],
+            labels is None,
+            level_purpose,
+            *_NO_SUMS,
+            out.data_ptr(),
+            _FLOAT32,
+            at,
+            _FLOAT32,
+            *_NO_DATA,
+            batch,
+            total // batch,
+        )
+    )
+    return out, drawn
 
 
 def dsm(

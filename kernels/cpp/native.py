@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..address import MAX_DRAWS, MAX_TERMS, ONE_DRAW, Address, DrawTable, Update
+from ..address import MAX_DRAWS, MAX_TERMS, ONE_DRAW, Address, DrawTable, Update, Words
 from ..environment import switch
 from . import build as builder
 from . import openmp
@@ -40,6 +40,7 @@ __all__ = [
     "normalise",
     "numbers_of",
     "polar",
+    "quick_randn",
     "quick_step",
     "randn",
     "refused",
@@ -229,26 +230,25 @@ def quick_step(
     x: Tensor,
     score: Tensor,
     factors: tuple[float, float, float],
-    words: tuple[int, int, int, int],
+    words: Words,
     watch: tuple[Tensor | None, bool],
 ) -> Tensor | None:
-    """:func:`step` of plain fp32 tensors and numbers, if they are contiguous, in memory, and the same or apart.
+    """:func:`step` of contiguous fp32 tensors and numbers, if they are in memory, and the same or apart.
 
     With few elements the time is that of the call, so nothing is asked twice.
 
     Args:
-        out: written; ``x``, or another fp32 tensor of its shape; None for a new one.
+        out: written; ``x``, or another contiguous fp32 tensor of its shape; None for a new one.
         x, score: state and score of one shape.
         factors: c, a and b.
-        words: seed, draw, sample offset and purpose.
+        words: seed, draw, ids or None, sample offset and purpose.
         watch: the record of faults or None, and whether samples with one are left as they are.
 
     Returns:
         What was written, or None if the tensors are others.
     """
+    seed, draw, ids, offset, purpose = words
     fault, freeze = watch
-    if not (x.is_contiguous() and score.is_contiguous()):
-        return None
     total = x.nbytes // 4
     at, along = x.data_ptr(), score.data_ptr()
     if out is x:
@@ -256,10 +256,8 @@ def quick_step(
     elif out is None:
         out = torch.empty_like(x)
         to = out.data_ptr()
-    elif out.is_contiguous():
-        to = out.data_ptr()
     else:
-        return None
+        to = out.data_ptr()
     if total == 0:
         return out
     # No address is that of zeros without memory, which PyTorch makes in forward mode.
@@ -276,10 +274,14 @@ def quick_step(
     request = _plain_pack(
         _set,
         1 if total < SERIAL_BELOW else torch.get_num_threads(),
-        *words,
+        seed,
+        draw,
+        offset,
+        purpose,
         *factors,
         0 if fault is None else fault.data_ptr(),
         freeze,
+        0 if ids is None else ids.data_ptr(),
         to,
         at,
         along,
@@ -291,8 +293,8 @@ def quick_step(
     return out
 
 
-def step(out: Tensor, update: Update) -> None:
-    """Writes the result of an update to ``out``, which may be any of its slots, in any strides.
+def step(out: Tensor, update: Update) -> Tensor:
+    """Writes the result of an update to ``out``, which may be any of its slots, in any strides, and returns it.
 
     Args:
         out: shape and dtype of the state; not empty.
@@ -329,10 +331,16 @@ def step(out: Tensor, update: Update) -> None:
         ),
         _ONE_DRAW if update.draws is ONE_DRAW else _draws(update),
     )
+    return out
 
 
 _NO_UPDATE = (0, 0, *[0.0] * MAX_TERMS, 0.0, 0, 0, 0, 0)
 _ONE_DRAW = (1, *[1.0] * MAX_DRAWS, *[0] * MAX_DRAWS, 0, 0)
+_NOTHING = (*_NO_UPDATE, *_ONE_DRAW)
+# The dtype of the first operand, and the operands after it.
+_REST = (CODES[torch.float32], *[0] * (2 * (OPERANDS - 1)))
+# Of rows and columns of one operand: two sizes and two strides.
+_rows_pack = packer(Request, 4)
 
 
 def _draws(update: Update) -> tuple[Any, ...]:
@@ -350,6 +358,22 @@ def randn(out: Tensor, address: Address, *, uniform: bool) -> None:
     """Fills ``out`` (``(B, ...)``, any strides) with standard normals, or with uniforms on (0, 1)."""
     operands = (out, *[None] * (OPERANDS - 1))
     _launch(_UNIFORM if uniform else _NORMAL, address, operands, _NO_UPDATE, _ONE_DRAW)
+
+
+def quick_randn(out: Tensor, uniform: bool, words: Words) -> None:
+    """:func:`randn` of a new fp32 tensor, contiguous and not empty, whose seed and draw are numbers."""
+    seed, draw, ids, offset, purpose = words
+    batch, total = out.shape[0], out.nbytes // 4
+    if _library is None:
+        load()
+    threads = 1 if total < SERIAL_BELOW else torch.get_num_threads()
+    kind, elements = _UNIFORM if uniform else _NORMAL, total // batch
+    common = _set, threads, seed, draw, offset, purpose
+    memory = 0, 0, 0 if ids is None else ids.data_ptr(), 0
+    tail = batch, elements, elements, 1
+    request = _rows_pack(*common, *_NOTHING, kind, False, 2, *memory, out.data_ptr(), *_REST, *tail)
+    if _library.fl_run(request):  # type: ignore[union-attr]
+        refused()
 
 
 def _launch(

@@ -130,7 +130,7 @@ class PlainStep(Declared):
         *_numbers("c", "a", "b"),
         *_pointers("fault"),
         *_integers("freeze"),
-        *_pointers("out", "x", "score"),
+        *_pointers("ids", "out", "x", "score"),
         *_integers("batch", "elements"),
     ]
 

@@ -241,8 +241,8 @@ def prepare(out: Tensor, update: Update) -> Call:
 shortcut = Shortcut(step_kernel, plain.CHANGING)
 
 
-def step(out: Tensor, update: Update) -> None:
-    """Writes the result of an update to ``out``. The caller has validated everything.
+def step(out: Tensor, update: Update) -> Tensor:
+    """Writes the result of an update to ``out``, which is returned. The caller has validated everything.
 
     Args:
         out: shape and dtype of the state, any strides; may be any of the slots.
@@ -250,13 +250,14 @@ def step(out: Tensor, update: Update) -> None:
             memory is read by the kernel, at every graph replay.
     """
     if not out.numel():
-        return
+        return out
     with on_device(out):
         known = plain.update(shortcut, out, update)
         if known is not None and shortcut.launch(*known):
-            return
+            return out
         call = prepare(out, update)
         made = launch(step_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
         if known is not None and made is not None:
             key, *_ = known
             shortcut.keep(key, made, call.grid, call.arguments)
+    return out

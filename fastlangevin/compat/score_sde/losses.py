@@ -18,7 +18,7 @@ from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sam
 from fastlangevin.ladders import positive
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.losses.arguments import check_batch
-from fastlangevin.noise import Purpose, SampleOptions, check_samples, resolve
+from fastlangevin.noise import Purpose, SampleOptions, check_samples, resolve, resolve_draw
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.ops.dsm import Objective, Tables
 from fastlangevin.ops.perturb import Perturbation, perturb_at
@@ -87,7 +87,7 @@ def get_sde_loss_fn(
     ) -> Tensor:
         check_batch(("model", model), batch, "mean", takes="x, labels")
         size, device, dtype = len(batch), batch.device, compute_dtype(batch)
-        address = resolve(size, device, Purpose.DSM_NOISE, step, "step", **samples)
+        address = resolve(batch, Purpose.DSM_NOISE, resolve_draw(step, device, "step"), **samples)
         empty = torch.empty((size, 1), dtype=dtype, device=device)
         uniform = random_at(empty, address._replace(purpose=int(Purpose.DSM_LEVEL)), uniform=True)
         t = uniform[:, 0] * (sde.T - eps) + eps
@@ -175,7 +175,7 @@ def get_ddpm_loss_fn(vpsde: SDE, train: bool, reduce_mean: bool = True) -> Loss:
     ) -> Tensor:
         check_batch(("model", model), batch, "mean", takes="x, labels")
         model_fn = get_model_fn(model, train)
-        address = resolve(len(batch), batch.device, Purpose.DSM_LEVEL, step, "step", **samples)
+        address = resolve(batch, Purpose.DSM_LEVEL, resolve_draw(step, batch.device, "step"), **samples)
         empty = torch.empty((len(batch), 1), dtype=torch.float32, device=batch.device)
         levels = level_of(random_at(empty, address, uniform=True)[:, 0], last + 1)
         loss: Tensor = objective(

@@ -162,7 +162,7 @@ FL_EXPORT int fl_step_plain(const PlainStep* request) {
     plan.update = {2, 1, {request->c, request->a}, request->b, request->fault, request->freeze,
                    (int64_t)request->common.draw, nullptr};
     plan.noise = {1, {1.0}, {}, nullptr, nullptr};
-    plan.address = {};
+    plan.address = {nullptr, nullptr, request->ids, 0};
     plan.kind = kStep;
     plan.wide = 0;
     plan.draws = true;

@@ -83,6 +83,7 @@ struct PlainStep {
     double c, a, b;
     int64_t* fault;
     int64_t freeze;
+    const int64_t* ids;  // of the samples; null: from the offset on
     float* out;
     const float *x, *score;
     int64_t batch, elements;

@@ -142,7 +142,7 @@ RUNNING = (
     Fault(
         "operations: gradient by the score with the state's factor",
         "operations",
-        "fastlangevin/ops/step.py",
+        "fastlangevin/ops/move.py",
         "(factor * moved).to(dtype) if need",
         "(factors[0] * moved).to(dtype) if need",
         ("tests/test_ops.py::test_gradients_are_those_of_the_formula",),
@@ -150,7 +150,7 @@ RUNNING = (
     Fault(
         "operations: known values take the gradient of the others",
         "mask",
-        "fastlangevin/ops/step.py",
+        "fastlangevin/ops/move.py",
         "results.append(gradient.masked_fill(~mask, 0.0)",
         "results.append(gradient.masked_fill(mask, 0.0)",
         ("tests/test_ops.py::test_gradients_are_those_of_the_formula",),
@@ -166,7 +166,7 @@ RUNNING = (
     Fault(
         "operations: a compiled update's draws are all its first",
         "address",
-        "fastlangevin/ops/step.py",
+        "fastlangevin/ops/move.py",
         "[first + each.offset for each in draws]",
         "[first for each in draws]",
         ("tests/test_updates.py::test_compiled_calls_are_few_and_have_the_same_bits",),

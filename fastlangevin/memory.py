@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from fastlangevin.kernels.address import Address
-from fastlangevin.runtime import Launchers, choose_for
-
-__all__ = ["address_in_memory", "in_memory", "lasting", "observed", "recorded", "transforms", "unseen"]
+__all__ = ["in_memory", "is_compiling", "lasting", "observed", "recorded", "transforms"]
 
 # A call less than torch.compiler.is_compiling; what only that sees, an export, has a dispatch mode at work.
-_is_compiling = torch.compiler.is_dynamo_compiling
+is_compiling = torch.compiler.is_dynamo_compiling
 _functorch: Any = torch._C._functorch
 _level = _functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
@@ -28,19 +25,19 @@ def recorded() -> bool:
 
     What is not ``torch.ops.fastlangevin.*`` then, nor plain PyTorch, is missing from the record.
     """
-    return _is_compiling() or _modes() > 0 or _tracing() is not None
+    return is_compiling() or _modes() > 0 or _tracing() is not None
 
 
 def transforms() -> bool:
     """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
     # A compiler has its own way through them, and does not look into these two.
-    return not _is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
+    return not is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
 
 
 def observed() -> bool:
     """:func:`recorded` or :func:`transforms`, in one call: it is asked before every small update."""
     return (
-        _is_compiling()
+        is_compiling()
         or _modes() > 0
         or _level() is not None
         or forward_ad._current_level >= 0
@@ -48,17 +45,10 @@ def observed() -> bool:
     )
 
 
-def unseen(impl: str, device_type: str) -> Launchers | None:
-    """The launchers that a call may go to directly; None if something sees it, or is to see into it."""
-    if observed():
-        return None
-    return choose_for(impl, device_type)[1]
-
-
 def lasting() -> bool:
     """Whether a tensor made now may be kept for later calls: those of a mode or a tracer may have no numbers."""
     # A compiler has its own way with what is kept.
-    return _is_compiling() or not observed()
+    return is_compiling() or not observed()
 
 
 def in_memory(name: str, value: Tensor) -> Tensor:
@@ -67,7 +57,7 @@ def in_memory(name: str, value: Tensor) -> Tensor:
     Raises:
         TypeError: it is of a class that holds its values elsewhere, and no mode is at work that could say where.
     """
-    if _is_compiling():
+    if is_compiling():
         return value
     if type(value) is not Tensor and type(value) is not nn.Parameter and _keys(value).has(_PYTHON):
         if recorded():
@@ -79,16 +69,3 @@ def in_memory(name: str, value: Tensor) -> Tensor:
     if value._is_zerotensor():
         return value.clone()
     return value.resolve_neg() if value.is_neg() else value
-
-
-def address_in_memory(address: Address) -> Address:
-    """An address whose tensors have their values in memory, as :func:`in_memory` says."""
-    seed, draw, ids = address.seed, address.draw, address.sample_ids
-    plain = ids is None or (not _is_compiling() and type(ids) is Tensor and not (ids.is_neg() or ids._is_zerotensor()))
-    if plain and type(seed) is int and type(draw) is int:
-        return address
-    return address._replace(
-        seed=in_memory("seed", seed) if isinstance(seed, Tensor) else seed,
-        draw=in_memory("draw", draw) if isinstance(draw, Tensor) else draw,
-        sample_ids=None if ids is None else in_memory("sample_ids", ids),
-    )
