@@ -121,7 +121,7 @@ class Update(NamedTuple):
 
     @property
     def state(self) -> Tensor:
-        """The slot of the first term."""
+        """The slot of the first term. PyTorch 2.10 traces no property, so what may be compiled unpacks the terms."""
         (_, slot), *_ = self.terms
         return slot
 

@@ -28,7 +28,8 @@ def _coefficient(value: Coefficient, x: Tensor) -> Tensor:
 
 def _flat(update: Update) -> tuple[Any, ...]:
     """The arguments of the registered operation: all that changes from step to step as tensors."""
-    x, draws = update.state, update.draws
+    (_, x), *_ = update.terms
+    draws = update.draws
     address = flat_address(update.address, x)
     weights = numbers = None
     if isinstance(draws, DrawTable):
@@ -44,7 +45,8 @@ def _flat(update: Update) -> tuple[Any, ...]:
 
 
 def _flat_watched(update: Update) -> tuple[Any, ...]:
-    return *_flat(update), tensor_word(update.number, update.state), update.fault, update.freeze
+    (_, x), *_ = update.terms
+    return *_flat(update), tensor_word(update.number, x), update.fault, update.freeze
 
 
 def _typed(x: Tensor, others: list[Tensor], factors: list[Tensor], b: Tensor | None, *rest: Any) -> tuple[Update]:
@@ -58,7 +60,8 @@ def _typed(x: Tensor, others: list[Tensor], factors: list[Tensor], b: Tensor | N
 
 
 def _plain_in_place(update: Update) -> None:
-    update.state.copy_(reference.step(update))
+    (_, x), *_ = update.terms
+    x.copy_(reference.step(update))
 
 
 _INPUTS = (
@@ -87,33 +90,18 @@ _WATCHED_STEP_ = _operation(f"watched_step_(Tensor(a!) x, {_WATCHED}) -> ()", Tr
 
 
 def _result(update: Update, impl: str) -> Tensor:
+    (_, x), *_ = update.terms
     made: Callable[..., Tensor] = _STEP if update.fault is None else _WATCHED_STEP
-    return made(impl, update.state.device, update)
+    return made(impl, x.device, update)
 
 
 class _Differentiable(torch.autograd.Function):
-    """An update with gradients for its slots, explicit noise and known values.
-
-    By name, since PyTorch 2.13 traces no function of any number of tensors.
-    """
+    """An update with gradients for its slots, explicit noise and known values."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        s0: Tensor,
-        s1: Tensor | None,
-        s2: Tensor | None,
-        s3: Tensor | None,
-        s4: Tensor | None,
-        s5: Tensor | None,
-        noise: Tensor | None,
-        known: Tensor | None,
-        mask: Tensor | None,
-        b: Coefficient | None,
-        *rest: Any,
-    ) -> Tensor:
+    def forward(ctx: Any, *operands: Any) -> Tensor:
+        slots, (noise, known, mask, b), rest = operands[:6], operands[6:10], operands[10:]
         a, (seed, draw, ids, offset, purpose, weights, numbers, draws, impl) = rest[:6], rest[6:]
-        slots = (s0, s1, s2, s3, s4, s5)
         terms = tuple(Term(factor, slot) for factor, slot in zip(a, slots, strict=True) if slot is not None)
         address = Address(seed, draw, ids, offset, purpose)
         drawn = draws if weights is None else DrawTable(weights, numbers)
@@ -186,7 +174,7 @@ def move(update: Update, impl: str = "auto", out: Tensor | None = None) -> Tenso
             written to, or a gradient is asked for that would be lost.
         RuntimeError: ``impl`` cannot run here.
     """
-    x = update.state
+    (_, x), *_ = update.terms
     seed, draw, ids, offset, purpose = update.address
     if (
         update.draws is ONE_DRAW

@@ -50,7 +50,8 @@ def drawn_levels(address: Address, batch: int, levels: int, device: torch.device
 
 def noise(update: Update) -> Tensor | None:
     """z in the computing dtype, or None where the update has no noise."""
-    state, address, draws = update.state, update.address, update.draws
+    (_, state), *_ = update.terms
+    address, draws = update.address, update.draws
     dtype = _computing(state)
     if update.b is None:
         return None
@@ -111,7 +112,7 @@ def step(update: Update) -> Tensor:
     fault = update.fault
     if fault is None:
         return result
-    state = update.state
+    (_, state), *_ = update.terms
     number = torch.as_tensor(update.number, dtype=torch.int64, device=state.device)
     if update.freeze:
         earlier = (fault < number).reshape(-1, *(1,) * (state.ndim - 1))
