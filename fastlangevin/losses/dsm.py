@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin import noise, ops
+from fastlangevin.kernels.operands import Objective, Perturbation, Tables
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.noise import Address, Purpose, SampleOptions, resolve
 from fastlangevin.ops.arguments import check_labels, compute_dtype
-from fastlangevin.ops.dsm import Objective, Reduction, Tables
+from fastlangevin.ops.dsm import Reduction
 from fastlangevin.ops.memory import address_in_memory, in_memory, recorded
-from fastlangevin.ops.perturb import MAX_LEVELS, Perturbation, perturb_at
+from fastlangevin.ops.perturb import LEVEL_PURPOSE, MAX_LEVELS, perturb_at
 from fastlangevin.reference import level_of
 from fastlangevin.scores import Output
 from fastlangevin.values import is_complex
@@ -253,7 +254,7 @@ def evaluate(
     ladder, _ = setting.tables(x.device, compute_dtype(x))
     address = address_in_memory(address)
     given = None if labels is None else labels.to(x.device).contiguous()
-    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, None), impl)
+    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, LEVEL_PURPOSE), impl)
     h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below
     _, tables = setting.tables(x.device, compute_dtype(h))
     clean = x if setting.output == "denoised" else None

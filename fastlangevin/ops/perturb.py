@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import Perturbation
 from fastlangevin.noise import Purpose, SampleOptions, resolve
 from fastlangevin.ops.arguments import check_labels, compute_dtype, elements_per_sample, floating, like_state
 from fastlangevin.ops.memory import address_in_memory, transforms
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.runtime import Launchers
 
-__all__ = ["MAX_LEVELS", "Perturbation", "perturb", "perturb_at"]
+__all__ = ["LEVEL_PURPOSE", "MAX_LEVELS", "perturb", "perturb_at"]
 
 # A uniform has 2^23 values.
 MAX_LEVELS = 2**23
-
-
-class Perturbation(NamedTuple):
-    """Samples and their levels, checked.
-
-    Attributes:
-        x: clean samples ``(B, *)``.
-        sigmas: ladder ``(L,)``, contiguous, in the computing dtype.
-        labels: int64 ``(B,)``, contiguous; None if they are drawn.
-        address: of the noise and, by another purpose, of the labels.
-        noise: the noise itself, or None.
-    """
-
-    x: Tensor
-    sigmas: Tensor
-    labels: Tensor | None
-    address: Address
-    noise: Tensor | None
+LEVEL_PURPOSE = int(Purpose.DSM_LEVEL)
 
 
 def _launch(launchers: Launchers, given: Perturbation) -> tuple[Tensor, Tensor]:
     x, labels = given.x, given.labels
     out = torch.empty_like(x)
-    drawn = torch.empty(x.shape[0], dtype=torch.int64, device=x.device) if labels is None else labels
-    launchers.perturb(
-        out,
-        x,
-        given.address,
-        sigmas=given.sigmas,
-        labels=drawn,
-        draws_labels=labels is None,
-        level_purpose=int(Purpose.DSM_LEVEL),
-        noise=given.noise,
-    )
     # An operation may not return what it was given, so the levels that were not drawn come back empty.
-    return out, drawn if labels is None else labels.new_empty(0)
+    drawn = x.new_empty(x.shape[0], dtype=torch.int64) if labels is None else labels.new_empty(0)
+    launchers.perturb(out, drawn if labels is None else None, given)
+    return out, drawn
 
 
 def _plain(given: Perturbation) -> tuple[Tensor, Tensor]:
     """The perturbed samples in plain PyTorch, which every transform sees into."""
-    x, sigmas, labels, address, noise = given
-    levels = labels
-    if levels is None:
-        levels = reference.drawn_levels(
-            address._replace(purpose=int(Purpose.DSM_LEVEL)), x.shape[0], sigmas.numel(), x.device
-        )
-    z = reference.normals(address, x.shape, x.device) if noise is None else noise
-    return reference.perturb(x, sigmas, levels, z), levels if labels is None else labels.new_empty(0)
+    out, labels = reference.perturb(given)
+    return out, labels if given.labels is None else labels.new_empty(0)
 
 
 def _fake(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
@@ -81,7 +50,7 @@ def _flat(given: Perturbation) -> tuple[Any, ...]:
 def _typed(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Perturbation]:
     *address, noise = rest
     given = labels if labels is None else labels.contiguous()
-    return (Perturbation(x, sigmas, given, Address(*address), noise),)
+    return (Perturbation(x, sigmas, given, Address(*address), LEVEL_PURPOSE, noise),)
 
 
 _PERTURB = Operation(
@@ -100,7 +69,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
         *address, noise, impl = rest
-        given = Perturbation(x, sigmas, labels, Address(*address), noise)
+        given = Perturbation(x, sigmas, labels, Address(*address), LEVEL_PURPOSE, noise)
         out, levels = _PERTURB(impl, x.device, given)
         ctx.mark_non_differentiable(levels)
         return out, levels
@@ -173,4 +142,4 @@ def perturb(
         noise = like_state("noise", noise, x)
     address = resolve(batch, x.device, Purpose.DSM_NOISE, draw, "draw", noise is None, **samples)
     table = sigmas.detach().to(compute_dtype(x)).contiguous()
-    return perturb_at(Perturbation(x, table, labels, address_in_memory(address), noise), impl)
+    return perturb_at(Perturbation(x, table, labels, address_in_memory(address), LEVEL_PURPOSE, noise), impl)
