@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from fastlangevin.kernels.address import Address
-from fastlangevin.rules import Coefficients
+from fastlangevin.kernels.operands import Run, Segment
 
 __all__ = ["ChainKernel", "ChainScore", "Run", "Segment"]
-
-
-class Run(NamedTuple):
-    """Neighbouring updates of one rule at one level."""
-
-    rule: Coefficients
-    level: int
-    times: int
-
-
-class Segment(NamedTuple):
-    """Neighbouring updates of a chain.
-
-    Attributes:
-        address: of the noise of the first update; the draws of the others follow it.
-        runs: the updates.
-        every: frames are kept after the updates that end at a multiple of this; 0 keeps none.
-        frames: contiguous ``(F, B, ...)``, where the frames of this segment go, or None.
-    """
-
-    address: Address
-    runs: list[Run]
-    every: int
-    frames: Tensor | None
-
-    @property
-    def length(self) -> int:
-        """How many updates."""
-        return sum(run.times for run in self.runs)
 
 
 ChainKernel = Callable[[Tensor, Segment], None]

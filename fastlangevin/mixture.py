@@ -327,15 +327,7 @@ class PerturbedMixture:
         table = self.table(x.device)
 
         def run(x: Tensor, segment: Segment) -> None:
-            chain(
-                x.view(flat.shape),
-                table,
-                segment.address,
-                diagonal=self._mixture.diagonal,
-                runs=segment.runs,
-                every=segment.every,
-                frames=segment.frames,
-            )
+            chain(x.view(flat.shape), table, segment, diagonal=self._mixture.diagonal)
 
         return run
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from two_terms import addressed
 
 from fastlangevin import reference
+from fastlangevin.kernels.address import Address
 from fastlangevin.kernels.cpp import dsm, native
+from fastlangevin.kernels.operands import Objective, Perturbation, Sums, Tables
 
 try:
     SETS = native.instruction_sets()
@@ -27,6 +28,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ELEMENTS = [1, 2, 3, 4, 5, 8, 27, 33, 64, 128, 129, 257, 513, 784, 1000, 1025, 3072, 5001]
 NOISE, LEVEL = 4, 6
 ADDRESS: dict[str, Any] = {"seed": 5, "draw": 3, "sample_ids": None, "sample_offset": 0}
+PLAIN = Address(**ADDRESS, purpose=NOISE)
 NAN = float("nan")
 
 
@@ -94,6 +96,12 @@ def with_no_level(tables: tuple[Tensor, ...], labels: Tensor) -> tuple[tuple[Ten
     return tuple(torch.cat([table, nothing]) for table in tables), torch.where(valid, labels, levels)
 
 
+def empty_sums(batch: int, levels: int, dtype: torch.dtype = torch.float32) -> Sums:
+    """Full of what no kernel writes."""
+    values, level_sums, total = (torch.full(shape, NAN, dtype=dtype) for shape in ((batch,), (levels,), ()))
+    return Sums(values, level_sums, torch.full((levels,), -9), total)
+
+
 def check_perturb(
     x: Tensor,
     *,
@@ -106,26 +114,18 @@ def check_perturb(
     address = {**ADDRESS, **address}
     sigmas = ladder(levels, compute_dtype(x))
     out = (torch.empty_like(x) if out is None else out).fill_(NAN)
-    found = torch.full((x.shape[0],), -9) if labels is None else labels.clone()
-    addressed(
-        dsm.perturb,
-        out,
-        x,
-        sigmas=sigmas,
-        labels=found,
-        draws_labels=labels is None,
-        purpose=NOISE,
-        level_purpose=LEVEL,
-        noise=noise,
-        **address,
-    )
+    drawn = torch.full((x.shape[0],), -9) if labels is None else None
+    given = Perturbation(x, sigmas, labels, Address(**address, purpose=NOISE), LEVEL, noise)
+    dsm.perturb(out, drawn, given)
     if labels is None:
         ids = sample_numbers(x.shape[0], address["sample_ids"], address["sample_offset"])
         uniform = reference.rand(1, ids, seed=address["seed"], draw=address["draw"], purpose=LEVEL)
         labels = ((uniform[:, 0].double() * 2**24).long() * levels) >> 24
-    assert torch.equal(found, labels)
+        assert drawn is not None
+        assert torch.equal(drawn, labels)
     (sigmas,), labels = with_no_level((sigmas,), labels)
-    assert_same(out, reference.perturb(x, sigmas, labels, noise_like(x, address) if noise is None else noise))
+    noise = noise_like(x, address) if noise is None else noise
+    assert_same(out, reference.perturb(given._replace(sigmas=sigmas, labels=labels, noise=noise))[0])
 
 
 def check_dsm(
@@ -142,45 +142,30 @@ def check_dsm(
 ) -> None:
     address = {**ADDRESS, **address}
     dtype, batch = compute_dtype(output), output.shape[0]
-    tables = tuple(ladder(levels, dtype, seed) for seed in range(3))
+    tables = Tables(*(ladder(levels, dtype, seed) for seed in range(3)))
     labels = some_labels(batch, levels) if labels is None else labels
     upstream = torch.tensor(0.7, dtype=dtype) if upstream is None else upstream.to(dtype)
-    sums = [torch.full(shape, NAN, dtype=dtype) for shape in ((batch,), (levels,), ())]
-    counts = torch.full((levels,), -9)
+    sums = empty_sums(batch, levels, dtype)
     if gradient is True:
         gradient = torch.empty_like(output)
     if isinstance(gradient, Tensor):
         gradient.fill_(NAN)
-    addressed(
-        dsm.dsm,
-        *((sums[0], sums[1], counts, sums[2]) if values else (None, None, None, None)),
-        gradient if isinstance(gradient, Tensor) else None,
-        output,
-        clean=clean,
-        labels=labels,
-        scale=tables[0],
-        weight=tables[1],
-        slope=tables[2],
-        upstream=upstream,
-        purpose=NOISE,
-        noise=noise,
-        segment=reference.segment_elements(output[0].numel()),
-        **address,
-    )
+    wanted = gradient if isinstance(gradient, Tensor) else None
+    given = Objective(output, labels, tables, Address(**address, purpose=NOISE), noise, clean)
+    dsm.dsm(sums if values else None, wanted, given, upstream, reference.segment_elements(output[0].numel()))
     if noise is None and clean is None:
         noise = noise_like(output, address)
-    tables, labels = with_no_level(tables, labels)
-    want = reference.dsm(
-        output, labels, *tables, upstream, clean=clean, noise=noise, gradient=isinstance(gradient, Tensor)
-    )
+    wider, labels = with_no_level(tables, labels)
+    exact = given._replace(labels=labels, tables=Tables(*wider), noise=noise)
+    want, derivative = reference.dsm(exact, upstream, gradient=wanted is not None)
     if values:
-        assert_same(sums[0], want[0])
-        assert_same(sums[1], want[1][:levels])
-        assert torch.equal(counts, want[2][:levels])
-        assert_same(sums[2], want[3])
-    if isinstance(gradient, Tensor):
-        assert want[4] is not None
-        assert_same(gradient, want[4])
+        assert_same(sums.values, want.values)
+        assert_same(sums.level_sums, want.level_sums[:levels])
+        assert torch.equal(sums.level_counts, want.level_counts[:levels])
+        assert_same(sums.total, want.total)
+    if wanted is not None:
+        assert derivative is not None
+        assert_same(wanted, derivative)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -322,41 +307,25 @@ def test_parts_of_the_result(elements: int) -> None:
 
 
 def test_empty_tensors() -> None:
-    counts, labels = torch.full((3,), -9), torch.tensor([2, 0, 2, -1])
-    table, upstream = torch.ones(3), torch.ones(())
+    labels, table = torch.tensor([2, 0, 2, -1]), torch.ones(3)
     for batch, wanted in ((0, [0, 0, 0]), (4, [1, 0, 2])):
-        output = torch.empty(batch, 0 if batch else 5)
-        values, sums, total = torch.full((batch,), NAN), torch.full((3,), NAN), torch.tensor(NAN)
-        same = {"labels": labels[:batch], "purpose": NOISE, "noise": None, **ADDRESS}
-        addressed(
-            dsm.dsm,
-            values,
-            sums,
-            counts,
-            total,
-            torch.empty_like(output),
-            output,
-            clean=None,
-            scale=table,
-            weight=table,
-            slope=table,
-            upstream=upstream,
-            segment=4,
-            **same,
-        )
-        assert counts.tolist() == wanted
-        assert not torch.cat([values, sums, total[None]]).count_nonzero()
-        drawn = {**same, "labels": torch.full((batch,), -9)}
-        addressed(dsm.perturb, output.clone(), output, sigmas=table, draws_labels=True, level_purpose=LEVEL, **drawn)
-        assert ((drawn["labels"] >= 0) & (drawn["labels"] < 3)).all()
+        output, sums = torch.empty(batch, 0 if batch else 5), empty_sums(batch, 3)
+        given = Objective(output, labels[:batch], Tables(table, table, table), PLAIN)
+        dsm.dsm(sums, torch.empty_like(output), given, torch.ones(()), 4)
+        assert sums.level_counts.tolist() == wanted
+        assert not torch.cat([sums.values, sums.level_sums, sums.total[None]]).count_nonzero()
+        drawn = torch.full((batch,), -9)
+        dsm.perturb(output.clone(), drawn, Perturbation(output, table, None, PLAIN, LEVEL))
+        assert ((drawn >= 0) & (drawn < 3)).all()
 
 
 def test_the_order_of_the_sums_is_seen() -> None:
     """The bits of torch's own sums are others, so that the equality above is no matter of course."""
     x = tensor(300, 784)
     labels, one = torch.zeros(300, dtype=torch.int64), torch.ones(1)
-    values = reference.dsm(x, labels, one, one, one, one[0], clean=x * 0, noise=None, gradient=False)[0]
-    assert not torch.equal(values, x.square().sum(1) * 0.5)
+    given = Objective(x, labels, Tables(one, one, one), PLAIN, clean=x * 0)
+    sums, _ = reference.dsm(given, one[0], gradient=False)
+    assert not torch.equal(sums.values, x.square().sum(1) * 0.5)
     check_dsm(x, levels=1, labels=labels, clean=x * 0)
 
 
@@ -368,49 +337,21 @@ def test_flush_mode_of_the_caller_changes_nothing() -> None:
     torch.set_num_threads(2)
     x = tensor(20, 5000) * 2.0**-67
     clean, labels = x * 0.5, some_labels(20, 7)
-    tables, upstream = tuple(ladder(7, torch.float32, seed) for seed in range(3)), torch.tensor(2.0**-70)
-    want = reference.dsm(x, labels, *tables, upstream, clean=clean, noise=None, gradient=True)
-    assert 0 < want[0].min() < want[0].max() < torch.finfo(torch.float32).tiny * 64
-    perturbed = reference.perturb(x, tables[0] * 2.0**-70, labels, clean)
-    values, sums, total, gradient, out = (torch.empty_like(each) for each in (*want[:2], *want[3:], x))
-    counts = torch.empty(7, dtype=torch.int64)
-    sigmas = tables[0] * 2.0**-70
+    tables, upstream = Tables(*(ladder(7, torch.float32, seed) for seed in range(3))), torch.tensor(2.0**-70)
+    objective = Objective(x, labels, tables, PLAIN, clean=clean)
+    want, derivative = reference.dsm(objective, upstream, gradient=True)
+    assert derivative is not None
+    assert 0 < want.values.min() < want.values.max() < torch.finfo(torch.float32).tiny * 64
+    perturbation = Perturbation(x, tables.scale * 2.0**-70, labels, PLAIN, LEVEL, clean)
+    perturbed, _ = reference.perturb(perturbation)
+    sums, gradient, out = empty_sums(20, 7), torch.empty_like(x), torch.empty_like(x)
     torch.set_flush_denormal(True)
     try:
-        addressed(
-            dsm.dsm,
-            values,
-            sums,
-            counts,
-            total,
-            gradient,
-            x,
-            clean=clean,
-            labels=labels,
-            scale=tables[0],
-            weight=tables[1],
-            slope=tables[2],
-            upstream=upstream,
-            purpose=NOISE,
-            noise=None,
-            segment=reference.segment_elements(5000),
-            **ADDRESS,
-        )
-        addressed(
-            dsm.perturb,
-            out,
-            x,
-            sigmas=sigmas,
-            labels=labels,
-            draws_labels=False,
-            purpose=NOISE,
-            level_purpose=LEVEL,
-            noise=clean,
-            **ADDRESS,
-        )
+        dsm.dsm(sums, gradient, objective, upstream, reference.segment_elements(5000))
+        dsm.perturb(out, None, perturbation)
     finally:
         torch.set_flush_denormal(False)
-    for found, wanted in zip((values, sums, total, gradient, out), (*want[:2], *want[3:], perturbed), strict=True):
+    for found, wanted in zip((*sums, gradient, out), (*want, derivative, perturbed), strict=True):
         assert torch.equal(found, wanted)
 
 
@@ -421,25 +362,14 @@ def test_fork_after_a_threaded_call() -> None:
     x = tensor(20, 4000)
     check_perturb(x)
     check_dsm(x)
-    sigmas, labels, out = ladder(7, torch.float32), some_labels(20, 7), torch.full_like(x, NAN)
-    want = reference.perturb(x, sigmas, labels, noise_like(x, ADDRESS))
+    given, out = Perturbation(x, ladder(7, torch.float32), some_labels(20, 7), PLAIN, LEVEL), torch.full_like(x, NAN)
+    want, _ = reference.perturb(given)
     child = os.fork()
     if child == 0:
         # torch's own threads do not survive a fork, so nothing but the launcher and NumPy runs here.
         code = 3
         try:
-            addressed(
-                dsm.perturb,
-                out,
-                x,
-                sigmas=sigmas,
-                labels=labels,
-                draws_labels=False,
-                purpose=NOISE,
-                level_purpose=LEVEL,
-                noise=None,
-                **ADDRESS,
-            )
+            dsm.perturb(out, None, given)
             code = 0 if bool((out.numpy() == want.numpy()).all()) else 4
         finally:
             os._exit(code)

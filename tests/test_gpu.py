@@ -326,13 +326,14 @@ def test_a_thousand_repeats_of_the_objective_have_the_same_bits():
 @pytest.mark.parametrize("shape", [(64, 128, 32, 32), (1, 3, 256, 256), (5, 512, 4, 4), (3, 6, 33, 17)], ids=str)
 def test_instance_norm_and_its_gradient(shape, channels_last):
     from fastlangevin import reference
+    from fastlangevin.kernels.operands import InstanceNorm, InstanceNormGradients, Statistics
     from fastlangevin.kernels.triton.instance_norm import instance_norm
     from fastlangevin.kernels.triton.instance_norm_backward import instance_norm_backward
 
     kept = torch.channels_last if channels_last else torch.contiguous_format
     x, gradient = (state(shape, seed=seed).contiguous(memory_format=kept) for seed in (0, 1))
     leaves = [x.double(), *(state(shape[:2], seed=seed).double() for seed in (2, 3, 4))]
-    want = reference.instance_norm(*(leaf.requires_grad_() for leaf in leaves), activation=True)[0]
+    want, _, _ = reference.instance_norm(InstanceNorm(*(leaf.requires_grad_() for leaf in leaves), True))
     wanted = want, *torch.autograd.grad(want, leaves, gradient.double())
     x, gradient = x.cuda(), gradient.cuda()
     parameters = [leaf.detach().float().cuda() for leaf in leaves[1:]]
@@ -340,8 +341,9 @@ def test_instance_norm_and_its_gradient(shape, channels_last):
     def run():
         out, grad_x = torch.full_like(x, math.nan), torch.full_like(x, math.nan)
         mean, rstd, *rows = (torch.full_like(parameters[0], math.nan) for _ in range(5))
-        instance_norm(out, x, None, None, *parameters, mean, rstd, activation=True)
-        instance_norm_backward(grad_x, *rows, gradient, x, *parameters, mean, rstd, activation=True)
+        given, statistics = InstanceNorm(x, *parameters, True), Statistics(mean, rstd)
+        instance_norm(out, None, statistics, given)
+        instance_norm_backward(InstanceNormGradients(grad_x, *rows), gradient, given, statistics)
         return out, grad_x, *rows
 
     first = run()

@@ -12,9 +12,8 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import kernels, ops
+from fastlangevin.kernels.operands import ChainNetwork, ChainUpdates
 from fastlangevin.noise import Address
-from fastlangevin.ops.mlp_chain import Updates
-from fastlangevin.reference import ChainNetwork
 
 pytest.importorskip("triton")
 
@@ -93,7 +92,7 @@ def test_a_perceptrons_chain_runs_there() -> None:
     weights = tuple(fl.randn(shape, seed=1, draw=draw) / 4 for draw, shape in enumerate([(16, 2), (16, 16), (2, 16)]))
     net = ChainNetwork(weights, torch.zeros(1, 2, 16), torch.zeros(2), torch.ones(1, 3), 0.0, "silu")
     levels, coefficients, noisy = torch.zeros(3, dtype=torch.int64), torch.full((3, 3), 0.5), torch.ones(3).bool()
-    updates = Updates(levels, coefficients, noisy, Address(1, 0, None, 0, fl.Purpose.LANGEVIN))
+    updates = ChainUpdates(levels, coefficients, noisy, Address(1, 0, None, 0, fl.Purpose.LANGEVIN))
     x = fl.randn((4, 2), seed=2)
     found = [ops.mlp_chain_(x.clone(), net, updates, impl=impl) for impl in ("triton", "reference")]
     # Sums of 18 products of numbers of size 1, three times over; a step forgotten would move the state by 0.5.

@@ -5,9 +5,9 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin import ops, reference
+from fastlangevin.kernels.operands import ChainNetwork, ChainUpdates
 from fastlangevin.noise import Address, Purpose
-from fastlangevin.ops.mlp_chain import Updates
-from fastlangevin.reference import ACTIVATIONS, ChainNetwork
+from fastlangevin.reference import ACTIVATIONS
 
 UNIT = 2.0**-24
 # The largest slope of each activation, and what its own error may be in units of its largest term: 2^-22 for the
@@ -73,7 +73,7 @@ ADDRESS = {"seed": 7, "draw": 5, "sample_ids": None, "sample_offset": 3, "purpos
 def chain(x, net, impl, count=4, **changes):
     matmul = changes.pop("matmul", "fp32")
     address = Address(**{name: changes.pop(name, value) for name, value in ADDRESS.items()})
-    updates = Updates(**{**moves(count), "address": address, **changes})
+    updates = ChainUpdates(**{**moves(count), "address": address, **changes})
     return ops.mlp_chain_(x.clone(), net, updates, matmul=matmul, impl=impl)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from two_terms import addressed
 
 from fastlangevin import reference
+from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import Objective, Perturbation, Sums, Tables
 
 pytest.importorskip("triton")
 
@@ -101,41 +102,24 @@ def check_dsm(
     gradient: bool = True,
     into: Tensor | None = None,
     **address: Any,
-) -> tuple[Tensor, ...]:
-    """Run the launcher and ask for the reference's bits; return the reference's results."""
+) -> Sums:
+    """Run the launcher and ask for the reference's bits; return the reference's sums, with the level of the others."""
     h, levels = given.h, given.scale.numel()
     z = normals(tuple(h.shape), **address) if noise is None and clean is None else noise
-    want = reference.dsm(
-        h,
-        given.inside(),
-        *map(given.table, (given.scale, given.weight, given.slope)),
-        given.upstream,
-        clean=clean,
-        noise=z,
-        gradient=True,
-    )
-    results = [poisoned(each) for each in (want[0], want[1][:levels], want[2][:levels], want[3])]
+    tables = Tables(given.scale, given.weight, given.slope)
+    objective = Objective(h, given.labels, tables, Address(**{**ADDRESS, **address}), noise, clean)
+    exact = objective._replace(labels=given.inside(), tables=Tables(*map(given.table, tables)), noise=z)
+    want, exact_derivative = reference.dsm(exact, given.upstream, gradient=True)
+    wanted = want._replace(level_sums=want.level_sums[:levels], level_counts=want.level_counts[:levels])
+    results = Sums(*map(poisoned, wanted))
     derivative = poisoned(h if into is None else into) if gradient else None
-    addressed(
-        dsm.dsm,
-        *(results if sums else [None] * 4),
-        derivative,
-        h,
-        clean=clean,
-        labels=given.labels,
-        scale=given.scale,
-        weight=given.weight,
-        slope=given.slope,
-        upstream=given.upstream,
-        noise=noise,
-        segment=reference.segment_elements(math.prod(h.shape[1:])),
-        **{**ADDRESS, **address},
-    )
+    segment = reference.segment_elements(math.prod(h.shape[1:]))
+    dsm.dsm(results if sums else None, derivative, objective, given.upstream, segment)
     if sums:
-        for got, wanted in zip(results, (want[0], want[1][:levels], want[2][:levels], want[3]), strict=True):
-            same(got, wanted)
+        for got, one in zip(results, wanted, strict=True):
+            same(got, one)
     if gradient:
-        same(derivative, want[4])
+        same(derivative, exact_derivative)
     return want
 
 
@@ -156,22 +140,14 @@ def check_perturb(
         uniform = normals((batch, 1), reference.rand, **{**address, "purpose": LEVEL_PURPOSE})
         wanted = reference.level_of(uniform[:, 0], levels)
     inside = torch.where((wanted >= 0) & (wanted < levels), wanted, levels)
-    want = reference.perturb(x, torch.cat((sigmas, sigmas.new_full((1,), math.nan))), inside, z)
+    given = Perturbation(x, sigmas, labels, Address(**{**ADDRESS, **address}), LEVEL_PURPOSE, noise)
+    wider = torch.cat((sigmas, sigmas.new_full((1,), math.nan)))
+    want, _ = reference.perturb(given._replace(sigmas=wider, labels=inside, noise=z))
     out = poisoned(x if out is None else out)
-    found = poisoned(wanted) if labels is None else labels.clone()
-    addressed(
-        perturb.perturb,
-        out,
-        x,
-        sigmas=sigmas,
-        labels=found,
-        draws_labels=labels is None,
-        level_purpose=LEVEL_PURPOSE,
-        noise=noise,
-        **{**ADDRESS, **address},
-    )
+    drawn = poisoned(wanted) if labels is None else None
+    perturb.perturb(out, drawn, given)
     same(out, want)
-    same(found, wanted)
+    same(drawn, wanted if labels is None else None)
     return wanted
 
 
@@ -217,14 +193,14 @@ def test_sums_of_segments_samples_and_levels(dtype: torch.dtype) -> None:
         partial = values((batch, segments), dtype, 6).abs()
         given = problem((batch, 1), dtype, levels=levels)
         wanted = ((batch,), dtype), ((levels,), dtype), ((levels,), torch.int64), ((), dtype)
-        found = [torch.full(size, -3, dtype=kind, device=DEVICE) for size, kind in wanted]
-        finishing.finish(*found, partial=partial, labels=given.labels, weight=given.weight)
+        found = Sums(*(torch.full(size, -3, dtype=kind, device=DEVICE) for size, kind in wanted))
+        finishing.finish(found, partial, given.labels, given.weight)
         want = dsm_sums._across(partial) * 0.5 * given.weight[given.labels]
         own = given.labels == torch.arange(levels, device=DEVICE)[:, None]
-        same(found[0], want)
-        same(found[1], dsm_sums._across(torch.where(own, want, 0.0)))
-        same(found[2], own.sum(1))
-        same(found[3], dsm_sums._across(want))
+        same(found.values, want)
+        same(found.level_sums, dsm_sums._across(torch.where(own, want, 0.0)))
+        same(found.level_counts, own.sum(1))
+        same(found.total, dsm_sums._across(want))
 
 
 def test_more_samples_and_levels_than_lanes() -> None:
@@ -300,8 +276,8 @@ def test_nothing_is_written_between_strided_elements() -> None:
     given = problem((3, 2, 5))
     base = torch.full((3, 4, 9), 5.0, device=DEVICE)
     check = base[:, 1:3, ::2]
-    arguments = {"sigmas": given.scale, "labels": given.labels, "draws_labels": False, "level_purpose": 3}
-    addressed(perturb.perturb, check, given.h, **arguments, noise=None, **ADDRESS)
+    address = Address(**ADDRESS)
+    perturb.perturb(check, None, Perturbation(given.h, given.scale, given.labels, address, LEVEL_PURPOSE))
     assert not check.eq(5.0).any()
     check.fill_(5.0)
     assert base.eq(5.0).all()
@@ -312,8 +288,8 @@ def test_labels_outside_of_the_ladder_are_nan_and_in_no_level(shape: tuple[int, 
     given = problem(shape)
     given.labels[: len(OUTSIDE)] = torch.tensor(OUTSIDE[: shape[0]], device=DEVICE)
     want = check_dsm(given)
-    assert want[0][: len(OUTSIDE)].isnan().all()
-    assert want[2][:5].sum() == max(shape[0] - len(OUTSIDE), 0)
+    assert want.values[: len(OUTSIDE)].isnan().all()
+    assert want.level_counts[:5].sum() == max(shape[0] - len(OUTSIDE), 0)
     check_perturb(given.h, given.scale, given.labels)
 
 
@@ -341,23 +317,13 @@ def test_drawn_levels_are_all_of_them() -> None:
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 5)], ids=str)
 def test_empty(shape: tuple[int, ...]) -> None:
     given = problem(shape)
-    results = [torch.full(size, math.nan, device=DEVICE) for size in (shape[:1], (5,), ())]
-    counts = torch.full((5,), -1, device=DEVICE)
-    tables = {"scale": given.scale, "weight": given.weight, "slope": given.slope, "upstream": given.upstream}
-    addressed(
-        dsm.dsm,
-        *(results[0], results[1], counts, results[2]),
-        torch.empty_like(given.h),
-        given.h,
-        **tables,
-        labels=given.labels,
-        clean=None,
-        noise=None,
-        segment=4,
-        **ADDRESS,
-    )
-    assert all(each.eq(0).all() for each in results)
-    assert torch.equal(counts, given.labels.bincount(minlength=5))
+    values, level_sums, total = (torch.full(size, math.nan, device=DEVICE) for size in (shape[:1], (5,), ()))
+    sums = Sums(values, level_sums, torch.full((5,), -1, device=DEVICE), total)
+    tables = Tables(given.scale, given.weight, given.slope)
+    objective = Objective(given.h, given.labels, tables, Address(**ADDRESS))
+    dsm.dsm(sums, torch.empty_like(given.h), objective, given.upstream, 4)
+    assert all(each.eq(0).all() for each in (values, level_sums, total))
+    assert torch.equal(sums.level_counts, given.labels.bincount(minlength=5))
     check_perturb(given.h, given.scale)
     check_perturb(given.h, given.scale, given.labels)
 

@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 import triton
 import triton.language as tl
 
+from fastlangevin.kernels.operands import GroupNorm, GroupNormGradients, Statistics
 from fastlangevin.kernels.triton import group_norm as forward
 from fastlangevin.kernels.triton import group_norm_backward as backward
 from fastlangevin.kernels.triton import planes
@@ -29,9 +30,9 @@ def launch(given: Case) -> tuple[Tensor, ...]:
     mean, rstd = (weight.new_full((len(x), given.groups), math.nan) for _ in range(2))
     rows = [weight.new_full(x.shape[:2], math.nan) for _ in range(2)]
     out, by_x = (torch.full_like(x, math.nan) for _ in range(2))
-    options = {"groups": given.groups, "activation": given.activation}
-    forward.group_norm(out, x, weight, bias, mean, rstd, eps=given.eps, **options)
-    backward.group_norm_backward(by_x, *rows, upstream, x, weight, bias, mean, rstd, **options)
+    operands, statistics = GroupNorm(x, weight, bias, given.groups, given.activation), Statistics(mean, rstd)
+    forward.group_norm(out, statistics, operands, given.eps)
+    backward.group_norm_backward(GroupNormGradients(by_x, *rows), upstream, operands, statistics)
     return out, by_x, *rows, mean, rstd
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 import triton
 import triton.language as tl
 
+from fastlangevin.kernels.operands import InstanceNorm, InstanceNormGradients, Statistics
 from fastlangevin.kernels.triton import instance_norm as forward
 from fastlangevin.kernels.triton import instance_norm_backward as backward
 from fastlangevin.kernels.triton import planes
@@ -29,22 +30,25 @@ SIZES = [(1, 1), (1, 2), (2, 2), (3, 5), (8, 8), (7, 16), (33, 17), (32, 32)]
 class Problem(Case):
     """Operands of both launchers, and what they write."""
 
+    def operands(self) -> InstanceNorm:
+        return InstanceNorm(self.x, self.gamma, self.alpha, self.beta, self.activation, self.residual)
+
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         out = torch.full_like(self.x, math.nan)
         mean, rstd = (torch.full_like(self.x[:, :, 0, 0], math.nan, dtype=self.gamma.dtype) for _ in range(2))
         mean, rstd = mean.contiguous(), rstd.contiguous()
-        parameters = self.gamma, self.alpha, self.beta
         total = None if self.residual is None else torch.full_like(self.x, math.nan)
-        forward.instance_norm(out, self.x, self.residual, total, *parameters, mean, rstd, activation=self.activation)
+        forward.instance_norm(out, total, Statistics(mean, rstd), self.operands())
         if total is not None:
             assert torch.equal(total, self.total())
         return out, mean, rstd
 
-    def backward(self, mean: Tensor, rstd: Tensor) -> tuple[Tensor, ...]:
-        results = [torch.full_like(self.x, math.nan), *(torch.full_like(mean, math.nan) for _ in range(3))]
-        operands = self.upstream, self.total(), self.gamma, self.alpha, self.beta, mean, rstd
-        backward.instance_norm_backward(*results, *operands, activation=self.activation)
-        return tuple(results)
+    def backward(self, mean: Tensor, rstd: Tensor) -> InstanceNormGradients:
+        rows = (torch.full_like(mean, math.nan) for _ in range(3))
+        results = InstanceNormGradients(torch.full_like(self.x, math.nan), *rows)
+        given = self.operands()._replace(x=self.total(), residual=None)
+        backward.instance_norm_backward(results, self.upstream, given, Statistics(mean, rstd))
+        return results
 
 
 def problem(
@@ -156,11 +160,11 @@ def test_labels_choose_rows_and_one_out_of_range_makes_its_sample_nan() -> None:
     table = torch.randn(7, 18, generator=torch.Generator().manual_seed(3)).to(DEVICE)
     labels = torch.tensor([6, 0, 3, 3, 1], device=DEVICE)
     rows = dataclasses.replace(given, **dict(zip(("gamma", "alpha", "beta"), table[labels].chunk(3, 1), strict=True)))
-    want, *statistics = rows.forward()
+    want, mean, rstd = rows.forward()
     labels[2], labels[4] = 7, -1
     out, total = torch.zeros_like(given.x), torch.zeros_like(given.x)
-    operands = total, *table.chunk(3, 1), *statistics
-    forward.instance_norm(out, given.x, given.residual, *operands, activation=True, labels=labels)
+    operands = InstanceNorm(given.x, *table.chunk(3, 1), True, given.residual, labels)
+    forward.instance_norm(out, total, Statistics(mean, rstd), operands)
     good = [0, 1, 3]
     assert torch.equal(out[good], want[good])
     assert out[[2, 4]].isnan().all()
@@ -218,7 +222,5 @@ def test_kernels_of_another_formula_are_caught(
 def test_empty(shape: tuple[int, ...]) -> None:
     given = problem(shape)
     rows = torch.zeros(shape[:2], device=DEVICE)
-    forward.instance_norm(
-        given.x.clone(), given.x, None, given.gamma, given.alpha, given.beta, rows, rows.clone(), activation=True
-    )
-    assert given.backward(rows, rows)[0].shape == shape
+    forward.instance_norm(given.x.clone(), None, Statistics(rows, rows.clone()), given.operands())
+    assert given.backward(rows, rows).x.shape == shape

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin import noise, ops
+from fastlangevin.kernels.operands import Objective, Perturbation, Tables
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.memory import in_memory, recorded
 from fastlangevin.noise import Address, Purpose, SampleOptions, resolve, resolve_draw
 from fastlangevin.ops.arguments import MAX_LEVELS, check_labels, compute_dtype
-from fastlangevin.ops.dsm import Objective, Reduction, Tables
-from fastlangevin.ops.perturb import Perturbation, perturb_at
+from fastlangevin.ops.dsm import Reduction
+from fastlangevin.ops.perturb import LEVEL_PURPOSE, perturb_at
 from fastlangevin.reference import level_of
 from fastlangevin.scores import Output
 from fastlangevin.values import is_complex
@@ -249,7 +250,7 @@ def evaluate(
     impl = setting.impl
     ladder, _ = setting.tables(x.device, compute_dtype(x))
     given = None if labels is None else labels.to(x.device).contiguous()
-    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, None), impl)
+    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, LEVEL_PURPOSE), impl)
     h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below
     _, tables = setting.tables(x.device, compute_dtype(h))
     clean = x if setting.output == "denoised" else None

@@ -15,6 +15,7 @@ from typing import NamedTuple, Unpack
 
 from torch import Tensor
 
+from fastlangevin.kernels.operands import Perturbation
 from fastlangevin.ladders import Sigmas
 from fastlangevin.losses.arguments import Score, check_batch, per_sample, reduced
 from fastlangevin.losses.jacobian import check_chunk_size, quadratic_forms, score_at
@@ -23,7 +24,7 @@ from fastlangevin.losses.projections import Kind, check_projections, given_vecto
 from fastlangevin.memory import in_memory
 from fastlangevin.noise import Purpose, SampleOptions, resolve, resolve_draw, resolve_seed
 from fastlangevin.ops.dsm import Reduction
-from fastlangevin.ops.perturb import Perturbation, perturb_at
+from fastlangevin.ops.perturb import LEVEL_PURPOSE, perturb_at
 
 __all__ = ["SlicedTerms", "annealed_ssm_loss", "ssm_loss", "ssm_terms"]
 
@@ -158,7 +159,7 @@ def annealed_ssm_loss(
     projections = check_projections(projections, kind)
     chunk_size = check_chunk_size(chunk_size)
     level = levels_of(x, sigmas, labels, step, samples)
-    given = Perturbation(in_memory("x", x), level.ladder, level.labels.contiguous(), level.address, None)
+    given = Perturbation(in_memory("x", x), level.ladder, level.labels.contiguous(), level.address, LEVEL_PURPOSE)
     perturbed, _ = perturb_at(given, "auto")
     value, point = score_at("net", lambda state: net(state, level.labels.clone()), perturbed)
     vectors = vectors_at(x, projections, kind, level.address)

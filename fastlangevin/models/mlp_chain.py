@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastlangevin.chain_score import Segment
+from fastlangevin.kernels.operands import ChainNetwork, ChainUpdates
 from fastlangevin.memory import observed
-from fastlangevin.ops.mlp_chain import Matmul, Updates, check_matmul, mlp_chain_, too_large, too_large_for_gpu
-from fastlangevin.reference import ACTIVATIONS, ChainNetwork
+from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_large, too_large_for_gpu
+from fastlangevin.reference import ACTIVATIONS
 from fastlangevin.runtime import choose
 
 __all__ = ["MLPKernel", "chain_network", "log_once", "reason_for_loop"]
@@ -199,11 +200,11 @@ class MLPKernel:
                 "pass its own ladder, sigmas=net.sigmas"
             )
         rules = [rule for rule, _, times in segment.runs for _ in range(times)]
-        numbers = [(rule.c, rule.a, 0.0 if rule.b is None else rule.b) for rule in rules]
-        updates = Updates(
+        numbers = [(c, a, 0.0 if b is None else b) for c, a, b in rules]
+        updates = ChainUpdates(
             levels=torch.tensor(levels, dtype=torch.int64, device=x.device),
             coefficients=torch.tensor(numbers, dtype=torch.float32, device=x.device),
-            noisy=torch.tensor([rule.b is not None for rule in rules], dtype=torch.bool, device=x.device),
+            noisy=torch.tensor([b is not None for _, _, b in rules], dtype=torch.bool, device=x.device),
             address=segment.address,
             every=segment.every,
             frames=segment.frames,

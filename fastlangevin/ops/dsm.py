@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import Objective, Sums, Tables
 from fastlangevin.memory import in_memory, recorded, transforms
 from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.normalisation import needs_plain_backward
@@ -16,99 +17,47 @@ from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.ops.rescale import rescale_
 from fastlangevin.runtime import Launchers
 
-__all__ = ["Objective", "Reduction", "Tables", "dsm"]
+__all__ = ["Reduction", "dsm"]
 
 Reduction = Literal["mean", "sum", "none"]
-
-
-class Tables(NamedTuple):
-    """What an objective is at each level, ``(L,)`` each, in the dtype it is computed in.
-
-    Attributes:
-        scale: p of the residual p h + z, or of p (h - x).
-        weight: w of the value w / 2 ||residual||^2.
-        slope: p w, the derivative's factor.
-    """
-
-    scale: Tensor
-    weight: Tensor
-    slope: Tensor
-
-
-class Objective(NamedTuple):
-    """The objective of a batch, checked.
-
-    Attributes:
-        output: what the network returned, h ``(B, *)``.
-        labels: int64 ``(B,)``.
-        tables: of the objective.
-        address: of the noise.
-        noise: the noise itself, same shape; None where the address draws it.
-        clean: the samples, same shape, where h predicts them.
-    """
-
-    output: Tensor
-    labels: Tensor
-    tables: Tables
-    address: Address
-    noise: Tensor | None = None
-    clean: Tensor | None = None
-
-
-class _Result(NamedTuple):
-    values: Tensor
-    level_sums: Tensor
-    level_counts: Tensor
-    total: Tensor
-    gradient: Tensor
 
 
 def _launch(
     launchers: Launchers, given: Objective, upstream: Tensor, sums: bool, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    output, labels, tables, address, noise, clean = given
-    result = _empty(output, tables.scale, sums, gradient)
-    wanted = result[:4] if sums else (None,) * 4
-    launchers.dsm(
-        *wanted,
-        result.gradient if gradient else None,
-        output,
-        address,
-        clean=clean,
-        labels=labels.contiguous(),
-        **tables._asdict(),
-        upstream=upstream.contiguous(),
-        noise=noise,
-        segment=reference.segment_elements(elements_per_sample(output.shape)),
-    )
-    return result
+    if not given.labels.is_contiguous():
+        given = given._replace(labels=given.labels.contiguous())
+    found, derivative = _empty(given.output, given.tables.scale, sums, gradient)
+    segment = reference.segment_elements(elements_per_sample(given.output.shape))
+    wanted = found if sums else None, derivative if gradient else None
+    launchers.dsm(*wanted, given, upstream.contiguous(), segment)
+    return *found, derivative
 
 
 def _plain(
     given: Objective, upstream: Tensor, sums: bool, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """The objective in plain PyTorch, which every transform sees into."""
-    output, labels, tables, address, noise, clean = given
-    if noise is None and clean is None:
-        noise = reference.normals(address, output.shape, output.device)
-    return reference.dsm(output, labels, *tables, upstream, clean=clean, noise=noise, gradient=gradient)
+    found, derivative = reference.dsm(given, upstream, gradient=gradient)
+    return *found, derivative
 
 
-def _empty(output: Tensor, scale: Tensor, sums: bool, gradient: bool) -> _Result:
+def _empty(output: Tensor, scale: Tensor, sums: bool, gradient: bool) -> tuple[Sums, Tensor]:
     """The results to be filled; what is not wanted has no elements."""
     levels = scale.numel()
-    return _Result(
+    found = Sums(
         values=scale.new_empty(output.shape[0] if sums else 0),
         level_sums=scale.new_empty(levels if sums else 0),
         level_counts=scale.new_empty(levels if sums else 0, dtype=torch.int64),
         total=scale.new_empty(() if sums else (0,)),
-        gradient=torch.empty_like(output) if gradient else output.new_empty(0),
     )
+    return found, torch.empty_like(output) if gradient else output.new_empty(0)
 
 
 def _fake(output: Tensor, labels: Tensor, scale: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     *_, sums, gradient, _ = rest
-    return _empty(output, scale, sums, gradient)
+    found, derivative = _empty(output, scale, sums, gradient)
+    return *found, derivative
 
 
 def _flat(given: Objective, upstream: Tensor, sums: bool, gradient: bool) -> tuple[Any, ...]:
@@ -141,8 +90,9 @@ _DSM = Operation(
 )
 
 
-def _call(given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool) -> _Result:
-    return _Result(*_DSM(impl, given.output.device, given, upstream, sums, gradient))
+def _call(given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool) -> tuple[Sums, Tensor]:
+    *found, derivative = _DSM(impl, given.output.device, given, upstream, sums, gradient)
+    return Sums(*found), derivative
 
 
 def _savable(value: Tensor | None) -> Tensor | None:
@@ -166,18 +116,18 @@ class _Loss(torch.autograd.Function):
         given, _ = _objective(output, *parts, clean)
         share = _share(given, reduction)
         early = any(ctx.needs_input_grad[:2]) and reduction != "none" and output.dtype != torch.float16
-        result = _call(given, share, impl, sums=True, gradient=early)
+        found, derivative = _call(given, share, impl, sums=True, gradient=early)
         ctx.options = early, impl
         ctx.numbers = [None if isinstance(each, Tensor) else each for each in parts]
         tensors = [each if isinstance(each, Tensor) else None for each in parts]
         # Outside of a compiled program the gradient is not a saved tensor: it is scaled in place, and given away.
         compiling = torch.compiler.is_compiling()
-        ctx.gradient = None if compiling or not early else result.gradient
-        kept = output, clean, share, result.gradient if compiling and early else None, *tensors
+        ctx.gradient = None if compiling or not early else derivative
+        kept = output, clean, share, derivative if compiling and early else None, *tensors
         ctx.save_for_backward(*(kept if compiling else map(_savable, kept)))
-        ctx.mark_non_differentiable(result.level_sums, result.level_counts)
-        loss = result.values if reduction == "none" else result.total * share
-        return loss, result.level_sums, result.level_counts
+        ctx.mark_non_differentiable(found.level_sums, found.level_counts)
+        loss = found.values if reduction == "none" else found.total * share
+        return loss, found.level_sums, found.level_counts
 
     @staticmethod
     def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
@@ -198,10 +148,10 @@ class _Loss(torch.autograd.Function):
         elif early:
             gradient, ctx.gradient = ctx.gradient, None
             if gradient is None:
-                gradient = _call(given, share, impl, sums=False, gradient=True).gradient
+                _, gradient = _call(given, share, impl, sums=False, gradient=True)
             rescale_(gradient, derivative, impl)
         else:
-            gradient = _call(given, derivative * share, impl, sums=False, gradient=True).gradient
+            _, gradient = _call(given, derivative * share, impl, sums=False, gradient=True)
         by_output, by_clean, *_ = ctx.needs_input_grad
         negative = gradient.neg().to(clean.dtype) if clean is not None and by_clean else None
         return gradient if by_output else None, negative, *(None,) * (len(parts) + 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
+from fastlangevin.kernels.operands import GroupNorm, GroupNormGradients, Statistics
 from fastlangevin.memory import in_memory, transforms
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
 from fastlangevin.ops.normalisation import empty_results, layout_of, needs_plain_backward
@@ -25,44 +26,26 @@ def _image(x: Tensor, layout: torch.memory_format = torch.contiguous_format) -> 
     return x if x.ndim == 4 else x.view(*x.shape[:2], -1, 1)
 
 
-def _empty_forward(x: Tensor, groups: int) -> list[Tensor]:
-    return empty_results(x, *[(x.shape[0], groups)] * 2)
-
-
 def _forward(
     launchers: Launchers, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, rstd = _empty_forward(x, groups)
+    layout = layout_of(x)
+    out, mean, rstd = empty_results(x, layout, groups)
     if x.numel():
-        layout = layout_of(x)
-        launchers.group_norm(
-            _image(out, layout),
-            _image(x, layout),
-            weight.contiguous(),
-            bias.contiguous(),
-            mean,
-            rstd,
-            groups=groups,
-            eps=eps,
-            activation=activation,
-        )
+        given = GroupNorm(_image(x, layout), weight.contiguous(), bias.contiguous(), groups, activation)
+        launchers.group_norm(_image(out, layout), Statistics(mean, rstd), given, eps)
     return out, mean, rstd
 
 
 def _plain(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, activation: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, rstd = reference.group_norm(x, groups, weight, bias, eps=eps, activation=activation)
-    return out.contiguous(memory_format=layout_of(x)), mean, rstd
+    out, statistics = reference.group_norm(GroupNorm(x, weight, bias, groups, activation), eps)
+    return out.contiguous(memory_format=layout_of(x)), *statistics
 
 
-def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, rstd = _empty_forward(x, groups)
-    return out, mean, rstd
-
-
-def _empty_backward(x: Tensor) -> list[Tensor]:
-    return empty_results(x, *[x.shape[:2]] * 2)
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor, groups: int, *rest: object) -> tuple[Tensor, ...]:
+    return tuple(empty_results(x, layout_of(x), groups))
 
 
 def _backward(
@@ -76,33 +59,24 @@ def _backward(
     groups: int,
     activation: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    by_x, by_weight, by_bias = _empty_backward(x)
+    layout = layout_of(x)
+    by_x, by_weight, by_bias = empty_results(x, layout, x.shape[1])
     if x.numel():
-        layout = layout_of(x)
-        launchers.group_norm_backward(
-            _image(by_x, layout),
-            by_weight,
-            by_bias,
-            _image(grad_out, layout),
-            _image(x, layout),
-            weight.contiguous(),
-            bias.contiguous(),
-            mean.contiguous(),
-            rstd.contiguous(),
-            groups=groups,
-            activation=activation,
-        )
+        gradients = GroupNormGradients(_image(by_x, layout), by_weight, by_bias)
+        statistics = Statistics(mean.contiguous(), rstd.contiguous())
+        given = GroupNorm(_image(x, layout), weight.contiguous(), bias.contiguous(), groups, activation)
+        launchers.group_norm_backward(gradients, _image(grad_out, layout), given, statistics)
     return by_x, by_weight, by_bias
 
 
-def _plain_backward(*operands: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *tensors, groups, activation = operands
-    return reference.group_norm_backward(*tensors, groups=groups, activation=activation)
+def _plain_backward(grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> GroupNormGradients:
+    mean, rstd, groups, activation = rest
+    given = GroupNorm(x, weight, bias, groups, activation)
+    return reference.group_norm_backward(grad_out, given, Statistics(mean, rstd))
 
 
-def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    by_x, by_weight, by_bias = _empty_backward(x)
-    return by_x, by_weight, by_bias
+def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, ...]:
+    return tuple(empty_results(x, layout_of(x), x.shape[1]))
 
 
 _NORM = Operation(
@@ -140,10 +114,8 @@ class _GroupNorm(torch.autograd.Function):
         groups, eps, activation, impl = ctx.options
         if needs_plain_backward(grad_out):
             # The statistics again, this time as functions of x.
-            mean, rstd = reference.group_statistics(x, groups, eps)
-            results = reference.group_norm_backward(
-                grad_out, x, weight, bias, mean, rstd, groups=groups, activation=activation
-            )
+            given = GroupNorm(x, weight, bias, groups, activation)
+            results = reference.group_norm_backward(grad_out, given, reference.group_statistics(x, groups, eps))
         else:
             grad_out = in_memory("the derivative", grad_out)
             results = _GRADIENT(impl, x.device, grad_out, x, weight, bias, mean, rstd, groups, activation)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastlangevin import reference
+from fastlangevin.kernels.operands import InstanceNorm, InstanceNormGradients, Statistics
 from fastlangevin.memory import in_memory, recorded, transforms
 from fastlangevin.ops.arguments import check_labels, compute_dtype, floating, same_place
 from fastlangevin.ops.normalisation import empty_results, layout_of, needs_plain_backward
@@ -22,11 +23,6 @@ def _rows(parameter: Tensor, x: Tensor) -> Tensor:
     """A row for each sample, those of one row for all being the same memory."""
     parameter = parameter if parameter.stride(-1) == 1 else parameter.contiguous()
     return parameter.expand(x.shape[0], x.shape[1])
-
-
-def _empty(x: Tensor, count: int) -> list[Tensor]:
-    """A tensor as ``x``, and ``count`` of shape ``(B, C)`` in the computing dtype."""
-    return empty_results(x, *[x.shape[:2]] * count)
 
 
 def _forward(
@@ -43,21 +39,16 @@ def _forward(
 
     With labels, ``gamma``, ``alpha`` and ``beta`` have a row for each level, and the kernels pick those rows.
     """
-    out, mean, rstd = _empty(x, 2)
     layout = layout_of(x)
+    out, mean, rstd = empty_results(x, layout, x.shape[1])
     total = None if residual is None else torch.empty_like(out)
     if x.numel():
-        launchers.instance_norm(
-            out,
-            x.contiguous(memory_format=layout),
-            None if residual is None else residual.contiguous(memory_format=layout),
-            total,
-            *((gamma, alpha, beta) if labels is not None else [_rows(each, x) for each in (gamma, alpha, beta)]),
-            mean,
-            rstd,
-            activation=activation,
-            labels=labels,
-        )
+        if labels is None:
+            gamma, alpha, beta = _rows(gamma, x), _rows(alpha, x), _rows(beta, x)
+        x = x.contiguous(memory_format=layout)
+        residual = None if residual is None else residual.contiguous(memory_format=layout)
+        given = InstanceNorm(x, gamma, alpha, beta, activation, residual, labels)
+        launchers.instance_norm(out, total, Statistics(mean, rstd), given)
     return out, total, mean, rstd
 
 
@@ -70,10 +61,9 @@ def _plain(
     x: Tensor, residual: Tensor | None, gamma: Tensor, alpha: Tensor, beta: Tensor, activation: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The norm in plain PyTorch, with the sum, which is ``x`` itself where there is no residual."""
-    total = x if residual is None else x + residual
     layout = layout_of(x)
-    out, mean, rstd = reference.instance_norm(total, gamma, alpha, beta, activation=activation)
-    return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout), mean, rstd
+    out, total, statistics = reference.instance_norm(InstanceNorm(x, gamma, alpha, beta, activation, residual))
+    return out.contiguous(memory_format=layout), total.contiguous(memory_format=layout), *statistics
 
 
 def _plain_one(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,14 +71,13 @@ def _plain_one(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, mean, rstd
 
 
-def _fake_one(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-    out, mean, rstd = _empty(x, 2)
-    return out, mean, rstd
+def _fake_one(x: Tensor, *rest: object) -> tuple[Tensor, ...]:
+    return tuple(empty_results(x, layout_of(x), x.shape[1]))
 
 
-def _fake_added(x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    out, mean, rstd = _empty(x, 2)
-    return out, torch.empty_like(out), mean, rstd
+def _fake_added(x: Tensor, *rest: object) -> tuple[Tensor, ...]:
+    out, *statistics = _fake_one(x)
+    return out, torch.empty_like(out), *statistics
 
 
 def _backward(
@@ -101,32 +90,25 @@ def _backward(
     mean: Tensor,
     rstd: Tensor,
     activation: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    by_x, by_gamma, by_alpha, by_beta = results = _empty(x, 3)
+) -> InstanceNormGradients:
+    layout = layout_of(x)
+    gradients = InstanceNormGradients(*empty_results(x, layout, x.shape[1], 3))
     if x.numel():
-        layout = layout_of(x)
-        launchers.instance_norm_backward(
-            *results,
-            grad_out.contiguous(memory_format=layout),
-            x.contiguous(memory_format=layout),
-            _rows(gamma, x),
-            _rows(alpha, x),
-            _rows(beta, x),
-            mean.contiguous(),
-            rstd.contiguous(),
-            activation=activation,
-        )
-    return by_x, by_gamma, by_alpha, by_beta
+        statistics = Statistics(mean.contiguous(), rstd.contiguous())
+        gamma, alpha, beta = _rows(gamma, x), _rows(alpha, x), _rows(beta, x)
+        given = InstanceNorm(x.contiguous(memory_format=layout), gamma, alpha, beta, activation)
+        launchers.instance_norm_backward(gradients, grad_out.contiguous(memory_format=layout), given, statistics)
+    return gradients
 
 
-def _plain_backward(*operands: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    *tensors, activation = operands
-    return reference.instance_norm_backward(*tensors, activation=activation)
+def _plain_backward(grad_out: Tensor, *operands: Any) -> InstanceNormGradients:
+    x, gamma, alpha, beta, mean, rstd, activation = operands
+    given = InstanceNorm(x, gamma, alpha, beta, activation)
+    return reference.instance_norm_backward(grad_out, given, Statistics(mean, rstd))
 
 
-def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    by_x, by_gamma, by_alpha, by_beta = _empty(x, 3)
-    return by_x, by_gamma, by_alpha, by_beta
+def _fake_backward(grad_out: Tensor, x: Tensor, *rest: object) -> tuple[Tensor, ...]:
+    return tuple(empty_results(x, layout_of(x), x.shape[1], 3))
 
 
 _ONE = Operation(
@@ -181,10 +163,8 @@ class _Norm(torch.autograd.Function):
             return by_total if wanted[0] else None, by_total if wanted[1] else None, *[None] * 5
         if needs_plain_backward(grad_out):
             # The statistics again, this time as functions of x.
-            mean, rstd = reference.statistics(x)
-            results = reference.instance_norm_backward(
-                grad_out, x, gamma, alpha, beta, mean, rstd, activation=activation
-            )
+            given = InstanceNorm(x, gamma, alpha, beta, activation)
+            results = reference.instance_norm_backward(grad_out, given, reference.statistics(x))
         else:
             grad_out = in_memory("the derivative", grad_out)
             results = _GRADIENT(impl, x.device, grad_out, x, gamma, alpha, beta, mean, rstd, activation)

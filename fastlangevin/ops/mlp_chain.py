@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import ChainNetwork, ChainUpdates
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
-from fastlangevin.reference import ChainNetwork
 from fastlangevin.runtime import Launchers
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "MAX_FEATURES",
     "MAX_WIDTH",
     "Matmul",
-    "Updates",
     "check_matmul",
     "mlp_chain_",
     "too_large",
@@ -68,57 +67,20 @@ def _refuse(reason: str | None) -> None:
         raise ValueError(f"the network is too large for whole chains: {reason}; sample with chain='loop'")
 
 
-class Updates(NamedTuple):
-    """The updates of a call.
-
-    Attributes:
-        levels: int64 ``(T,)``, of each update, from 0 to L - 1.
-        coefficients: fp32 ``(T, 3)``: c, a and b of each.
-        noisy: bool ``(T,)``: whether an update has noise at all.
-        address: of the first update's noise, resolved as in :mod:`fastlangevin.noise`.
-        every: after every draw whose number plus one divides by this, the state goes to the next of the frames; 0 keeps
-            none.
-        frames: fp32 ``(F, B, D)``, contiguous, or None.
-    """
-
-    levels: Tensor
-    coefficients: Tensor
-    noisy: Tensor
-    address: Address
-    every: int = 0
-    frames: Tensor | None = None
-
-
-def _launch(launchers: Launchers, x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> None:
+def _launch(launchers: Launchers, x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> None:
     depth, width = network.biases.shape[1:]
     check_matmul(matmul, launchers.name)
     if launchers.name == "triton":
         _refuse(too_large_for_gpu(x.shape[1], width, depth, matmul))
-    launchers.mlp_chain(
-        x,
-        list(network.weights),
-        network.biases,
-        network.head,
-        network.frame,
-        updates.address,
-        mean=network.mean,
-        activation=network.activation,
-        levels=updates.levels,
-        coefficients=updates.coefficients,
-        noisy=updates.noisy,
-        every=updates.every,
-        frames=updates.frames,
-        matmul=matmul,
-    )
+    launchers.mlp_chain(x, network, updates, matmul)
 
 
-def _plain(x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> None:
+def _plain(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> None:
     check_matmul(matmul, "reference")
-    levels, coefficients, noisy, address, every, frames = updates
-    x.copy_(reference.mlp_chain(x, network, levels, coefficients, noisy, address, every=every, frames=frames))
+    x.copy_(reference.mlp_chain(x, network, updates))
 
 
-def _flat(x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> tuple[Any, ...]:
+def _flat(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> tuple[Any, ...]:
     weights, *tensors, mean, activation = network
     levels, coefficients, noisy, address, every, frames = updates
     words = flat_address(address, x)
@@ -141,7 +103,7 @@ def _flat(x: Tensor, network: ChainNetwork, updates: Updates, matmul: str) -> tu
 def _typed(x: Tensor, frames: Tensor | None, weights: list[Tensor], *rest: Any) -> tuple[Any, ...]:
     biases, head, frame, mean, activation, levels, coefficients, noisy, *address, every, matmul = rest
     network = ChainNetwork(tuple(weights), biases, head, frame, mean, activation)
-    return x, network, Updates(levels, coefficients, noisy, Address(*address), every, frames), matmul
+    return x, network, ChainUpdates(levels, coefficients, noisy, Address(*address), every, frames), matmul
 
 
 _CHAIN = Operation(
@@ -157,7 +119,7 @@ _CHAIN = Operation(
 
 
 def mlp_chain_(
-    x: Tensor, network: ChainNetwork, updates: Updates, *, matmul: Matmul = "fp32", impl: str = "auto"
+    x: Tensor, network: ChainNetwork, updates: ChainUpdates, *, matmul: Matmul = "fp32", impl: str = "auto"
 ) -> Tensor:
     """Updates x <- c*x + a*s(x, level) + b*z, one after the other, whose score is a small perceptron.
 

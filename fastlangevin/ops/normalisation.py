@@ -18,10 +18,10 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def empty_results(x: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """A tensor as ``x``, and one of each shape in the computing dtype."""
-    others = [x.new_empty(shape, dtype=compute_dtype(x)) for shape in shapes]
-    return [torch.empty_like(x, memory_format=layout_of(x)), *others]
+def empty_results(x: Tensor, layout: torch.memory_format, columns: int, count: int = 2) -> list[Tensor]:
+    """A tensor as ``x``, and ``count`` with a row of so many columns for each sample, in the computing dtype."""
+    size, dtype = (x.shape[0], columns), compute_dtype(x)
+    return [torch.empty_like(x, memory_format=layout), *[x.new_empty(size, dtype=dtype) for _ in range(count)]]
 
 
 def needs_plain_backward(grad_out: Tensor) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import Perturbation
 from fastlangevin.memory import transforms
 from fastlangevin.noise import Purpose, SampleOptions, resolve
 from fastlangevin.ops import quick
@@ -23,55 +24,25 @@ from fastlangevin.ops.arguments import (
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.runtime import Launchers
 
-__all__ = ["Perturbation", "perturb", "perturb_at"]
+__all__ = ["LEVEL_PURPOSE", "perturb", "perturb_at"]
 
-_NOISE, _LEVEL = int(Purpose.DSM_NOISE), int(Purpose.DSM_LEVEL)
-
-
-class Perturbation(NamedTuple):
-    """Samples and their levels, checked.
-
-    Attributes:
-        x: clean samples ``(B, *)``.
-        sigmas: ladder ``(L,)``, contiguous, in the computing dtype.
-        labels: int64 ``(B,)``, contiguous; None if they are drawn.
-        address: of the noise and, by another purpose, of the labels.
-        noise: the noise itself, or None.
-    """
-
-    x: Tensor
-    sigmas: Tensor
-    labels: Tensor | None
-    address: Address
-    noise: Tensor | None
+LEVEL_PURPOSE = int(Purpose.DSM_LEVEL)
+_NOISE = int(Purpose.DSM_NOISE)
 
 
 def _launch(launchers: Launchers, given: Perturbation) -> tuple[Tensor, Tensor]:
     x, labels = given.x, given.labels
     out = torch.empty_like(x)
-    drawn = torch.empty(x.shape[0], dtype=torch.int64, device=x.device) if labels is None else labels
-    launchers.perturb(
-        out,
-        x,
-        given.address,
-        sigmas=given.sigmas,
-        labels=drawn,
-        draws_labels=labels is None,
-        level_purpose=_LEVEL,
-        noise=given.noise,
-    )
     # An operation may not return what it was given, so the levels that were not drawn come back empty.
-    return out, drawn if labels is None else labels.new_empty(0)
+    drawn = x.new_empty(x.shape[0], dtype=torch.int64) if labels is None else labels.new_empty(0)
+    launchers.perturb(out, drawn if labels is None else None, given)
+    return out, drawn
 
 
 def _plain(given: Perturbation) -> tuple[Tensor, Tensor]:
     """The perturbed samples in plain PyTorch, which every transform sees into."""
-    x, sigmas, labels, address, noise = given
-    levels = labels
-    if levels is None:
-        levels = reference.drawn_levels(address._replace(purpose=_LEVEL), x.shape[0], sigmas.numel(), x.device)
-    z = reference.normals(address, x.shape, x.device) if noise is None else noise
-    return reference.perturb(x, sigmas, levels, z), levels if labels is None else labels.new_empty(0)
+    out, labels = reference.perturb(given)
+    return out, labels if given.labels is None else labels.new_empty(0)
 
 
 def _fake(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: object) -> tuple[Tensor, Tensor]:
@@ -86,7 +57,7 @@ def _flat(given: Perturbation) -> tuple[Any, ...]:
 def _typed(x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Perturbation]:
     *address, noise = rest
     given = labels if labels is None else labels.contiguous()
-    return (Perturbation(x, sigmas, given, Address(*address), noise),)
+    return (Perturbation(x, sigmas, given, Address(*address), LEVEL_PURPOSE, noise),)
 
 
 _PERTURB = Operation(
@@ -105,7 +76,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sigmas: Tensor, labels: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor]:
         *address, noise, impl = rest
-        given = Perturbation(x, sigmas, labels, Address(*address), noise)
+        given = Perturbation(x, sigmas, labels, Address(*address), LEVEL_PURPOSE, noise)
         out, levels = _PERTURB(impl, x.device, given)
         ctx.mark_non_differentiable(levels)
         return out, levels
@@ -158,7 +129,7 @@ def perturb(
     """
     done = None
     if noise is None:
-        done = quick.perturb(x, sigmas, labels, _LEVEL, quick.words(_NOISE, draw=draw, **samples), impl)
+        done = quick.perturb(x, sigmas, labels, LEVEL_PURPOSE, quick.words(_NOISE, draw=draw, **samples), impl)
     if done is not None:
         return done
     x = floating("x", x)
@@ -183,4 +154,4 @@ def perturb(
         noise = like_state("noise", noise, x)
     address = resolve(x, _NOISE, draw, noise is None, **samples)
     table = sigmas.detach().to(compute_dtype(x)).contiguous()
-    return perturb_at(Perturbation(x, table, labels, address, noise), impl)
+    return perturb_at(Perturbation(x, table, labels, address, LEVEL_PURPOSE, noise), impl)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import SampleNorms
 from fastlangevin.memory import in_memory
 from fastlangevin.ops.arguments import compute_dtype, elements_per_sample
 from fastlangevin.ops.operation import Operation
@@ -26,14 +27,14 @@ def _launch(
         segment = reference.segment_elements(elements_per_sample(x.shape))
         x = in_memory("x", x)
         noise = None if noise is None else in_memory("noise", noise)
-        launchers.norms(out, x, address, of_x=of_x, of_noise=of_noise, noise=noise, segment=segment)
+        launchers.norms(out, SampleNorms(x, address, of_x, of_noise, noise), segment)
     return out
 
 
 def _plain(x: Tensor, address: Address, of_x: bool, of_noise: bool, noise: Tensor | None) -> Tensor:
     out = torch.zeros(of_x + of_noise, x.shape[0], dtype=compute_dtype(x), device=x.device)
     if x.numel():
-        plain.norms(out, x, address, of_x=of_x, of_noise=of_noise, noise=noise, segment=0)
+        plain.norms(out, SampleNorms(x, address, of_x, of_noise, noise), 0)
     return out
 
 

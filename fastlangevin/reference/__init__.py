@@ -5,11 +5,11 @@ roundings.
 """
 
 from fastlangevin.reference.add_elu import add_elu
-from fastlangevin.reference.dsm import dsm, level_of, perturb, segment_elements
+from fastlangevin.reference.dsm import drawn_levels, dsm, level_of, perturb, segment_elements
 from fastlangevin.reference.group_norm import group_norm, group_norm_backward, group_statistics
 from fastlangevin.reference.instance_norm import instance_norm, instance_norm_backward, statistics
 from fastlangevin.reference.mixture import mixture_score
-from fastlangevin.reference.mlp_chain import ACTIVATIONS, ChainNetwork, mlp_chain, mlp_score
+from fastlangevin.reference.mlp_chain import ACTIVATIONS, mlp_chain, mlp_score
 from fastlangevin.reference.random import (
     cos_sin,
     normal_pair,
@@ -24,7 +24,6 @@ from fastlangevin.reference.sample_norms import norms
 from fastlangevin.reference.update import (
     NO_FAULT,
     combine,
-    drawn_levels,
     noise,
     normals,
     sample_numbers,
@@ -35,7 +34,6 @@ from fastlangevin.reference.update import (
 __all__ = [
     "ACTIVATIONS",
     "NO_FAULT",
-    "ChainNetwork",
     "add_elu",
     "combine",
     "cos_sin",

@@ -25,7 +25,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["dsm", "level_of", "perturb", "segment_elements", "sum_of_squares"]
+from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import Objective, Perturbation, Sums
+from fastlangevin.reference.update import normals, uniforms
+
+__all__ = ["drawn_levels", "dsm", "level_of", "perturb", "segment_elements", "sum_of_squares"]
 
 LANES = 256
 LARGEST_SEGMENT = 1024
@@ -61,16 +65,18 @@ def _per_sample(table: Tensor, labels: Tensor, like: Tensor) -> Tensor:
     return table[labels].reshape(-1, *(1,) * (like.ndim - 1))
 
 
-def perturb(x: Tensor, sigmas: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-    """x + sigma z.
+def drawn_levels(address: Address, batch: int, levels: int, device: torch.device) -> Tensor:
+    """Levels at the samples' addresses, uniform on 0 .. levels - 1; int64 ``(B,)``."""
+    return level_of(uniforms(address, (batch, 1), device)[:, 0], levels)
 
-    Args:
-        x: clean samples ``(B, *)``.
-        sigmas: ladder ``(L,)`` in the computing dtype, fp64 for fp64 samples and fp32 otherwise.
-        labels: int64 ``(B,)``.
-        noise: same shape as ``x``.
-    """
-    return (x.to(sigmas.dtype) + _per_sample(sigmas, labels, x) * noise.to(sigmas.dtype)).to(x.dtype)
+
+def perturb(given: Perturbation) -> tuple[Tensor, Tensor]:
+    """x + sigma z, and the level of each sample."""
+    x, sigmas, labels, address, level_purpose, noise = given
+    if labels is None:
+        labels = drawn_levels(address._replace(purpose=level_purpose), x.shape[0], sigmas.numel(), x.device)
+    z = normals(address, x.shape, x.device) if noise is None else noise
+    return (x.to(sigmas.dtype) + _per_sample(sigmas, labels, x) * z.to(sigmas.dtype)).to(x.dtype), labels
 
 
 def _fold(values: Tensor) -> Tensor:
@@ -100,47 +106,27 @@ def sum_of_squares(residual: Tensor) -> Tensor:
     return _across(_fold((groups[..., 0] + groups[..., 1]) + (groups[..., 2] + groups[..., 3])))
 
 
-def dsm(
-    output: Tensor,
-    labels: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    slope: Tensor,
-    upstream: Tensor,
-    *,
-    clean: Tensor | None,
-    noise: Tensor | None,
-    gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """The objective's values, their sums by level and in all, and the gradient by the network's output.
+def dsm(given: Objective, upstream: Tensor, *, gradient: bool) -> tuple[Sums, Tensor | None]:
+    """The objective's values and sums, and its gradient by the network's output, or None.
 
     Args:
-        output: the network's output h ``(B, *)``.
-        labels: int64 ``(B,)``.
-        scale: p ``(L,)``, in the computing dtype: fp64 for an fp64 output and fp32 otherwise.
-        weight: w ``(L,)``, not negative.
-        slope: k ``(L,)``.
-        upstream: u, ``()`` or ``(B,)``.
-        clean: the samples x, where the network predicts them; then there is no noise.
-        noise: z, same shape as ``output``.
+        given: the objective.
+        upstream: u, ``()`` or ``(B,)``, in the computing dtype.
         gradient: whether it is wanted.
-
-    Returns:
-        Values ``(B,)``, sums of the values of each level ``(L,)``, samples of each level int64 ``(L,)``, sum of all
-        values ``()``, and the gradient or None.
     """
+    output, labels, (scale, weight, slope), address, noise, clean = given
     dtype = scale.dtype
     p = _per_sample(scale, labels, output)
     if clean is not None:
         residual = p * (output.to(dtype) - clean.to(dtype))
     else:
-        assert noise is not None
-        residual = p * output.to(dtype) + noise.to(dtype)
+        z = normals(address, output.shape, output.device) if noise is None else noise
+        residual = p * output.to(dtype) + z.to(dtype)
     values = sum_of_squares(residual.flatten(1)) * 0.5 * weight[labels]
     own = labels == torch.arange(scale.numel(), dtype=torch.int64, device=labels.device)[:, None]
-    sums = _across(torch.where(own, values, 0.0))
+    sums = Sums(values, _across(torch.where(own, values, 0.0)), own.sum(1), _across(values))
     derivative = None
     if gradient:
         factor = (slope[labels] * upstream).reshape(-1, *(1,) * (output.ndim - 1))
         derivative = (factor * residual).to(output.dtype)
-    return values, sums, own.sum(1), _across(values), derivative
+    return sums, derivative

@@ -22,56 +22,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastlangevin.kernels.operands import GroupNorm, GroupNormGradients, Statistics
+
 __all__ = ["group_norm", "group_norm_backward", "group_statistics"]
 
 
-def group_norm(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, *, eps: float, activation: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm, and SiLU behind it where that is wanted.
+def group_norm(given: GroupNorm, eps: float) -> tuple[Tensor, Statistics]:
+    """The norm of x, which may be ``(B, C, ...)``, and its statistics; ``eps`` is added to the variance.
 
-    Args:
-        x: ``(B, C, ...)``. 16-bit input is normalised in fp32, since the difference of a pixel and the mean loses what
-            is left of its digits.
-        groups: G, a divisor of C.
-        weight: scale, ``(C,)``, of the computing dtype: fp64 for an fp64 input and fp32 otherwise.
-        bias: shift, likewise.
-        eps: added to the variance.
-        activation: whether SiLU follows.
-
-    Returns:
-        The result, of the shape, dtype and memory format of ``x``; the means mu and the factors 1 / sqrt(v + eps),
-        ``(B, G)`` of the computing dtype.
+    16-bit input is normalised in fp32, since the difference of a pixel and the mean loses what is left of its digits.
     """
+    x, weight, bias, groups, activation = given
     wide = _wide(x)
-    mean, rstd = group_statistics(wide, groups, eps)
+    mean, rstd = found = group_statistics(wide, groups, eps)
     # The mean is taken from x first: folded into the shift, it would cancel digits where it is large beside the spread.
     away = wide - _meet(_spread(mean, x), x)
     out = torch.addcmul(_meet(bias[None], x), away, _meet(weight * _spread(rstd, x), x))
-    return (F.silu(out) if activation else out).to(x.dtype), mean, rstd
+    return (F.silu(out) if activation else out).to(x.dtype), found
 
 
-def group_norm_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    activation: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of :func:`group_norm`, themselves differentiable where mean and factors depend on ``x``.
+def group_norm_backward(grad_out: Tensor, given: GroupNorm, found: Statistics) -> GroupNormGradients:
+    """The gradients of :func:`group_norm`, themselves differentiable where the statistics depend on ``x``.
 
     Args:
         grad_out: the derivative by the result, ``(B, C, ...)``.
-        x, groups, weight, bias, activation: as there.
-        mean, rstd: what it returned.
-
-    Returns:
-        The gradient by ``x``, and those by weight and bias of each sample, ``(B, C)`` of the computing dtype.
+        given: as there.
+        found: the statistics.
     """
+    x, weight, bias, groups, activation = given
+    mean, rstd = found
     n = (_wide(x) - _meet(_spread(mean, x), x)) * _meet(_spread(rstd, x), x)
     dy = _wide(grad_out)
     if activation:
@@ -82,14 +61,14 @@ def group_norm_backward(
     share = groups / math.prod(x.shape[1:])
     constant, slope = (_spread(_grouped(weight * sums, groups).sum(2) * share, x) for sums in (by_bias, by_weight))
     centred = dy * _meet(weight[None], x) - _meet(constant, x) - n * _meet(slope, x)
-    return (centred * _meet(_spread(rstd, x), x)).to(x.dtype), by_weight, by_bias
+    return GroupNormGradients((centred * _meet(_spread(rstd, x), x)).to(x.dtype), by_weight, by_bias)
 
 
-def group_statistics(x: Tensor, groups: int, eps: float) -> tuple[Tensor, Tensor]:
-    """The means and the factors 1 / sqrt(v + eps) of the groups, ``(B, G)``, as a graph of ``x``."""
+def group_statistics(x: Tensor, groups: int, eps: float) -> Statistics:
+    """Those of the groups of ``x``, as its graph."""
     members = _grouped(_wide(x), groups)
     variance, mean = torch.var_mean(members, tuple(range(2, members.ndim)), correction=0)
-    return mean, (variance + eps).rsqrt()
+    return Statistics(mean, (variance + eps).rsqrt())
 
 
 def _wide(x: Tensor) -> Tensor:

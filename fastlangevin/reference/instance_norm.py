@@ -15,64 +15,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastlangevin.kernels.operands import InstanceNorm, InstanceNormGradients, Statistics
+
 __all__ = ["instance_norm", "instance_norm_backward", "statistics"]
 
 EPSILON = 1e-5
 
 
-def instance_norm(
-    x: Tensor,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    *,
-    activation: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm, and ELU behind it where that is wanted.
+def instance_norm(given: InstanceNorm) -> tuple[Tensor, Tensor, Statistics]:
+    """The norm, what was normalised, which is x where there is no residual, and its statistics.
 
-    Args:
-        x: ``(B, C, H, W)`` with C > 1. 16-bit input is normalised in fp32, since the difference of a pixel and the mean
-            loses what is left of its digits.
-        gamma: scale, ``(C,)`` or ``(B, C)``, of the computing dtype: fp64 for an fp64 input and fp32 otherwise.
-        alpha: weight of the channels' means, likewise.
-        beta: shift, likewise.
-        activation: whether ELU follows: out where out > 0, exp(out) - 1 otherwise, by expm1.
-
-    Returns:
-        The result, of the shape, dtype and memory format of ``x``; the means mu and the factors 1 / sqrt(v + 1e-5),
-        ``(B, C)`` of the computing dtype.
+    ``gamma``, ``alpha`` and ``beta`` may be ``(C,)`` too. 16-bit input is normalised in fp32, since the difference of a
+    pixel and the mean loses what is left of its digits. ELU is out where out > 0, exp(out) - 1 otherwise, by expm1.
     """
-    wide = _wide(x)
-    mean, rstd = statistics(wide)
+    x, gamma, alpha, beta, activation, residual, labels = given
+    if labels is not None:
+        gamma, alpha, beta = gamma[labels], alpha[labels], beta[labels]
+    total = x if residual is None else x + residual
+    wide = _wide(total)
+    mean, rstd = found = statistics(wide)
     scale, shift = gamma * rstd, beta + gamma * alpha * _relative(mean)[0]
     # The mean is taken from x first: folded into the shift, it would cancel digits where it is large beside the spread.
     out = torch.addcmul(shift[:, :, None, None], wide - mean[:, :, None, None], scale[:, :, None, None])
     if activation:
         out = F.elu(out)
-    return out.to(x.dtype), mean, rstd
+    return out.to(x.dtype), total, found
 
 
-def instance_norm_backward(
-    grad_out: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of :func:`instance_norm`, themselves differentiable where mean and factors depend on ``x``.
+def instance_norm_backward(grad_out: Tensor, given: InstanceNorm, found: Statistics) -> InstanceNormGradients:
+    """The gradients of :func:`instance_norm`, themselves differentiable where the statistics depend on ``x``.
 
     Args:
         grad_out: the derivative by the result, ``(B, C, H, W)``.
-        x, gamma, alpha, beta, activation: as there.
-        mean, rstd: what it returned.
-
-    Returns:
-        The gradient by ``x``, and those by gamma, alpha and beta of each sample, ``(B, C)`` of the computing dtype.
+        given: as there, without residual and labels.
+        found: the statistics.
     """
+    x, gamma, alpha, beta, activation, _, _ = given
+    mean, rstd = found
     pixels = x.shape[2] * x.shape[3]
     relative, inverse = _relative(mean)
     n = (_wide(x) - mean[:, :, None, None]) * rstd[:, :, None, None]
@@ -90,13 +69,13 @@ def instance_norm_backward(
     centred = dy - n * (by_scale / pixels)[:, :, None, None]
     by_x = torch.addcmul(rest[:, :, None, None], centred, (gamma * rstd)[:, :, None, None])
     by_gamma = by_scale + alpha * relative * by_shift
-    return by_x.to(x.dtype), by_gamma, gamma * relative * by_shift, by_shift
+    return InstanceNormGradients(by_x.to(x.dtype), by_gamma, gamma * relative * by_shift, by_shift)
 
 
-def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The means and the factors 1 / sqrt(v + 1e-5) of the planes, ``(B, C)``, as a graph of ``x``."""
+def statistics(x: Tensor) -> Statistics:
+    """Those of the planes of ``x``, as its graph."""
     variance, mean = torch.var_mean(_wide(x), (2, 3), correction=0)
-    return mean, (variance + EPSILON).rsqrt()
+    return Statistics(mean, (variance + EPSILON).rsqrt())
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -6,12 +6,24 @@ Each writes what it computes to the tensors that it is given, as the launchers o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import Tensor
 
 from fastlangevin import reference
 from fastlangevin.kernels.address import Address, Update
+from fastlangevin.kernels.operands import (
+    ChainNetwork,
+    ChainUpdates,
+    GroupNorm,
+    GroupNormGradients,
+    InstanceNorm,
+    InstanceNormGradients,
+    Objective,
+    Perturbation,
+    SampleNorms,
+    Statistics,
+    Sums,
+)
 
 __all__ = [
     "add_elu",
@@ -46,53 +58,20 @@ def randn(out: Tensor, address: Address, *, uniform: bool) -> None:
     out.copy_((reference.uniforms if uniform else reference.normals)(address, out.shape, out.device))
 
 
-def perturb(
-    out: Tensor,
-    x: Tensor,
-    address: Address,
-    *,
-    sigmas: Tensor,
-    labels: Tensor,
-    draws_labels: bool,
-    level_purpose: int,
-    noise: Tensor | None,
-) -> None:
+def perturb(out: Tensor, drawn: Tensor | None, given: Perturbation) -> None:
     """Writes x + sigma z, and the labels if they are drawn."""
-    if draws_labels:
-        labels.copy_(
-            reference.drawn_levels(address._replace(purpose=level_purpose), x.shape[0], sigmas.numel(), x.device)
-        )
-    z = reference.normals(address, x.shape, x.device) if noise is None else noise
-    out.copy_(reference.perturb(x, sigmas, labels, z))
+    _fill((out, drawn), reference.perturb(given))
 
 
-def dsm(
-    values: Tensor | None,
-    level_sums: Tensor | None,
-    level_counts: Tensor | None,
-    total: Tensor | None,
-    gradient: Tensor | None,
-    output: Tensor,
-    address: Address,
-    *,
-    clean: Tensor | None,
-    labels: Tensor,
-    noise: Tensor | None,
-    segment: int,
-    **tables: Any,
-) -> None:
+def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int) -> None:
     """Writes the objective's values, sums and gradient, those that are wanted."""
-    if noise is None and clean is None:
-        noise = reference.normals(address, output.shape, output.device)
-    wanted = values, level_sums, level_counts, total, gradient
-    options: dict[str, Any] = {"clean": clean, "noise": noise, "gradient": gradient is not None}
-    _fill(wanted, reference.dsm(output, labels, **tables, **options))
+    found, derivative = reference.dsm(given, upstream, gradient=gradient is not None)
+    _fill((*(sums or [None] * 4), gradient), (*found, derivative))
 
 
-def norms(
-    out: Tensor, x: Tensor, address: Address, *, of_x: bool, of_noise: bool, noise: Tensor | None, segment: int
-) -> None:
+def norms(out: Tensor, given: SampleNorms, segment: int) -> None:
     """Writes the norms of samples, of their noise, or of both."""
+    x, address, of_x, of_noise, noise = given
     if of_x:
         out[0] = reference.norms(x)
     if of_noise:
@@ -108,58 +87,30 @@ def rescale(values: Tensor, factor: Tensor) -> None:
         values.copy_(values.to(factor.dtype) * factor)
 
 
-def instance_norm(
-    out: Tensor,
-    x: Tensor,
-    residual: Tensor | None,
-    total: Tensor | None,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool,
-    labels: Tensor | None = None,
-) -> None:
-    """Writes InstanceNorm++ of a sum, the sum, and its statistics."""
-    if labels is not None:
-        gamma, alpha, beta = gamma[labels], alpha[labels], beta[labels]
-    added = x if residual is None else x + residual
-    found = reference.instance_norm(added, gamma, alpha, beta, activation=activation)
-    _fill((total, out, mean, rstd), (added, *found))
+def instance_norm(out: Tensor, total: Tensor | None, statistics: Statistics, given: InstanceNorm) -> None:
+    """Writes InstanceNorm++, what it is of where that is a sum, and its statistics."""
+    result, added, found = reference.instance_norm(given)
+    _fill((out, total, *statistics), (result, added, *found))
 
 
 def instance_norm_backward(
-    by_x: Tensor, by_gamma: Tensor, by_alpha: Tensor, by_beta: Tensor, *operands: Tensor, activation: bool
+    gradients: InstanceNormGradients, grad_out: Tensor, given: InstanceNorm, statistics: Statistics
 ) -> None:
     """Writes the gradients of the norm."""
-    found = reference.instance_norm_backward(*operands, activation=activation)
-    _fill((by_x, by_gamma, by_alpha, by_beta), found)
+    _fill(gradients, reference.instance_norm_backward(grad_out, given, statistics))
 
 
-def group_norm(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    eps: float,
-    activation: bool,
-) -> None:
+def group_norm(out: Tensor, statistics: Statistics, given: GroupNorm, eps: float) -> None:
     """Writes GroupNorm and its statistics."""
-    _fill((out, mean, rstd), reference.group_norm(x, groups, weight, bias, eps=eps, activation=activation))
+    result, found = reference.group_norm(given, eps)
+    _fill((out, *statistics), (result, *found))
 
 
 def group_norm_backward(
-    by_x: Tensor, by_weight: Tensor, by_bias: Tensor, *operands: Tensor, groups: int, activation: bool
+    gradients: GroupNormGradients, grad_out: Tensor, given: GroupNorm, statistics: Statistics
 ) -> None:
     """Writes the gradients of the norm."""
-    found = reference.group_norm_backward(*operands, groups=groups, activation=activation)
-    _fill((by_x, by_weight, by_bias), found)
+    _fill(gradients, reference.group_norm_backward(grad_out, given, statistics))
 
 
 def add_elu(out: Tensor, total: Tensor | None, terms: Sequence[Tensor]) -> None:
@@ -172,23 +123,6 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
     out.copy_(reference.mixture_score(x, table, labels, diagonal))
 
 
-def mlp_chain(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    head: Tensor,
-    frame: Tensor,
-    address: Address,
-    *,
-    mean: float,
-    activation: str,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    every: int,
-    frames: Tensor | None,
-    matmul: str,
-) -> None:
+def mlp_chain(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> None:
     """Makes the updates of a chain on a small perceptron."""
-    network = reference.ChainNetwork(tuple(weights), biases, head, frame, mean, activation)
-    x.copy_(reference.mlp_chain(x, network, levels, coefficients, noisy, address, every=every, frames=frames))
+    x.copy_(reference.mlp_chain(x, network, updates))

@@ -12,16 +12,15 @@ products make of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastlangevin.kernels.address import Address
+from fastlangevin.kernels.operands import ChainNetwork, ChainUpdates
 from fastlangevin.reference.update import combine, normals
 
-__all__ = ["ACTIVATIONS", "ChainNetwork", "mlp_chain", "mlp_score"]
+__all__ = ["ACTIVATIONS", "mlp_chain", "mlp_score"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
@@ -30,26 +29,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
 }
-
-
-class ChainNetwork(NamedTuple):
-    """A multilayer perceptron of D features, n hidden layers of width H and L noise levels.
-
-    Attributes:
-        weights: ``(H, D)``, then ``(H, H)`` for each further hidden layer, then ``(D, H)``.
-        biases: ``(L, n, H)``, of the hidden layers at each level.
-        head: ``(D,)``, the bias of the last layer.
-        frame: ``(L, 3)``: scale, gain and pull of each level.
-        mean: what the input is centred by.
-        activation: a key of :data:`ACTIVATIONS`.
-    """
-
-    weights: tuple[Tensor, ...]
-    biases: Tensor
-    head: Tensor
-    frame: Tensor
-    mean: float
-    activation: str
 
 
 def mlp_score(network: ChainNetwork, x: Tensor, level: int) -> Tensor:
@@ -64,29 +43,9 @@ def mlp_score(network: ChainNetwork, x: Tensor, level: int) -> Tensor:
     return score
 
 
-def mlp_chain(
-    x: Tensor,
-    network: ChainNetwork,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    address: Address,
-    *,
-    every: int = 0,
-    frames: Tensor | None = None,
-) -> Tensor:
-    """The state after some updates.
-
-    Args:
-        x: ``(B, D)`` in fp32.
-        network: the score.
-        levels: int64 ``(T,)``, of each update.
-        coefficients: fp32 ``(T, 3)``: c, a and b of each.
-        noisy: bool ``(T,)``: whether an update has noise at all.
-        address: of the first update's noise.
-        every, frames: after every draw whose number plus one divides by ``every``, the state is written to the next of
-            the ``frames`` ``(F, B, D)``; 0 keeps none.
-    """
+def mlp_chain(x: Tensor, network: ChainNetwork, updates: ChainUpdates) -> Tensor:
+    """The state after some updates of ``x`` ``(B, D)`` in fp32; the frames are written."""
+    levels, coefficients, noisy, address, every, frames = updates
     kept, first = 0, int(address.draw)
     for index, (level, noise) in enumerate(zip(levels.tolist(), noisy.tolist(), strict=True)):
         c, a, b = coefficients[index]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from fastlangevin.kernels.address import Address, Coefficient, DrawTable, Update
-from fastlangevin.reference.dsm import level_of
 from fastlangevin.reference.random import rand, randn
 
-__all__ = ["NO_FAULT", "combine", "drawn_levels", "noise", "normals", "sample_numbers", "step", "uniforms"]
+__all__ = ["NO_FAULT", "combine", "noise", "normals", "sample_numbers", "step", "uniforms"]
 
 NO_FAULT = 2**63 - 1
 
@@ -41,11 +40,6 @@ def _values(make: object, address: Address, shape: Sequence[int], device: torch.
     elements = math.prod(shape[1:])
     values: Tensor = make(elements, ids, seed=address.seed, draw=address.draw, purpose=address.purpose)
     return values.view(tuple(shape))
-
-
-def drawn_levels(address: Address, batch: int, levels: int, device: torch.device) -> Tensor:
-    """Levels at the samples' addresses, uniform on 0 .. levels - 1; int64 ``(B,)``."""
-    return level_of(uniforms(address, (batch, 1), device)[:, 0], levels)
 
 
 def noise(update: Update) -> Tensor | None:

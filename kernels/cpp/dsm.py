@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..address import Address, Words
+from ..operands import Objective, Perturbation, Sums
 from . import native
 from .requests import DsmRequest, packer
 
@@ -27,46 +28,24 @@ _FEW_SAMPLES = 1024
 _LONGEST_SEGMENT = 1024
 
 
-def perturb(
-    out: Tensor,
-    x: Tensor,
-    address: Address,
-    *,
-    sigmas: Tensor,
-    labels: Tensor,
-    draws_labels: bool,
-    level_purpose: int,
-    noise: Tensor | None,
-) -> None:
-    """Writes x + sigma*noise to ``out``, with the sigma of each sample's level.
+def perturb(out: Tensor, drawn: Tensor | None, given: Perturbation) -> None:
+    """Writes x + sigma z, and the labels if they are drawn.
 
     Args:
-        out: same shape and dtype as ``x``, any strides; does not overlap ``x``.
-        x: clean samples ``(B, ...)``: fp32, fp16, bf16 or fp64.
-        sigmas: ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
-        labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN.
-        draws_labels: write the labels, drawn at the samples' addresses, instead of reading them.
-        address: of the noise.
-        level_purpose: the purpose of the labels' address.
-        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
+        out: shape and dtype of x, any strides.
+        drawn: int64 ``(B,)``, contiguous; None if the labels are given.
+        given: the samples.
     """
+    x, sigmas, labels, address, level_purpose, noise = given
     if x.numel() == 0:
-        if not (draws_labels and x.shape[0]):
+        if drawn is None or not x.shape[0]:
             return
         out = x = x.new_zeros(x.shape[0], 1)  # there are labels to draw all the same
         noise = None
-    _launch(
-        _PERTURB,
-        address,
-        out,
-        x,
-        noise,
-        None,
-        labels,
-        sigmas,
-        draws_labels=draws_labels,
-        level_purpose=level_purpose,
-    )
+    to = drawn if labels is None else labels
+    assert to is not None
+    own = to.data_ptr(), sigmas.numel(), labels is None, level_purpose
+    _launch(_PERTURB, address, (out, x, noise, None), (sigmas.data_ptr(), 0, 0, 0, 0, *own, 0, 0, 0, 0, 0, 0))
 
 
 def quick_perturb(
@@ -129,102 +108,47 @@ def quick_perturb(
     return out, drawn
 
 
-def dsm(
-    values: Tensor | None,
-    level_sums: Tensor | None,
-    level_counts: Tensor | None,
-    total: Tensor | None,
-    gradient: Tensor | None,
-    output: Tensor,
-    address: Address,
-    *,
-    clean: Tensor | None,
-    labels: Tensor,
-    scale: Tensor,
-    weight: Tensor,
-    slope: Tensor,
-    upstream: Tensor,
-    noise: Tensor | None,
-    segment: int,
-) -> None:
+def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int) -> None:
     """Writes the values of denoising score matching, their sums, and the gradient by the network's output.
 
     Args:
-        values: ``(B,)``, contiguous, of the computing dtype: fp64 for an fp64 output and fp32 otherwise.
-        level_sums: sums of each level's values ``(L,)``, likewise.
-        level_counts: samples of each level, int64 ``(L,)``.
-        total: sum of all values ``()``. These four are None together: then only the gradient is wanted.
-        gradient: shape and dtype of ``output``, any strides; does not overlap it. None where it is not wanted.
-        output: the network's output h ``(B, ...)``: fp32, fp16, bf16 or fp64.
-        clean: same shape, any of these dtypes: the residual is p (h - clean), and no noise is drawn.
-        labels: int64 ``(B,)``, contiguous. A label that is no level makes its sample NaN, and is counted in none.
-        scale, weight, slope: p, w and k of each level ``(L,)``, contiguous, of the computing dtype.
-        upstream: the derivative of the loss by the values, ``()`` or ``(B,)``, likewise.
-        address: of the noise.
-        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
+        sums: None where the gradient alone is wanted.
+        gradient: shape and dtype of the output, any strides; does not overlap it. None where it is not wanted.
+        given: the objective.
+        upstream: the derivative of the loss by the values, ``()`` or ``(B,)``, contiguous, of the computing dtype.
         segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
     """
-    batch, elements = output.shape[0], output.numel() // max(output.shape[0], 1)
-    scratch = None
-    if values is not None:
-        assert level_sums is not None
-        assert level_counts is not None
-        assert total is not None
-        if output.numel() == 0:
+    output, labels, (scale, weight, slope), address, noise, clean = given
+    batch, count = output.shape[0], output.numel()
+    scratch, results = None, (0, 0, 0, 0)
+    if sums is not None:
+        values, level_sums, level_counts, total = sums
+        if count == 0:
             for each in (values, level_sums, total):
                 each.zero_()
             own = labels[(labels >= 0) & (labels < scale.numel())]
             level_counts.copy_(torch.bincount(own, minlength=scale.numel()))
             return
-        if elements > _LONGEST_SEGMENT or batch > _FEW_SAMPLES:
-            scratch = torch.empty(batch * -(-elements // segment), dtype=values.dtype, device="cpu")
-    elif output.numel() == 0:
+        if count > _LONGEST_SEGMENT * batch or batch > _FEW_SAMPLES:
+            scratch = torch.empty(batch * -(-count // batch // segment), dtype=values.dtype, device="cpu")
+        results = values.data_ptr(), level_sums.data_ptr(), level_counts.data_ptr(), total.data_ptr()
+    elif count == 0:
         return
-    _launch(
-        _DSM,
-        address,
-        gradient,
-        output,
-        noise,
-        clean,
-        labels,
-        scale,
-        weight=weight,
-        slope=slope,
-        upstream=upstream,
-        segment=segment,
-        values=values,
-        level_sums=level_sums,
-        level_counts=level_counts,
-        total=total,
-        scratch=scratch,
-    )
+    tables = scale.data_ptr(), weight.data_ptr(), slope.data_ptr(), upstream.data_ptr(), upstream.ndim
+    space = 0 if scratch is None else scratch.data_ptr()
+    fields = *tables, labels.data_ptr(), scale.numel(), False, 0, segment, *results, space
+    _launch(_DSM, address, (gradient, output, noise, clean), fields)
 
 
-def _launch(
-    kind: int,
-    address: Address,
-    out: Tensor | None,
-    x: Tensor,
-    noise: Tensor | None,
-    clean: Tensor | None,
-    labels: Tensor,
-    scale: Tensor,
-    *,
-    weight: Tensor | None = None,
-    slope: Tensor | None = None,
-    upstream: Tensor | None = None,
-    draws_labels: bool = False,
-    level_purpose: int = 0,
-    segment: int = 0,
-    values: Tensor | None = None,
-    level_sums: Tensor | None = None,
-    level_counts: Tensor | None = None,
-    total: Tensor | None = None,
-    scratch: Tensor | None = None,
-) -> None:
-    """Any call, as a ``DsmRequest``."""
-    operands = out, x, noise, clean
+def _launch(kind: int, address: Address, operands: tuple[Tensor | None, ...], fields: tuple[int, ...]) -> None:
+    """Any call, as a ``DsmRequest``.
+
+    Args:
+        kind: what is done.
+        address: of the noise.
+        operands: what is written, the samples or the output, the noise and the clean samples.
+        fields: those of ``Dsm``.
+    """
     data: list[int] = []
     plain = True
     for operand in operands:
@@ -233,6 +157,8 @@ def _launch(
         else:
             data += (operand.data_ptr(), _CODES[operand.dtype])
             plain = plain and operand.is_contiguous()
+    _, x, _, _ = operands
+    assert x is not None
     count = x.numel()
     if plain:
         batch = x.shape[0]
@@ -252,21 +178,7 @@ def _launch(
             x.dtype is _FLOAT64,
             rank,
             *native.memory_of(address),
-            scale.data_ptr(),
-            0 if weight is None else weight.data_ptr(),
-            0 if slope is None else slope.data_ptr(),
-            0 if upstream is None else upstream.data_ptr(),
-            0 if upstream is None else upstream.ndim,
-            labels.data_ptr(),
-            scale.numel(),
-            draws_labels,
-            level_purpose,
-            segment,
-            0 if values is None else values.data_ptr(),
-            0 if level_sums is None else level_sums.data_ptr(),
-            0 if level_counts is None else level_counts.data_ptr(),
-            0 if total is None else total.data_ptr(),
-            0 if scratch is None else scratch.data_ptr(),
+            *fields,
             *data,
             *tail,
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..address import Address
+from ..operands import Segment
 from . import native
 from .requests import ChainRequest, ChainRun, MixtureRequest, MixtureTable, packer
 
@@ -18,8 +17,6 @@ MAX_FEATURES = 64  # kMaxFeatures of csrc/plan.h
 
 _pack_score = packer(MixtureRequest)
 _pack_run = packer(ChainRun)
-
-Run = tuple[tuple[float, float, float | None], int, int]
 
 
 def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diagonal: bool) -> None:
@@ -50,25 +47,14 @@ def mixture_score(out: Tensor, x: Tensor, table: Tensor, labels: Tensor, *, diag
         native.refused()
 
 
-def chain(
-    x: Tensor,
-    table: Tensor,
-    address: Address,
-    *,
-    diagonal: bool,
-    runs: Sequence[Run],
-    every: int,
-    frames: Tensor | None,
-) -> None:
+def chain(x: Tensor, table: Tensor, segment: Segment, *, diagonal: bool) -> None:
     """Writes the updates of chains on a mixture to their state, one after the other.
 
     Args:
         x, table, diagonal: as for :func:`mixture_score`; ``x`` is written to.
-        runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
-        address: of the first update's noise.
-        every: frames are kept after the updates that end at a multiple of it; 0 keeps none.
-        frames: contiguous fp32, a state for each such update; None where there are none.
+        segment: the updates.
     """
+    address, runs, every, frames = segment
     batch, features = x.shape
     if batch == 0 or not runs:
         return

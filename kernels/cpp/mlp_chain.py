@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..address import Address
+from ..operands import ChainNetwork, ChainUpdates
 from . import native
 from .requests import MlpRequest
 
@@ -34,53 +34,27 @@ def pack(weights: Sequence[Tensor], biases: Tensor) -> tuple[Tensor, Tensor, Ten
     return torch.cat(packed), F.pad(biases, (0, more)).contiguous(), F.pad(weights[-1], (0, more)).contiguous()
 
 
-def mlp_chain(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    head: Tensor,
-    frame: Tensor,
-    address: Address,
-    *,
-    mean: float,
-    activation: str,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    every: int,
-    frames: Tensor | None,
-    matmul: str,
-) -> None:
-    """Makes some updates of every chain. The caller has validated everything.
+def mlp_chain(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> None:
+    """Makes some updates of every chain.
 
     Args:
         x: state ``(B, D)`` in fp32, contiguous; written.
-        weights: ``(H, D)``, ``(H, H)`` for each further hidden layer, ``(D, H)``, all in fp32 like what follows.
-        biases: ``(L, n, H)`` of n hidden layers and L levels.
-        head: ``(D,)``, the bias of the last layer.
-        frame: ``(L, 3)``: scale, gain and pull of each level.
-        mean: what the input is centred by.
-        activation: a key of :data:`ACTIVATIONS`.
-        levels: int64 ``(T,)``, of each update.
-        coefficients: fp32 ``(T, 3)``: c, a and b of each.
-        noisy: bool ``(T,)``: whether an update has noise at all.
-        address: of the first update's noise.
-        every, frames: after every draw whose number plus one divides by ``every``, the state goes to the next of the
-            ``frames`` ``(F, B, D)``, contiguous; 0 keeps none.
+        network: the score.
+        updates: what is done.
         matmul: ``"fp32"``; a CPU has nothing else.
     """
     batch, features = x.shape
-    if batch == 0 or not len(levels):
+    if batch == 0 or not len(updates.levels):
         return
-    hidden, shifts, last = pack(weights, biases)
+    hidden, shifts, last = pack(network.weights, network.biases)
     # Names keep what the request points to alive until the call is over.
     shift, frame, levels, coefficients, noisy = (
-        each.contiguous() for each in (head, frame, levels, coefficients, noisy)
+        each.contiguous() for each in (network.head, network.frame, updates.levels, updates.coefficients, updates.noisy)
     )
-    seed, ids = address.seed, address.sample_ids
-    address = address._replace(
+    seed, ids = updates.address.seed, updates.address.sample_ids
+    address = updates.address._replace(
         seed=seed.contiguous() if isinstance(seed, Tensor) else seed,
-        draw=int(address.draw),
+        draw=int(updates.address.draw),
         sample_ids=None if ids is None else ids.contiguous(),
     )
     request = MlpRequest(
@@ -91,7 +65,7 @@ def mlp_chain(
         width=shifts.shape[2],
         depth=shifts.shape[1],
         steps=len(levels),
-        activation=ACTIVATIONS[activation],
+        activation=ACTIVATIONS[network.activation],
         x=x.data_ptr(),
         weights=hidden.data_ptr(),
         biases=shifts.data_ptr(),
@@ -101,10 +75,10 @@ def mlp_chain(
         levels=levels.data_ptr(),
         coefficients=coefficients.data_ptr(),
         noisy=noisy.data_ptr(),
-        mean=mean,
+        mean=network.mean,
         **native.chain_address(address),
-        every=every,
-        frames=0 if frames is None else frames.data_ptr(),
+        every=updates.every,
+        frames=0 if updates.frames is None else updates.frames.data_ptr(),
     )
     if native.load().fl_mlp(bytes(request)):
         native.refused()

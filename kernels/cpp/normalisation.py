@@ -5,9 +5,12 @@ Like :mod:`.cpp`, whose library this is, the launchers check nothing that :mod:`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ..operands import GroupNorm, GroupNormGradients, InstanceNorm, InstanceNormGradients, Statistics
 from . import native
 from .requests import NormalisationRequest, packer
 
@@ -17,145 +20,92 @@ _pack = packer(NormalisationRequest)
 EPSILON = 1e-5  # of InstanceNorm++
 
 
-def instance_norm(
-    out: Tensor,
-    x: Tensor,
-    residual: Tensor | None,
-    total: Tensor | None,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool,
-    labels: Tensor | None = None,
-) -> None:
-    """Writes the norm of ``x``, or of ``x`` plus a residual, through ELU where that is wanted; and its statistics.
+def instance_norm(out: Tensor, total: Tensor | None, statistics: Statistics, given: InstanceNorm) -> None:
+    """Writes the norm, the sum where there is a residual, and the statistics.
 
     Args:
-        out: shape, dtype and layout of ``x``; does not overlap it.
-        x: ``(B, C, H, W)`` with C > 1, contiguous or channels_last: fp32, fp16, bf16 or fp64.
-        residual: as ``x``, or None.
-        total: as ``x``, overlaps nothing, written: ``x + residual``. None where there is no residual.
-        gamma, alpha, beta: ``(B, C)``, any stride of the rows and 1 in them, of the computing dtype: fp64 for an fp64
-            input and fp32 otherwise.
-        mean, rstd: ``(B, C)``, contiguous, likewise: written.
-        activation: whether ELU follows.
-        labels: int64 ``(B,)``, contiguous, each sample's row of ``gamma``, ``alpha`` and ``beta``, which have a row for
-            each level; None: sample i has row i.
+        out: the result.
+        total: as x, overlaps nothing: x plus the residual. None where there is none.
+        statistics: ``(B, C)``.
+        given: the input.
 
     Raises:
         ValueError: a label is out of range.
     """
-    _launch(out, x, residual, (gamma, alpha, beta), mean, rstd, None, activation, total=total, labels=labels)
+    x, *parameters, activation, residual, labels = given
+    _launch((out, x, residual, total), parameters, statistics, (activation, 0, EPSILON), labels=labels)
 
 
 def instance_norm_backward(
-    grad_x: Tensor,
-    grad_gamma: Tensor,
-    grad_alpha: Tensor,
-    grad_beta: Tensor,
-    grad_out: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool,
+    gradients: InstanceNormGradients, grad_out: Tensor, given: InstanceNorm, statistics: Statistics
 ) -> None:
     """Writes the gradients by the input, and by each sample's parameters.
 
     Args:
-        grad_x: shape, dtype and layout of ``x``; overlaps nothing.
-        grad_gamma, grad_alpha, grad_beta: ``(B, C)``, contiguous, of the computing dtype.
-        grad_out: as ``x``.
-        x, gamma, alpha, beta: as for :func:`instance_norm`.
-        mean, rstd: what it wrote.
-        activation: whether ELU followed.
+        gradients: the results.
+        grad_out: the derivative by the norm, as x.
+        given: the input, without residual and labels.
+        statistics: what :func:`instance_norm` wrote.
     """
-    gradients = grad_gamma.data_ptr(), grad_alpha.data_ptr(), grad_beta.data_ptr()
-    _launch(grad_x, x, grad_out, (gamma, alpha, beta), mean, rstd, gradients, activation)
+    x, *parameters, activation, _, _ = given
+    by_x, *others = gradients
+    _launch((by_x, x, grad_out, None), parameters, statistics, (activation, 0, EPSILON), gradients=others)
 
 
-def group_norm(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    eps: float,
-    activation: bool,
-) -> None:
-    """Writes the norm of ``x`` over groups of channels, through SiLU where that is wanted; and its statistics.
-
-    Args:
-        out: shape, dtype and layout of ``x``; does not overlap it.
-        x: ``(B, C, H, W)``, contiguous or channels_last: fp32, fp16, bf16 or fp64.
-        weight, bias: ``(C,)``, contiguous, of the computing dtype: fp64 for an fp64 input and fp32 otherwise.
-        mean, rstd: ``(B, groups)``, contiguous, likewise: written.
-        groups: divides C.
-        eps: added to the variance.
-        activation: whether SiLU follows.
-    """
-    _launch(out, x, None, (weight, None, bias), mean, rstd, None, activation, groups=groups, epsilon=eps)
+def group_norm(out: Tensor, statistics: Statistics, given: GroupNorm, eps: float) -> None:
+    """Writes the norm and its statistics ``(B, G)``; ``eps`` is added to the variance."""
+    x, weight, bias, groups, activation = given
+    _launch((out, x, None, None), (weight, None, bias), statistics, (activation, groups, eps))
 
 
 def group_norm_backward(
-    grad_x: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    activation: bool,
+    gradients: GroupNormGradients, grad_out: Tensor, given: GroupNorm, statistics: Statistics
 ) -> None:
     """Writes the gradients by the input, and by each sample's weight and bias.
 
     Args:
-        grad_x: shape, dtype and layout of ``x``; overlaps nothing.
-        grad_weight, grad_bias: ``(B, C)``, contiguous, of the computing dtype.
-        grad_out: as ``x``.
-        x, weight, bias, groups: as for :func:`group_norm`.
-        mean, rstd: what it wrote.
-        activation: whether SiLU followed.
+        gradients: the results.
+        grad_out: the derivative by the norm, as x.
+        given: the input.
+        statistics: what :func:`group_norm` wrote.
     """
-    gradients = grad_weight.data_ptr(), 0, grad_bias.data_ptr()
-    _launch(grad_x, x, grad_out, (weight, None, bias), mean, rstd, gradients, activation, groups=groups)
+    x, weight, bias, groups, activation = given
+    by_x, by_weight, by_bias = gradients
+    own, options = (by_weight, None, by_bias), (activation, groups, EPSILON)
+    _launch((by_x, x, grad_out, None), (weight, None, bias), statistics, options, gradients=own)
 
 
 def _launch(
-    out: Tensor,
-    x: Tensor,
-    other: Tensor | None,
-    parameters: tuple[Tensor, Tensor | None, Tensor],
-    mean: Tensor,
-    rstd: Tensor,
-    gradients: tuple[int, int, int] | None,
-    activation: bool,
+    images: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    parameters: Sequence[Tensor | None],
+    statistics: Statistics,
+    options: tuple[bool, int, float],
     *,
-    total: Tensor | None = None,
-    groups: int = 0,
-    epsilon: float = EPSILON,
     labels: Tensor | None = None,
+    gradients: Sequence[Tensor | None] | None = None,
 ) -> None:
+    """Any call, as a ``NormalisationRequest``.
+
+    Args:
+        images: what is written, the input, the residual or the derivative by the result, and their sum.
+        parameters: gamma, alpha and beta.
+        statistics: read where there are gradients, and written otherwise.
+        options: whether an activation follows; the groups, 0 for InstanceNorm++; epsilon.
+        labels: of an :class:`InstanceNorm`.
+        gradients: by the parameters.
+    """
+    out, x, other, total = images
     elements = x.numel()
     if elements == 0:
         return
     batch, channels = x.shape[:2]
-    planes = mean.new_empty(2, batch, channels) if groups else None
-    first, second = (planes[0].data_ptr(), planes[1].data_ptr()) if planes is not None else (0, 0)
+    activation, groups, epsilon = options
     gamma, alpha, beta = parameters
+    by_gamma, by_alpha, by_beta = gradients or (None, None, None)
+    mean, rstd = statistics
+    assert gamma is not None
+    assert beta is not None
+    first, second = mean.new_empty(2, batch, channels) if groups else (None, None)
     native.normalise(
         _pack(
             native.chosen_set(),
@@ -183,8 +133,10 @@ def _launch(
             gamma.shape[0],
             mean.data_ptr(),
             rstd.data_ptr(),
-            *(gradients or (0, 0, 0)),
-            first,
-            second,
+            0 if by_gamma is None else by_gamma.data_ptr(),
+            0 if by_alpha is None else by_alpha.data_ptr(),
+            0 if by_beta is None else by_beta.data_ptr(),
+            0 if first is None else first.data_ptr(),
+            0 if second is None else second.data_ptr(),
         )
     )

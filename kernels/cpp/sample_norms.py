@@ -8,34 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..address import Address
+from ..operands import SampleNorms
 from . import native
 from .requests import SampleNormsRequest, packer
 
 __all__ = ["norms"]
 
 
-def norms(
-    out: Tensor,
-    x: Tensor,
-    address: Address,
-    *,
-    of_x: bool,
-    of_noise: bool,
-    noise: Tensor | None,
-    segment: int,
-) -> None:
+def norms(out: Tensor, given: SampleNorms, segment: int) -> None:
     """Writes the norms of samples, of noise, or of both.
 
     Args:
         out: ``(K, B)``, contiguous, of the computing dtype: of x, then of the noise.
-        x: ``(B, ...)``, not empty: fp32, fp16, bf16 or fp64, any strides; read if its norms are wanted.
-        of_x: whether they are.
-        of_noise: whether those of the noise are.
-        noise: None to draw it here; else a tensor of the same shape, any of these dtypes.
-        address: of the noise.
+        given: the samples.
         segment: elements whose squares are summed first: ``reference.segment_elements`` of a sample's elements.
     """
+    x, address, of_x, of_noise, noise = given
     noise = noise if of_noise else None
     batch, elements = x.shape[0], x.numel() // x.shape[0]
     scratch = torch.empty(2, batch * -(-elements // segment), dtype=out.dtype, device="cpu")

@@ -13,13 +13,11 @@ gradient alone; the clean data or ``noise`` come on top.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import Address
+from ..operands import Objective, Sums
 from .direct_launch import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
@@ -128,25 +126,13 @@ def dsm_kernel(
         tl.store(partial_ptr + own * tl.num_programs(0) + tl.program_id(0), sums, mask=own < rows)
 
 
-def prepare(
-    gradient: Tensor | None,
-    partial: Tensor | None,
-    output: Tensor,
-    *,
-    clean: Tensor | None,
-    labels: Tensor,
-    scale: Tensor,
-    slope: Tensor,
-    upstream: Tensor,
-    address: Address,
-    noise: Tensor | None,
-    segment: int,
-) -> Call:
-    """The launch over ``output``, which must not be empty; the segments' sums go to ``partial`` (B, S), if given."""
+def prepare(gradient: Tensor | None, partial: Tensor | None, given: Objective, upstream: Tensor, segment: int) -> Call:
+    """The launch over the output, which must not be empty; the segments' sums go to ``partial`` (B, S), if given."""
+    output, labels, tables, at, noise, clean = given
     return call_for(
         output,
         [gradient, output, clean, noise],
-        random_arguments(address),
+        random_arguments(at),
         segment,
         gradient_ptr=gradient,
         output_ptr=output,
@@ -154,52 +140,33 @@ def prepare(
         noise_ptr=noise,
         partial_ptr=partial,
         labels_ptr=labels,
-        scale_ptr=scale,
-        slope_ptr=slope,
+        scale_ptr=tables.scale,
+        slope_ptr=tables.slope,
         upstream_ptr=upstream,
-        levels=scale.numel(),
+        levels=tables.scale.numel(),
         HAS_UPSTREAMS=upstream.ndim == 1,
     )
 
 
-def dsm(
-    values: Tensor | None,
-    level_sums: Tensor | None,
-    level_counts: Tensor | None,
-    total: Tensor | None,
-    gradient: Tensor | None,
-    output: Tensor,
-    address: Address,
-    *,
-    weight: Tensor,
-    segment: int,
-    **arguments: Any,
-) -> None:
-    """Write the objective of a network's ``output``. The caller has validated everything but the labels' values.
+def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int) -> None:
+    """Write the objective of a network's output.
 
     Args:
-        values: ``(B,)``. It and the next three are None together, where the gradient alone is wanted.
-        level_sums: ``(L,)``, the sums of the values of each level.
-        level_counts: int64 ``(L,)``, the samples of each level.
-        total: ``()``, the sum of the values.
-        gradient: shape and dtype of ``output``, which it does not overlap; or None.
-        output: h ``(B, ...)``, any float dtype. All tensors of its shape may have any strides.
-        clean: x, any float dtype, where the network predicts it; then no noise is drawn.
-        labels: int64 ``(B,)``, contiguous. One outside of the ladder makes its sample NaN and is in no level.
-        scale, weight, slope: p, w and k ``(L,)``, contiguous, fp64 for an fp64 output and fp32 otherwise.
-        upstream: u, ``()`` or ``(B,)``, contiguous, same dtype.
-        address: of the noise.
-        noise: used in place of the drawn normals, any float dtype.
+        sums: None where the gradient alone is wanted.
+        gradient: shape and dtype of the output, any strides; does not overlap it. None where it is not wanted.
+        given: the objective.
+        upstream: u, ``()`` or ``(B,)``, contiguous, in the computing dtype.
         segment: elements of a segment, a power of two from 4 to 1024.
     """
+    output = given.output
     partial = None
-    if values is not None:
+    if sums is not None:
         elements = output.numel() // max(output.shape[0], 1)
         shape = output.shape[0], max(triton.cdiv(elements, segment), 1)
-        partial = values.new_empty(shape) if elements else values.new_zeros(shape)
+        partial = sums.values.new_empty(shape) if elements else sums.values.new_zeros(shape)
     if output.numel():
-        call = prepare(gradient, partial, output, segment=segment, address=address, **arguments)
+        call = prepare(gradient, partial, given, upstream, segment)
         with on_device(output):
             launch(dsm_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
-    if partial is not None:
-        finish(values, level_sums, level_counts, total, partial=partial, labels=arguments["labels"], weight=weight)
+    if sums is not None and partial is not None:
+        finish(sums, partial, given.labels, given.tables.weight)

@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..operands import GroupNorm, Statistics
 from .direct_launch import launch
 from .groups import by_group, members_of, to_members, to_tile
 from .instance_norm import statistics_kernel
@@ -106,19 +107,10 @@ def apply_kernel(
     tl.store(out_ptr + offset, round_to(y, out_ptr.dtype.element_ty), mask=valid)
 
 
-def prepare(
-    out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    eps: float,
-    activation: bool,
-) -> tuple[Call, Call]:
-    """The two launches that :func:`group_norm` makes, of the same arguments. ``x`` must not be empty."""
+def prepare(out: Tensor, statistics: Statistics, given: GroupNorm, eps: float) -> tuple[Call, Call]:
+    """The two launches that :func:`group_norm` makes, of the same arguments. x must not be empty."""
+    x, weight, bias, groups, activation = given
+    mean, rstd = statistics
     planes = planes_of(x, groups)
     means, deviations = partials(x, planes)
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x, **planes.constants}
@@ -132,20 +124,10 @@ def prepare(
     )
 
 
-def group_norm(out: Tensor, x: Tensor, *operands: Tensor, groups: int, eps: float, activation: bool) -> None:
-    """Write the normalised ``x``. The caller has validated everything.
-
-    Args:
-        out: result, the shape, dtype and strides of ``x``, which it does not overlap.
-        x: ``(B, C, H, W)``, contiguous or channels-last, any float dtype.
-        operands: ``weight`` and ``bias`` ``(C,)``, contiguous, fp64 for fp64 x and fp32 otherwise. ``mean`` and
-            ``rstd`` ``(B, G)``, contiguous, same dtype, are written: mu and r.
-        groups: G, a divisor of C.
-        eps: added to the variance.
-        activation: whether SiLU is applied.
-    """
-    if x.numel():
-        calls = prepare(out, x, *operands, groups=groups, eps=eps, activation=activation)
-        with on_device(x):
+def group_norm(out: Tensor, statistics: Statistics, given: GroupNorm, eps: float) -> None:
+    """Write the normalised x and its statistics ``(B, G)``; ``eps`` is added to the variance."""
+    if given.x.numel():
+        calls = prepare(out, statistics, given, eps)
+        with on_device(given.x):
             for kernel, call in zip((statistics_kernel, apply_kernel), calls, strict=True):
                 launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

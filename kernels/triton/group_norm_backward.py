@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..operands import GroupNorm, GroupNormGradients, Statistics
 from .direct_launch import launch
 from .group_norm import logistic
 from .groups import by_group, members_of, to_tile
@@ -160,20 +161,12 @@ def gradient_kernel(
 
 
 def prepare(
-    grad_x: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_out: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    groups: int,
-    activation: bool,
+    gradients: GroupNormGradients, grad_out: Tensor, given: GroupNorm, statistics: Statistics
 ) -> tuple[Call, Call]:
-    """The two launches that :func:`group_norm_backward` makes, of the same arguments. ``x`` must not be empty."""
+    """The two launches that :func:`group_norm_backward` makes, of the same arguments. x must not be empty."""
+    x, weight, bias, groups, activation = given
+    grad_x, grad_weight, grad_bias = gradients
+    mean, rstd = statistics
     planes = planes_of(x, groups)
     first, second = partials(x, planes)
     shared: dict[str, Any] = {"first_sums_ptr": first, "second_sums_ptr": second, "grad_out_ptr": grad_out, "x_ptr": x}
@@ -187,19 +180,19 @@ def prepare(
     )
 
 
-def group_norm_backward(grad_x: Tensor, *operands: Tensor, groups: int, activation: bool) -> None:
-    """Write the gradients. The caller has validated everything.
+def group_norm_backward(
+    gradients: GroupNormGradients, grad_out: Tensor, given: GroupNorm, statistics: Statistics
+) -> None:
+    """Write the gradients.
 
     Args:
-        grad_x: result, the shape, dtype and strides of ``x``.
-        operands: ``grad_weight`` and ``grad_bias`` ``(B, C)``, contiguous, are written, for each sample its own.
-            ``grad_out`` and ``x`` ``(B, C, H, W)``, both contiguous or both channels-last. ``weight``, ``bias``,
-            ``mean`` and ``rstd`` as ``kernels.group_norm`` took and wrote them.
-        groups: G, a divisor of C.
-        activation: whether SiLU was applied.
+        gradients: the results.
+        grad_out: the derivative by the norm, as x.
+        given: the input.
+        statistics: what ``kernels.group_norm`` wrote.
     """
-    if grad_x.numel():
-        calls = prepare(grad_x, *operands, groups=groups, activation=activation)
-        with on_device(grad_x):
+    if given.x.numel():
+        calls = prepare(gradients, grad_out, given, statistics)
+        with on_device(given.x):
             for kernel, call in zip((sums_kernel, gradient_kernel), calls, strict=True):
                 launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

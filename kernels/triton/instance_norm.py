@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..operands import InstanceNorm, Statistics
 from .direct_launch import launch
 from .layout import Call, on_device
 from .loops import bound
@@ -175,21 +176,10 @@ def apply_kernel(
     tl.store(out_ptr + offset, round_to(y, out_ptr.dtype.element_ty), mask=valid)
 
 
-def prepare(
-    out: Tensor,
-    x: Tensor,
-    residual: Tensor | None,
-    total: Tensor | None,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool,
-    labels: Tensor | None = None,
-) -> tuple[Call, Call]:
-    """The two launches that :func:`instance_norm` makes, of the same arguments. ``x`` must not be empty."""
+def prepare(out: Tensor, total: Tensor | None, statistics: Statistics, given: InstanceNorm) -> tuple[Call, Call]:
+    """The two launches that :func:`instance_norm` makes, of the same arguments. x must not be empty."""
+    x, gamma, alpha, beta, activation, residual, labels = given
+    mean, rstd = statistics
     planes = planes_of(x)
     means, deviations = partials(x, planes)
     shared: dict[str, Any] = {"means_ptr": means, "deviations_ptr": deviations, "x_ptr": x}
@@ -216,22 +206,17 @@ def prepare(
     )
 
 
-def instance_norm(
-    out: Tensor, x: Tensor, *operands: Tensor | None, activation: bool, labels: Tensor | None = None
-) -> None:
-    """Write the normalised ``x``. The caller has validated everything.
+def instance_norm(out: Tensor, total: Tensor | None, statistics: Statistics, given: InstanceNorm) -> None:
+    """Write the norm, the sum where there is a residual, and the statistics. A label that is no level gives NaN.
 
     Args:
-        out: result, the shape, dtype and strides of ``x``, which it does not overlap.
-        x: ``(B, C, H, W)`` with C > 1, contiguous or channels-last, any float dtype.
-        operands: ``residual``, as ``x`` or None; ``total``, as ``out``, their sum, written, or None likewise.
-            ``gamma``, ``alpha`` and ``beta`` ``(B, C)``, fp64 for fp64 x and fp32 otherwise, with neighbouring channels
-            and any stride of the batch. ``mean`` and ``rstd`` ``(B, C)``, contiguous, same dtype, written: mu and r.
-        activation: whether ELU is applied.
-        labels: int64 ``(B,)``, each sample's row of ``gamma``, ``alpha`` and ``beta``; None: sample i has row i.
+        out: the result.
+        total: as x, overlaps nothing: x plus the residual. None where there is none.
+        statistics: ``(B, C)``.
+        given: the input.
     """
-    if x.numel():
-        calls = prepare(out, x, *operands, activation=activation, labels=labels)  # type: ignore[arg-type]
-        with on_device(x):
+    if given.x.numel():
+        calls = prepare(out, total, statistics, given)
+        with on_device(given.x):
             for kernel, call in zip((statistics_kernel, apply_kernel), calls, strict=True):
                 launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..operands import InstanceNorm, InstanceNormGradients, Statistics
 from .direct_launch import launch
 from .layout import Call, on_device
 from .philox import load_as, round_to
@@ -174,21 +175,12 @@ def gradient_kernel(
 
 
 def prepare(
-    grad_x: Tensor,
-    grad_gamma: Tensor,
-    grad_alpha: Tensor,
-    grad_beta: Tensor,
-    grad_out: Tensor,
-    x: Tensor,
-    gamma: Tensor,
-    alpha: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    *,
-    activation: bool,
+    gradients: InstanceNormGradients, grad_out: Tensor, given: InstanceNorm, statistics: Statistics
 ) -> tuple[Call, Call]:
-    """The two launches that :func:`instance_norm_backward` makes, of the same arguments. ``x`` must not be empty."""
+    """The two launches that :func:`instance_norm_backward` makes, of the same arguments. x must not be empty."""
+    x, gamma, alpha, beta, activation, _, _ = given
+    grad_x, grad_gamma, grad_alpha, grad_beta = gradients
+    mean, rstd = statistics
     planes = planes_of(x)
     first, second = partials(x, planes)
     shared: dict[str, Any] = {"first_sums_ptr": first, "second_sums_ptr": second, "grad_out_ptr": grad_out, "x_ptr": x}
@@ -206,18 +198,19 @@ def prepare(
     )
 
 
-def instance_norm_backward(grad_x: Tensor, *operands: Tensor, activation: bool) -> None:
-    """Write the gradients. The caller has validated everything.
+def instance_norm_backward(
+    gradients: InstanceNormGradients, grad_out: Tensor, given: InstanceNorm, statistics: Statistics
+) -> None:
+    """Write the gradients.
 
     Args:
-        grad_x: result, the shape, dtype and strides of ``x``.
-        operands: ``grad_gamma``, ``grad_alpha`` and ``grad_beta`` ``(B, C)``, contiguous, are written, for each sample
-            its own. ``grad_out`` and ``x`` ``(B, C, H, W)``, both contiguous or both channels-last. ``gamma``,
-            ``alpha``, ``beta``, ``mean`` and ``rstd`` as ``kernels.instance_norm`` took and wrote them.
-        activation: whether ELU was applied.
+        gradients: the results.
+        grad_out: the derivative by the norm, as x.
+        given: the input, without residual and labels.
+        statistics: what ``kernels.instance_norm`` wrote.
     """
-    if grad_x.numel():
-        calls = prepare(grad_x, *operands, activation=activation)
-        with on_device(grad_x):
+    if given.x.numel():
+        calls = prepare(gradients, grad_out, given, statistics)
+        with on_device(given.x):
             for kernel, call in zip((sums_kernel, gradient_kernel), calls, strict=True):
                 launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps)

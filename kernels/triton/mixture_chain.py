@@ -13,7 +13,6 @@ launch makes all of its updates. The other chains pay one comparison an update, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import Address
+from ..operands import Segment
 from .layout import Call, Launch, address, on_device, random_arguments
 from .loops import bound
 from .mixture import load_elements, score_of, store_elements, wide_score
@@ -31,7 +30,6 @@ from .ptx import multiply, stay
 BLOCK = 128
 MAX_FEATURES = 64
 
-Run = tuple[tuple[float, float, float | None], int, int]
 CHANGING = ("batch", "components", "features", "run_count", "every")
 CHANGING += ("seed", "seed_high", "draw", "sample_offset", "purpose")
 
@@ -144,17 +142,9 @@ def chain_kernel(
         tl.store(missed_ptr + chain, missed, mask=valid)
 
 
-def prepare(
-    x: Tensor,
-    table: Tensor,
-    *,
-    diagonal: bool,
-    runs: Sequence[Run],
-    address: Address,
-    every: int,
-    frames: Tensor | None,
-) -> Call:
-    """The first launch that :func:`chain` makes, of the same arguments. ``x`` and ``runs`` must not be empty."""
+def prepare(x: Tensor, table: Tensor, segment: Segment, *, diagonal: bool) -> Call:
+    """The first launch that :func:`chain` makes, of the same arguments. Neither ``x`` nor the runs may be empty."""
+    at, runs, every, frames = segment
     batch, features = x.shape
     rules = torch.tensor([[c, a, b or 0.0] for (c, a, b), _, _ in runs], dtype=torch.float32, device="cpu")
     numbers = [[b is not None, level, times] for (_, _, b), level, times in runs]
@@ -172,27 +162,24 @@ def prepare(
         "features": features,
         "run_count": len(runs),
         "every": max(every, 1),
-        **random_arguments(address),
+        **random_arguments(at),
     }
     arguments |= {"D": features, "IS_DIAGONAL": bool(diagonal), "IS_SECOND": False}
     arguments |= {"UNROLL": 4 if features <= 4 else 1, "BLOCK": BLOCK}
     return Call((triton.cdiv(batch, BLOCK), 1, 1), arguments, Launch(1, BLOCK, 4))
 
 
-def chain(x: Tensor, table: Tensor, address: Address, **arguments: Any) -> None:
+def chain(x: Tensor, table: Tensor, segment: Segment, *, diagonal: bool) -> None:
     """Writes the updates of chains on a mixture to their state. The caller has validated everything.
 
     Args:
         x: contiguous fp32 ``(B, D)``, D up to MAX_FEATURES; written to.
         table: contiguous fp32 ``(L, K, 2 W + 1)``.
         diagonal: whether the table has a variance for each element.
-        runs: ((c, a, b), level, times) of neighbouring updates; ``b`` None: no noise.
-        address: of the noise of the first update.
-        every: frames are kept after the updates that end at a multiple of it; 0 keeps none.
-        frames: contiguous fp32, a state for each such update; None where there are none.
+        segment: the updates.
     """
-    if x.numel() and arguments["runs"]:
-        grid, values, launch = prepare(x, table, address=address, **arguments)
+    if x.numel() and segment.runs:
+        grid, values, launch = prepare(x, table, segment, diagonal=diagonal)
         with on_device(x):
             for second in (False, True):
                 values["IS_SECOND"] = second

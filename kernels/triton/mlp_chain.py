@@ -12,7 +12,6 @@ Memory traffic is 8 bytes an element of the state for the whole launch. The weig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import Address
+from ..operands import ChainNetwork, ChainUpdates
 from .activations import activate
 from .layout import Call, Launch, address, on_device, random_arguments
 from .loops import bound
@@ -161,24 +160,9 @@ def _padded(size: int) -> int:
     return max(16, int(triton.next_power_of_2(size)))
 
 
-def prepare(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    head: Tensor,
-    frame: Tensor,
-    *,
-    mean: float,
-    activation: str,
-    levels: Tensor,
-    coefficients: Tensor,
-    noisy: Tensor,
-    address: Address,
-    every: int,
-    frames: Tensor | None,
-    matmul: str,
-) -> Call:
-    """The launch that :func:`mlp_chain` makes, of the same arguments. Neither ``x`` nor ``levels`` may be empty."""
+def prepare(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> Call:
+    """The launch that :func:`mlp_chain` makes, of the same arguments. Neither ``x`` nor the updates may be empty."""
+    weights, biases, head, frame, mean, activation = network
     rows, features = x.shape
     depth, width = biases.shape[1:]
     inputs, wide = _padded(features), _padded(width)
@@ -188,7 +172,7 @@ def prepare(
     launch = launch_for(inputs, wide, matmul)
     arguments: dict[str, Any] = {
         "x_ptr": x,
-        "frames_ptr": frames,
+        "frames_ptr": updates.frames,
         "first_ptr": F.pad(weights[0].t(), (0, more, 0, rest)).to(held).contiguous(),
         "hidden_ptr": None if middle is None else middle.to(held),
         "last_ptr": F.pad(weights[-1].t(), (0, rest, 0, more)).to(held).contiguous(),
@@ -196,13 +180,13 @@ def prepare(
         "head_ptr": F.pad(head, (0, rest)),
         "frame_ptr": frame.contiguous(),
         "mean": mean,
-        "levels_ptr": levels,
-        "coefficients_ptr": coefficients.contiguous(),
-        "noisy_ptr": noisy,
+        "levels_ptr": updates.levels,
+        "coefficients_ptr": updates.coefficients.contiguous(),
+        "noisy_ptr": updates.noisy,
         "rows": rows,
         "features": features,
-        "steps": len(levels),
-        "every": every,
+        "steps": len(updates.levels),
+        "every": updates.every,
         "ACTIVATION": activation,
         "DEPTH": depth,
         "WIDTH": wide,
@@ -211,7 +195,7 @@ def prepare(
         "BLOCK": launch.groups,
         "MATMUL": matmul,
     }
-    arguments |= random_arguments(address)
+    arguments |= random_arguments(updates.address)
     return Call((triton.cdiv(rows, launch.groups), 1, 1), arguments, launch)
 
 
@@ -221,25 +205,16 @@ def options(launch: Launch) -> dict[str, Any]:
     return {"enable_fp_fusion": False, "num_stages": 1, **most}
 
 
-def mlp_chain(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Tensor,
-    head: Tensor,
-    frame: Tensor,
-    address: Address,
-    **arguments: Any,
-) -> None:
-    """Make some updates of every chain. The caller has validated everything.
+def mlp_chain(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str) -> None:
+    """Make some updates of every chain.
 
     Args:
         x: state ``(B, D)`` in fp32, contiguous; written.
-        weights: ``(H, D)``, ``(H, H)`` for each further hidden layer, ``(D, H)``, all in fp32 like what follows.
-        tables: the biases ``(L, n, H)`` of n hidden layers and L levels; ``(D,)``, the bias of the last layer;
-            ``(L, 3)``, scale, gain and pull of each level.
-        arguments: as for ``kernels.cpp.mlp_chain.mlp_chain``; ``matmul`` is ``"fp32"``, ``"tf32"`` or ``"bf16"``.
+        network: the score.
+        updates: what is done.
+        matmul: ``"fp32"``, ``"tf32"`` or ``"bf16"``.
     """
-    if x.numel() and len(arguments["levels"]):
-        grid, values, launch = prepare(x, weights, biases, head, frame, address=address, **arguments)
+    if x.numel() and len(updates.levels):
+        grid, values, launch = prepare(x, network, updates, matmul)
         with on_device(x):
             chain_kernel[grid](**values, num_warps=launch.num_warps, **options(launch))

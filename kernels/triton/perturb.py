@@ -11,14 +11,12 @@ Bytes per element: x and out once each, 8 for fp32, 4 for 16-bit, 16 for fp64; `
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import Address
+from ..operands import Perturbation
 from .direct_launch import launch
 from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import at_level, column, rows_of
@@ -99,52 +97,38 @@ def perturb_kernel(
         tl.store(out_ptrs, round_to(x + multiply(z, sigma), out_ptr.dtype.element_ty), mask=valid)
 
 
-def prepare(
-    out: Tensor,
-    x: Tensor,
-    *,
-    sigmas: Tensor,
-    labels: Tensor,
-    draws_labels: bool,
-    address: Address,
-    level_purpose: int,
-    noise: Tensor | None,
-) -> Call:
-    """The launch that :func:`perturb` makes, of the same arguments. ``x`` must not be empty."""
+def prepare(out: Tensor, drawn: Tensor | None, given: Perturbation) -> Call:
+    """The launch that :func:`perturb` makes, of the same arguments. x must not be empty."""
+    x, sigmas, labels, at, level_purpose, noise = given
     return call_for(
         x,
         [out, x, noise],
-        random_arguments(address),
+        random_arguments(at),
         out_ptr=out,
         x_ptr=x,
         noise_ptr=noise,
         sigmas_ptr=sigmas,
-        labels_ptr=labels,
+        labels_ptr=drawn if labels is None else labels,
         levels=sigmas.numel(),
         level_purpose=level_purpose,
-        DRAWS_LABELS=draws_labels,
+        DRAWS_LABELS=labels is None,
     )
 
 
-def perturb(out: Tensor, x: Tensor, address: Address, **arguments: Any) -> None:
-    """Write ``x`` with noise to ``out``. The caller has validated everything but the labels' values.
+def perturb(out: Tensor, drawn: Tensor | None, given: Perturbation) -> None:
+    """Write x + sigma z, and the labels if they are drawn.
 
     Args:
-        out: result; may not overlap ``x``. Both have one shape ``(B, ...)``, one dtype and any strides.
-        x: clean samples.
-        sigmas: ladder ``(L,)``, contiguous, fp64 for fp64 samples and fp32 otherwise.
-        labels: int64 ``(B,)``, contiguous. One outside of the ladder makes its sample NaN.
-        draws_labels: write the labels, each drawn at its sample's address, in place of reading them.
-        address: of the noise.
-        level_purpose: purpose of the drawn labels, 0 to 255.
-        noise: used in place of the drawn normals, any float dtype.
+        out: shape and dtype of x, any strides.
+        drawn: int64 ``(B,)``, contiguous; None if the labels are given.
+        given: the samples.
     """
-    if not x.numel() and arguments["draws_labels"]:
+    x = given.x
+    if not x.numel() and drawn is not None:
         # Samples without elements have labels all the same.
         x = x.new_zeros(x.shape[0], 1)
-        out = torch.empty_like(x)
-        arguments["noise"] = None
+        out, given = torch.empty_like(x), given._replace(x=x, noise=None)
     if x.numel():
-        call = prepare(out, x, address=address, **arguments)
+        call = prepare(out, drawn, given)
         with on_device(x):
             launch(perturb_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -11,13 +11,11 @@ given.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import Address
+from ..operands import SampleNorms
 from .layout import CHANGING, Call, Launch, address, call_for, elements_of, locate, on_device, random_arguments, tile
 from .levels import rows_of
 from .noise import draw_groups, take
@@ -116,23 +114,14 @@ def roots_kernel(norms_ptr, partial_ptr, rows: tl.int64, segments: tl.int64, ROW
     tl.store(norms_ptr + row, root, mask=row_valid)
 
 
-def prepare(
-    out: Tensor,
-    partial: Tensor,
-    x: Tensor,
-    *,
-    of_x: bool,
-    of_noise: bool,
-    noise: Tensor | None,
-    address: Address,
-    segment: int,
-) -> tuple[Call, Call]:
+def prepare(out: Tensor, partial: Tensor, given: SampleNorms, segment: int) -> tuple[Call, Call]:
     """The two launches that :func:`norms` makes; ``partial`` (K, B, S) is of the dtype of ``out``. Nothing is empty."""
+    x, at, of_x, of_noise, noise = given
     noise = noise if of_noise else None
     first = call_for(
         x,
         [x, noise],
-        random_arguments(address),
+        random_arguments(at),
         segment,
         x_ptr=x,
         noise_ptr=noise,
@@ -147,20 +136,17 @@ def prepare(
     return first, Call(grid, own | {"ROWS": LANES // lanes, "LANES": lanes}, launch)
 
 
-def norms(out: Tensor, x: Tensor, address: Address, *, segment: int, **arguments: Any) -> None:
+def norms(out: Tensor, given: SampleNorms, segment: int) -> None:
     """Write the norms of samples, of noise, or of both. The caller has validated everything.
 
     Args:
         out: ``(K, B)``, contiguous, fp64 for fp64 samples and fp32 otherwise: of x, then of the noise.
-        x: ``(B, ...)``, any float dtype and strides, not empty; read if its norms are wanted.
-        of_x: whether they are.
-        of_noise: whether those of the noise are.
-        noise: used in place of the drawn normals, any float dtype.
-        address: of the noise.
+        given: the samples.
         segment: elements of a segment, a power of two from 4 to 1024.
     """
+    x = given.x
     partial = out.new_empty(*out.shape, triton.cdiv(x.numel() // x.shape[0], segment))
     with on_device(x):
-        calls = prepare(out, partial, x, segment=segment, address=address, **arguments)
+        calls = prepare(out, partial, given, segment)
         for kernel, call in zip((norms_kernel, roots_kernel), calls, strict=True):
             kernel[call.grid](**call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

@@ -10,12 +10,11 @@ for each level and for the total.
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..operands import Sums
 from .direct_launch import launch
 from .layout import Call, Launch, on_device
 from .levels import at_level
@@ -109,17 +108,9 @@ def levels_kernel(
         tl.store(counts_ptr + level, tl.sum(counts))
 
 
-def prepare(
-    values: Tensor,
-    level_sums: Tensor,
-    level_counts: Tensor,
-    total: Tensor,
-    *,
-    partial: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-) -> tuple[Call, Call]:
+def prepare(results: Sums, partial: Tensor, labels: Tensor, weight: Tensor) -> tuple[Call, Call]:
     """The two launches that :func:`finish` makes, of the same arguments."""
+    values, level_sums, level_counts, total = results
     rows, segments = partial.shape
     lanes = min(LANES, triton.next_power_of_2(segments))
     launch = Launch(width=1, groups=LANES, num_warps=2)
@@ -132,15 +123,15 @@ def prepare(
     )
 
 
-def finish(*results: Any, **arguments: Tensor) -> None:
-    """Fill the values (B,), the sums (L,) and counts (L,) of the levels, and the total (), all on one device.
+def finish(results: Sums, partial: Tensor, labels: Tensor, weight: Tensor) -> None:
+    """Fill the values and their sums, all on one device.
 
     Args:
-        results: these four, contiguous.
+        results: these.
         partial: the segments' sums of squares ``(B, S)``.
-        labels: int64 ``(B,)``. One outside of the ladder makes its sample NaN and is in no level.
+        labels: int64 ``(B,)``. One that is no level makes its sample NaN and is in no level.
         weight: w ``(L,)``.
     """
-    with on_device(arguments["weight"]):
-        for kernel, call in zip((values_kernel, levels_kernel), prepare(*results, **arguments), strict=True):
+    with on_device(weight):
+        for kernel, call in zip((values_kernel, levels_kernel), prepare(results, partial, labels, weight), strict=True):
             launch(kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)

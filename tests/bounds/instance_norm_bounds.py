@@ -41,6 +41,7 @@ from roundings import check, stored, walk
 from torch import Tensor
 
 from fastlangevin import reference
+from fastlangevin.kernels.operands import InstanceNorm
 from fastlangevin.reference.instance_norm import EPSILON
 
 NAMES = ("out", "by_x", "by_gamma", "by_alpha", "by_beta")
@@ -66,7 +67,7 @@ class Case:
         """The result and the gradients of x and, for each sample, gamma, alpha and beta, in fp64."""
         rows = (each.double().expand(self.x.shape[:2]).clone() for each in (self.gamma, self.alpha, self.beta))
         leaves = [each.requires_grad_() for each in (self.total().double().clone(), *rows)]
-        out = reference.instance_norm(*leaves, activation=self.activation)[0]
+        out, _, _ = reference.instance_norm(InstanceNorm(*leaves, self.activation))
         gradients = torch.autograd.grad(out, leaves, self.upstream.double())
         return [out.detach(), *gradients]
 

@@ -11,6 +11,22 @@ from typing import Any, NamedTuple
 import torch
 
 from fastlangevin.kernels.address import Address, Draw, DrawTable, Term, Update
+from fastlangevin.kernels.operands import (
+    ChainNetwork,
+    ChainUpdates,
+    GroupNorm,
+    GroupNormGradients,
+    InstanceNorm,
+    InstanceNormGradients,
+    Objective,
+    Perturbation,
+    Run,
+    SampleNorms,
+    Segment,
+    Statistics,
+    Sums,
+    Tables,
+)
 
 __all__ = ["ARCHITECTURES", "CONTROLS", "VARIANTS", "Rules", "Variant", "calls", "controls", "rules"]
 
@@ -188,10 +204,8 @@ def objective_calls() -> dict[str, Variant]:
         """Every variant of an operand's dtype and layout."""
         compute = torch.float64 if x.dtype == torch.float64 else torch.float32
         table, partial = torch.zeros(10, dtype=compute), torch.zeros(4, 12, dtype=compute)
-        for kind, drawn in (("levels", True), ("given", False)):
-            call = perturb.prepare(
-                x, x, sigmas=table, labels=labels, draws_labels=drawn, level_purpose=2, noise=noise, address=ADDRESS
-            )
+        for kind, drawn, own in (("levels", labels, None), ("given", None, labels)):
+            call = perturb.prepare(x, drawn, Perturbation(x, table, own, ADDRESS, 2, noise))
             made[f"perturb_{kind}-{name}"] = Variant(perturb.perturb_kernel, call, {})
         for kind, gradient, into, clean in (
             ("both", x, partial, None),
@@ -199,13 +213,11 @@ def objective_calls() -> dict[str, Variant]:
             ("gradient", x, None, None),
             ("clean", x, partial, x),
         ):
-            tables = {"scale": table, "slope": table, "upstream": table[0]}
-            operands = {"labels": labels, "clean": clean, "noise": noise, "segment": segment}
-            call = dsm.prepare(gradient, into, x, **tables, **operands, address=ADDRESS)
+            given = Objective(x, labels, Tables(table, table, table), ADDRESS, noise, clean)
+            call = dsm.prepare(gradient, into, given, table[0], segment)
             made[f"dsm_{kind}-{name}"] = Variant(dsm.dsm_kernel, call, {})
         result, scratch = torch.zeros(2, 4, dtype=compute), torch.zeros(2, 4, 12, dtype=compute)
-        wanted = {"of_x": True, "of_noise": True, "noise": noise, "segment": segment}
-        first, second = sample_norms.prepare(result, scratch, x, **wanted, address=ADDRESS)
+        first, second = sample_norms.prepare(result, scratch, SampleNorms(x, ADDRESS, True, True, noise), segment)
         made[f"norms-{name}"] = Variant(sample_norms.norms_kernel, first, {})
         made[f"roots-{name}"] = Variant(sample_norms.roots_kernel, second, {})
 
@@ -220,8 +232,7 @@ def objective_calls() -> dict[str, Variant]:
         add(name, state, segment, noise)
         made[f"perturb-{name}"], made[f"dsm-{name}"] = made[f"perturb_levels-{name}"], made[f"dsm_both-{name}"]
     result = torch.zeros(4, dtype=torch.float64)
-    tables = {"partial": result.new_zeros(4, 300), "labels": labels, "weight": result}
-    both = sums.prepare(result, result, labels, result[0], **tables)
+    both = sums.prepare(Sums(result, result, labels, result[0]), result.new_zeros(4, 300), labels, result)
     made["values-fp64"] = Variant(sums.values_kernel, both[0], {})
     made["levels-fp64"] = Variant(sums.levels_kernel, both[1], {})
     return made
@@ -252,13 +263,14 @@ def norm_calls() -> dict[str, Variant]:
         for last, memory_format in (("", torch.contiguous_format), ("_last", torch.channels_last)):
             x = torch.zeros(4, 128, 32, 32, dtype=STATES[name]).contiguous(memory_format=memory_format)
             rows = torch.zeros(4, 128, dtype=torch.float64 if name == "fp64" else torch.float32)
-            found = instance_norm.prepare(x, x, None, None, *[rows] * 5, activation=True)
-            added = instance_norm.prepare(x, x, x, x, *[rows] * 5, activation=True)[:1]
-            back = instance_norm_backward.prepare(x, *[rows] * 3, x, x, *[rows] * 5, activation=True)
-            weight, statistics = rows[0], rows[:, :32].contiguous()
-            own = weight, weight, statistics, statistics
-            grouped = group_norm.prepare(x, x, *own, groups=32, eps=1e-5, activation=True)[1:]
-            grouped += group_norm_backward.prepare(x, rows, rows, x, x, *own, groups=32, activation=True)
+            given, statistics = InstanceNorm(x, rows, rows, rows, True), Statistics(rows, rows)
+            found = instance_norm.prepare(x, None, statistics, given)
+            added = instance_norm.prepare(x, x, statistics, given._replace(residual=x))[:1]
+            back = instance_norm_backward.prepare(InstanceNormGradients(x, rows, rows, rows), x, given, statistics)
+            columns = rows[:, :32].contiguous()
+            in_groups, statistics = GroupNorm(x, rows[0], rows[0], 32, True), Statistics(columns, columns)
+            grouped = group_norm.prepare(x, statistics, in_groups, 1e-5)[1:]
+            grouped += group_norm_backward.prepare(GroupNormGradients(x, rows, rows), x, in_groups, statistics)
             for kind, kernel, call in zip(KINDS, kernels, found + added + back + grouped, strict=True):
                 made[f"{kind}{last}-{name}"] = Variant(kernel, call, {"enable_fp_fusion": True})
         made[f"elu-{name}"] = Variant(add_elu.add_elu_kernel, add_elu.prepare(x, x, [x, x]), {"enable_fp_fusion": True})
@@ -295,20 +307,10 @@ def mlp_calls() -> dict[str, Variant]:
             torch.zeros(features, width),
         ]
         tables = torch.zeros(10, depth, width), torch.zeros(features), torch.zeros(10, 3)
-        moves = {"levels": torch.zeros(8, dtype=torch.int64), "coefficients": torch.zeros(8, 3)}
-        call = mlp_chain.prepare(
-            torch.zeros(256, features),
-            weights,
-            *tables,
-            mean=0.5,
-            activation="silu",
-            **moves,
-            noisy=torch.zeros(8, dtype=torch.bool),
-            every=3,
-            frames=torch.zeros(2, 256, features),
-            matmul=matmul,
-            address=ADDRESS,
-        )
+        network = ChainNetwork(tuple(weights), *tables, 0.5, "silu")
+        moves = torch.zeros(8, dtype=torch.int64), torch.zeros(8, 3), torch.zeros(8, dtype=torch.bool)
+        updates = ChainUpdates(*moves, ADDRESS, 3, torch.zeros(2, 256, features))
+        call = mlp_chain.prepare(torch.zeros(256, features), network, updates, matmul)
         # The registers that the launcher asks for on a device; here it stands before the interpreter.
         options = {**mlp_chain.options(call.launch), "maxnreg": min(255, 65536 // (32 * call.launch.num_warps))}
         made[variant] = Variant(mlp_chain.chain_kernel, call, options)
@@ -323,8 +325,8 @@ def mixture_calls() -> dict[str, Variant]:
     for name, (features, diagonal) in CHAINS.items():
         table = torch.zeros(1, 8, 3 + 4 * features if diagonal else 7 + 2 * features)
         x = torch.zeros(1024, features)
-        runs = [((1.0, 0.5, 0.5), 0, 9)]
-        call = mixture_chain.prepare(x, table, diagonal=diagonal, runs=runs, every=0, frames=None, address=ADDRESS)
+        segment = Segment(ADDRESS, [Run((1.0, 0.5, 0.5), 0, 9)], 0, None)
+        call = mixture_chain.prepare(x, table, segment, diagonal=diagonal)
         made[name] = Variant(mixture_chain.chain_kernel, call, {})
     call = made["mixture-2-isotropic"].call
     frames = {**call.arguments, "frames_ptr": call.arguments["x_ptr"], "ids_ptr": torch.zeros(1, dtype=torch.int64)}

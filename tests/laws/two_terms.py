@@ -52,9 +52,3 @@ def update_of(
     at = Address(**address)
     terms = tuple(Term(spread(factor), slot) for factor, slot in ((c, x), (a, score), *more))
     return Update(terms, spread(b), at, at.draw, draws, noise, spread(mask), known, fault, freeze)
-
-
-def addressed(launch: Any, *operands: Any, **arguments: Any) -> None:
-    """A launcher whose address is given by the names of its fields."""
-    address = Address(**{name: arguments.pop(name) for name in Address._fields})
-    launch(*operands, address, **arguments)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fastlangevin import reference, runtime
 from fastlangevin.kernels.address import Address, DrawTable, Update
+from fastlangevin.kernels.operands import Objective, Perturbation, SampleNorms, Sums
 from fastlangevin.noise import Purpose
 from fastlangevin.runtime import Launchers
 
@@ -157,49 +158,39 @@ class Recorder:
                 made = reference.combine(before, update.b, noise, update.mask, update.known)
                 self._compare("step", draws[0], (out, made))
 
-        def perturb(
-            out: Tensor, x: Tensor, address: Address, *, level_purpose: int, draws_labels: bool, **options: Any
-        ) -> None:
-            real.perturb(out, x, address, level_purpose=level_purpose, draws_labels=draws_labels, **options)
-            labels, sigmas = options["labels"], options["sigmas"]
-            if draws_labels:
-                draw = self._drawn(x[:, :0], address._replace(purpose=level_purpose), elements=1)
+        def perturb(out: Tensor, drawn: Tensor | None, given: Perturbation) -> None:
+            real.perturb(out, drawn, given)
+            x, address = given.x, given.address
+            if drawn is not None:
+                draw = self._drawn(x[:, :0], address._replace(purpose=given.level_purpose), elements=1)
                 if self._checks("perturb", draw):
-                    made = reference.level_of(uniforms(draw.words(), (len(x), 1))[:, 0], sigmas.numel())
-                    self._compare("perturb", draw, (labels, made))
-            if options["noise"] is None:
+                    made = reference.level_of(uniforms(draw.words(), (len(x), 1))[:, 0], given.sigmas.numel())
+                    self._compare("perturb", draw, (drawn, made))
+                given = given._replace(labels=drawn)
+            if given.noise is None:
                 draw = self._drawn(x, address)
                 if self._checks("perturb", draw):
-                    noise = normals(draw.words(), x.shape)
-                    self._compare("perturb", draw, (out, reference.perturb(x, sigmas, labels, noise)))
+                    made, _ = reference.perturb(given._replace(noise=normals(draw.words(), x.shape)))
+                    self._compare("perturb", draw, (out, made))
 
-        def dsm(*arguments: Any, clean: Tensor | None, noise: Tensor | None, **options: Any) -> None:
-            real.dsm(*arguments, clean=clean, noise=noise, **options)
-            *results, output, address = arguments
-            if clean is not None or noise is not None:
+        def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int) -> None:
+            real.dsm(sums, gradient, given, upstream, segment)
+            if given.clean is not None or given.noise is not None:
                 return
-            draw = self._drawn(output, address, again=True)
+            draw = self._drawn(given.output, given.address, again=True)
             if self._checks("dsm", draw):
-                tables = (options[name] for name in ("labels", "scale", "weight", "slope", "upstream"))
-                made = reference.dsm(
-                    output,
-                    *tables,
-                    clean=None,
-                    noise=normals(draw.words(), output.shape),
-                    gradient=results[-1] is not None,
-                )
-                pairs = zip(results, made, strict=True)
+                given = given._replace(noise=normals(draw.words(), given.output.shape))
+                made, derivative = reference.dsm(given, upstream, gradient=gradient is not None)
+                pairs = zip((*(sums or ()), gradient), (*(made if sums else ()), derivative), strict=True)
                 self._compare("dsm", draw, *((one, two) for one, two in pairs if one is not None and two is not None))
 
-        def norms(
-            out: Tensor, x: Tensor, address: Address, *, of_noise: bool, noise: Tensor | None, **options: Any
-        ) -> None:
-            real.norms(out, x, address, of_noise=of_noise, noise=noise, **options)
-            if not of_noise or noise is not None:
+        def norms(out: Tensor, given: SampleNorms, segment: int) -> None:
+            real.norms(out, given, segment)
+            if not given.of_noise or given.noise is not None:
                 return
-            draw = self._drawn(x, address, again=True)
+            draw = self._drawn(given.x, given.address, again=True)
             if self._checks("norms", draw):
-                made = reference.norms(normals(draw.words(), x.shape).to(out.dtype))
+                made = reference.norms(normals(draw.words(), given.x.shape).to(out.dtype))
                 self._compare("norms", draw, (out[-1], made))
 
         # Without the short way of a plain step, which hands on the same numbers.

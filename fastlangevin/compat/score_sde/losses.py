@@ -15,13 +15,13 @@ from torch import Tensor
 from fastlangevin import ops
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_model_fn, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sample
+from fastlangevin.kernels.operands import Objective, Perturbation, Tables
 from fastlangevin.ladders import positive
 from fastlangevin.losses import DenoisingScoreMatching
 from fastlangevin.losses.arguments import check_batch
 from fastlangevin.noise import Purpose, SampleOptions, check_samples, resolve, resolve_draw
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.ops.dsm import Objective, Tables
-from fastlangevin.ops.perturb import Perturbation, perturb_at
+from fastlangevin.ops.perturb import LEVEL_PURPOSE, perturb_at
 from fastlangevin.ops.random import random_at
 from fastlangevin.reference import level_of
 
@@ -89,11 +89,11 @@ def get_sde_loss_fn(
         size, device, dtype = len(batch), batch.device, compute_dtype(batch)
         address = resolve(batch, Purpose.DSM_NOISE, resolve_draw(step, device, "step"), **samples)
         empty = torch.empty((size, 1), dtype=dtype, device=device)
-        uniform = random_at(empty, address._replace(purpose=int(Purpose.DSM_LEVEL)), uniform=True)
+        uniform = random_at(empty, address._replace(purpose=LEVEL_PURPOSE), uniform=True)
         t = uniform[:, 0] * (sde.T - eps) + eps
         mean, std = sde.marginal_prob(batch, t)
         each = torch.arange(size, dtype=torch.int64, device=device)
-        perturbed, _ = perturb_at(Perturbation(mean, std.to(dtype), each, address, None), "auto")
+        perturbed, _ = perturb_at(Perturbation(mean, std.to(dtype), each, address, LEVEL_PURPOSE), "auto")
         # To compare ladders at every step would make the host wait for the device.
         score = get_score_fn(sde, model, train=train, continuous=continuous, strict_ladder=False)(perturbed, t)
         scale = std.to(compute_dtype(score))
