@@ -55,8 +55,8 @@ RUNNING = (
         "another seed passes for the resumed chain's",
         "resume",
         "fastlangevin/samplers/start.py",
-        "if options.generator is not None or (options.seed is not None and not _same(options.seed, resume.seed)):",
-        "if options.generator is not None:",
+        'if options["generator"] is not None or (seed is not None and not _same(seed, resume.seed)):',
+        'if options["generator"] is not None:',
         (f"{SAMPLERS}::test_resuming_with_other_noise_is_seen", f"{SAMPLERS}::test_a_resume_must_be_of_the_same_chain"),
     ),
     Fault(
