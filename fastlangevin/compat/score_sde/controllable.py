@@ -16,8 +16,9 @@ from fastlangevin.compat.score_sde.draws import AddressedNoise
 from fastlangevin.compat.score_sde.sampling import Impose, Rescale, SampleIds, sampler
 from fastlangevin.compat.score_sde.scores import Network
 from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.kernels.address import Term, Update
 from fastlangevin.noise import Generators, Purpose, Seed
-from fastlangevin.ops import step
+from fastlangevin.ops import move
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
 from fastlangevin.rules import SignalNorm
 
@@ -30,7 +31,8 @@ Put = Callable[[Tensor, Tensor], Tensor]
 def _impose(sde: SDE, known: Tensor, put: Put, noise: AddressedNoise, strict: bool) -> Impose:
     def impose(x: Tensor, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         at_t, std = sde.marginal_prob(known, t)
-        x = put(x, step(at_t, at_t, a=0.0, b=std, purpose=Purpose.INPAINTING, **noise.address(known)))
+        address, terms = noise.address(known, Purpose.INPAINTING), (Term(1.0, at_t), Term(0.0, at_t))
+        x = put(x, move(Update(terms, std, address, address.draw)))
         return x, put(x if strict else mean, at_t)
 
     return impose
@@ -205,7 +207,7 @@ def _start(
 ) -> Tensor:
     """The prior with the known part at time T, without its noise if ``strict``."""
     batch, device = known.shape[0], known.device
-    x = sde.prior_sampling(shape, dtype=known.dtype, device=device, **noise.samples(batch, device))
+    x = noise.prior(sde, shape, known.dtype, device)
     if strict:
         return put(x, known)
     return impose(x, x, torch.full((batch,), sde.T, dtype=compute_dtype(known), device=device))[0]
