@@ -183,8 +183,8 @@ RUNNING = (
         "training: the same noise at every step",
         "address",
         "fastlangevin/training/trainer.py",
-        '            "step": self.done,\n',
-        '            "step": 0,\n',
+        "config, device, step = self.config, self.world.device, self.done",
+        "config, device, step = self.config, self.world.device, 0",
         ("tests/test_training.py::test_every_step_and_micro_batch_has_noise_of_its_own",),
     ),
     Fault(
