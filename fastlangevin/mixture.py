@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from fastlangevin.chain_score import ChainKernel, Segment
 from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.memory import lasting, observed, transforms
-from fastlangevin.noise import Purpose, Seed, integer
+from fastlangevin.noise import Purpose, SampleOptions, integer
 from fastlangevin.ops import mixture_score, rand, randn
 from fastlangevin.ops.arguments import check_labels, floating
 from fastlangevin.runtime import choose
@@ -188,26 +188,23 @@ class GaussianMixture:
         self,
         n: int,
         *,
-        seed: Seed,
         sigma: float = 0.0,
         draw: int = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         impl: str = "auto",
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """Independent samples of the perturbed mixture, each a function of the seed and its id alone.
 
         Args:
             n: how many.
-            seed: 0 to 2^64 - 1, or an int64 tensor ``(n,)`` of one for each sample, by their bits.
             sigma: standard deviation of the noise that is added.
             draw: number of the draw, 0 to 2^31 - 1: another for other samples of the same ids.
-            sample_ids, sample_offset: the samples' global ids, see :func:`fastlangevin.randn`.
             dtype: of the samples, which are made in fp32.
             device: where they are made.
             impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+            samples: the seed and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
         Returns:
             ``(n, D)``.
@@ -218,11 +215,10 @@ class GaussianMixture:
         count = integer("n", n, 0, 2**40)
         place = integer("draw", draw, 0, 2**31 - 1)
         (level,) = _check_sigma(real("sigma", sigma, "a number, zero or above"), count)
-        at: dict[str, Any] = {"seed": seed, "purpose": Purpose.MIXTURE, "sample_ids": sample_ids}
-        at |= {"sample_offset": sample_offset, "device": device, "impl": impl}
+        purpose = Purpose.MIXTURE
         # The two draws of a sample share no words: those of a uniform and of the normals at one draw would.
-        uniform = rand((count, 1), draw=2 * place, **at)[:, 0]
-        z = randn((count, self.features), draw=2 * place + 1, **at)
+        uniform = rand((count, 1), draw=2 * place, purpose=purpose, device=device, impl=impl, **samples)[:, 0]
+        z = randn((count, self.features), draw=2 * place + 1, purpose=purpose, device=device, impl=impl, **samples)
         edges = self.weights.cumsum(0)[:-1].float().to(z.device)
         which = torch.bucketize(uniform, edges, right=True)
         spread = (self.variances + level**2).sqrt().float().to(z.device)[which]

@@ -11,14 +11,16 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pytest
 
 import fastlangevin as fl
 from fastlangevin.noise import AddressOptions, SampleOptions
 from fastlangevin.ops import StepOptions
-from fastlangevin.samplers import ChainOptions
+from fastlangevin.samplers import ChainOptions, RunOptions
+from fastlangevin.samplers.options import DEFAULTS, takes
+from fastlangevin.shards import RecordOptions
 
 MODULES = (
     "",
@@ -40,6 +42,9 @@ MODULES = (
 )
 # Modules whose functions and networks are formulas of others, or have one of their own to derive.
 SOURCED = ("diagnostics", "losses", "models", "rules", "samplers", "ladders", "advisor", "compat.score_sde")
+# Keyword arguments that several functions take.
+OPTIONS = (SampleOptions, AddressOptions, StepOptions, RunOptions, ChainOptions, RecordOptions)
+
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
 SHAPE = re.compile(r"``\(|shape|\b[Aa]s (for|there|in)\b|0-dim|one-dimensional|likewise|broadcasts? to|``x``")
@@ -114,6 +119,25 @@ def raised(function: Callable[..., Any]) -> set[str]:
     return names & {"TypeError", "ValueError"}
 
 
+def told_options(kind: Any) -> dict[str, str]:
+    """What the docstrings of a TypedDict, and of those that its docstring refers to, say of its keys."""
+    text = kind.__doc__ or ""
+    told = entries(sections(text)["Attributes"])
+    for other in OPTIONS:
+        if re.search(rf"\b{other.__name__}`", text) and other.__annotations__.items() < kind.__annotations__.items():
+            told = told_options(other) | told
+    return told
+
+
+def by_name(told: dict[str, str], taken: dict[str, inspect.Parameter]) -> dict[str, str]:
+    """Entries, of which one of options that a signature lists by their names stands for those names."""
+    found: dict[str, str] = {}
+    for name, line in told.items():
+        kind = next((each for each in OPTIONS if f".{each.__name__}`" in line), None)
+        found |= {name: line} if name in taken or kind is None else told_options(kind)
+    return found
+
+
 def faults(value: Any) -> list[str]:
     """What a docstring lacks, or says of what is not there."""
     # A class without one would show its base's.
@@ -122,8 +146,9 @@ def faults(value: Any) -> list[str]:
         return ["there is no docstring"]
     parts = sections(text)
     told = entries(parts.get("Args", []))
-    known = {**told, **entries(parts.get("Attributes", []))} if inspect.isclass(value) else told
     taken = parameters(value)
+    told = by_name(told, taken)
+    known = {**told, **entries(parts.get("Attributes", []))} if inspect.isclass(value) else told
     found = [f"{name} is not told of" for name in taken if name not in known]
     found += [f"there is no {name}" for name in told if name not in taken]
     for name, each in taken.items():
@@ -150,20 +175,20 @@ def test_a_docstring_tells_of_every_argument_and_result(public: Public) -> None:
     assert faults(public.value) == []
 
 
-def test_the_options_of_samplers_are_told_of_where_they_are_kept() -> None:
-    told = entries(sections(ChainOptions.__doc__ or "")["Attributes"])
-    assert told.keys() == ChainOptions.__annotations__.keys()
-    assert len(told) > 15
-    for sampler in (fl.annealed_langevin, fl.consistent_annealed, fl.predictor_corrector, fl.interpolation):
-        assert told.items() <= entries(sections(sampler.__doc__ or "")["Args"]).items()
-
-
-OPTIONS = (SampleOptions, AddressOptions, StepOptions)
+def test_samplers_list_the_options_that_they_take() -> None:
+    assert DEFAULTS.keys() == ChainOptions.__annotations__.keys()
+    ladders = (fl.annealed_langevin, fl.consistent_annealed, fl.predictor_corrector, fl.interpolation)
+    for sampler, kind in ((fl.langevin, RunOptions), *((each, ChainOptions) for each in ladders)):
+        listed = {name: each for name, each in inspect.signature(sampler).parameters.items() if name in DEFAULTS}
+        listed.pop("init" if kind is RunOptions else "", None)  # which langevin has by its place
+        assert {name: each.default for name, each in listed.items()} == {
+            name: DEFAULTS[name] for name in DEFAULTS if name in kind.__annotations__
+        }
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options.__name__)
-def test_the_options_of_operations_are_told_of_where_they_are_kept(options: Any) -> None:
-    told = entries(sections(options.__doc__ or "")["Attributes"])
+def test_options_are_told_of_where_they_are_kept(options: Any) -> None:
+    told = told_options(options)
     assert told.keys() == options.__annotations__.keys()
     assert len(told) >= 4
 
@@ -178,7 +203,7 @@ def taken_options() -> Iterator[tuple[str, str, str]]:
             for name, each in inspect.signature(function).parameters.items():
                 kept = re.fullmatch(r"Unpack\[(\w+)\]", str(each.annotation))
                 if kept:
-                    text = function.__doc__ or ""
+                    text = (public.value if method == "__init__" else function).__doc__ or ""
                     told = entries(sections(text).get("Args", []))
                     yield f"{public.name}.{method}".rstrip("."), told.get(name, text), kept[1]
 
@@ -186,7 +211,8 @@ def taken_options() -> Iterator[tuple[str, str, str]]:
 def test_whoever_takes_options_says_where_they_are_told_of() -> None:
     found = list(taken_options())
     assert len(found) >= 14
-    assert {kept for _, _, kept in found} == {options.__name__ for options in OPTIONS}
+    listed = {RunOptions, ChainOptions, RecordOptions}  # whose takers list them by their names
+    assert {kept for _, _, kept in found} == {options.__name__ for options in OPTIONS if options not in listed}
     # Or that they are those of another function, which says it.
     assert [name for name, told, kept in found if kept not in told and "as for :func:" not in told] == []
 
@@ -294,6 +320,22 @@ def damaged(change: Callable[[str], str]) -> list[str]:
 def test_a_fault_is_found(change: Callable[[str], str], fault: str) -> None:
     assert damaged(lambda text: text) == []
     assert fault in damaged(change)
+
+
+def test_options_that_are_listed_and_not_told_of_are_found() -> None:
+    @takes(RunOptions, DEFAULTS)
+    def vague(**options: Unpack[RunOptions]) -> None:
+        """Moves a state by options.
+
+        Args:
+            options: those of :class:`fastlangevin.samplers.RunOptions`.
+        """
+
+    assert faults(vague) == []
+    vague.__doc__ = (vague.__doc__ or "").replace("RunOptions", "Options")
+    assert {"there is no options", *(f"{name} is not told of" for name in RunOptions.__annotations__)} == set(
+        faults(vague)
+    )
 
 
 def test_a_tensor_without_a_shape_and_a_formula_without_a_source_are_found() -> None:

@@ -107,6 +107,17 @@ def test_a_sample_does_not_depend_on_its_batch(dtype):
     assert not torch.equal(k_diffusion.sample_euler_ancestral(denoiser, x[2:4], SIGMAS, **options), together[2:4])
 
 
+def test_a_noise_sampler_of_another_batch_serves_where_its_samples_fit():
+    x = start((5, 7))
+    sampler = k_diffusion.noise_sampler(x, SIGMAS, seed=SEED)
+    options = {"disable": True, "noise_sampler": sampler}
+    together = k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, **options)
+    assert torch.equal(k_diffusion.sample_euler_ancestral(denoiser, x[:2], SIGMAS, **options), together[:2])
+    options["noise_sampler"] = k_diffusion.noise_sampler(x[:2], SIGMAS, seed=SEED, sample_ids=[3, 1])
+    with pytest.raises(ValueError, match=r"sample_ids must be int64 of shape \(5,\)"):
+        k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, **options)
+
+
 def test_callbacks_and_extra_arguments():
     seen = []
     x = start()

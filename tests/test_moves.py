@@ -353,3 +353,11 @@ def test_options_stand_in_the_signature_and_others_are_refused(sampler):
     needed = {"snr": 0.1} if "snr" in names else {"epsilon": 0.01}
     with pytest.raises(TypeError, match="sead"):
         sampler(score, LADDER, **needed, **({"points": 2} if "points" in names else {}), shape=SHAPE, sead=1)
+
+
+def test_langevin_lists_the_options_that_it_takes_and_refuses_those_of_ladders():
+    names = inspect.signature(fl.langevin).parameters
+    assert {"seed", "callback", "clamp", "full_output"} <= set(names)
+    assert not {"shape", "drift", "inpainting", "strict_ladder", "options"} & set(names)
+    with pytest.raises(TypeError, match=r"drift=, strict_ladder= here.*samplers\.RunOptions"):
+        fl.langevin(lambda x: -x, torch.zeros(2, 3), steps=1, epsilon=0.1, drift=None, strict_ladder=True)

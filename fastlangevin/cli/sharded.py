@@ -12,6 +12,7 @@ from typing import Any
 from fastlangevin import pictures, shards
 from fastlangevin.cli.devices import usable_device
 from fastlangevin.runtime import choose
+from fastlangevin.shards.record import DEFAULTS
 from fastlangevin.shards.working import place
 from fastlangevin.stopping import Stopping
 from fastlangevin.storage.checkpoint import Checkpoint
@@ -19,13 +20,16 @@ from fastlangevin.storage.checkpoint import Checkpoint
 __all__ = ["add_arguments", "check", "run", "wanted"]
 
 PICTURED = 100
-SHARD_SIZE = 256
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--shards", type=Path, metavar="DIR", help="folder of the run; under torchrun --out's .shards by default")
-    add("--shard-size", type=int, help=f"samples in a file, the unit that a process claims; {SHARD_SIZE} by default")
+    add(
+        "--shard-size",
+        type=int,
+        help=f"samples in a file, the unit that a process claims; {DEFAULTS['shard_size']} by default",
+    )
     add("--batch", type=int, help="samples drawn together, halved where memory runs out; a whole shard by default")
     add("--remake-damaged", action="store_true", help="set damaged files aside and draw their samples again")
 
@@ -64,7 +68,7 @@ def run(
             loaded.sigmas,
             folder,
             shape=(options.n, *shape),
-            shard_size=SHARD_SIZE if options.shard_size is None else options.shard_size,
+            shard_size=DEFAULTS["shard_size"] if options.shard_size is None else options.shard_size,
             batch=options.batch,
             corrector=options.corrector,
             denoise=True,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -27,12 +27,16 @@ from tqdm.auto import trange
 
 from fastlangevin import rules
 from fastlangevin.calling import Guarded
+from fastlangevin.compat.addresses import samples_of
 from fastlangevin.compat.watched import Watched
+from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.ladders import Sigmas, number
 from fastlangevin.losses.arguments import check_returned
-from fastlangevin.noise import Generators, Purpose, Seed, resolve_sample_ids, resolve_seed
-from fastlangevin.ops import randn, step
+from fastlangevin.noise import Generators, Purpose, SampleOptions, Seed, resolve
+from fastlangevin.ops import move
 from fastlangevin.ops.arguments import compute_dtype, floating
+from fastlangevin.ops.random import random_at
+from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.rules.variance_exploding import without_zero
 
 __all__ = ["noise_sampler", "sample_euler_ancestral"]
@@ -58,29 +62,24 @@ def _levels(sigmas: Sigmas) -> list[float]:
 class _Noise:
     """Noise for the step from one level of a ladder to the next."""
 
-    def __init__(
-        self, x: Tensor, levels: list[float], seed: Seed, sample_ids: Tensor | None, sample_offset: int
-    ) -> None:
-        self.shape, self.dtype, self.device = tuple(x.shape), x.dtype, x.device
+    def __init__(self, x: Tensor, levels: list[float], samples: SampleOptions) -> None:
+        floating("x", x)
+        if not x.ndim:
+            raise ValueError("x must be a batch (B, ...), got a tensor without dimensions; use x[None]")
+        self.shape, self.dtype, self.device = x.shape, x.dtype, x.device
         self.levels = levels
-        self.samples: dict[str, Any] = {"seed": seed, "sample_ids": sample_ids, "sample_offset": sample_offset}
+        self.address = resolve(x, Purpose.LANGEVIN, **samples)
 
     def __call__(self, sigma: Any, sigma_next: Any) -> Tensor:
-        return randn(
-            self.shape,
-            draw=self.place(number("sigma", sigma), number("sigma_next", sigma_next)),
-            purpose=Purpose.LANGEVIN,
-            dtype=self.dtype,
-            device=self.device,
-            **self.samples,
-        )
+        address = self.at(number("sigma", sigma), number("sigma_next", sigma_next))
+        return random_at(torch.empty(self.shape, dtype=self.dtype, device=self.device), address)
 
-    def place(self, sigma: float, sigma_next: float) -> int:
-        """The number of the step between two levels."""
+    def at(self, sigma: float, sigma_next: float) -> Address:
+        """The address of the noise of the step between two levels, whose number is the draw."""
         for index, (high, low) in enumerate(zip(self.levels, self.levels[1:], strict=False)):
             if math.isclose(sigma, high, rel_tol=SAME):
                 if math.isclose(sigma_next, low, rel_tol=SAME):
-                    return index
+                    return self.address._replace(draw=index)
                 raise ValueError(
                     f"sigma_next must be the level after sigma = {sigma} in the ladder, {low}, got {sigma_next}; "
                     "samplers that need noise between levels, such as sample_dpmpp_sde, need a Brownian path"
@@ -88,15 +87,7 @@ class _Noise:
         raise ValueError(f"sigma must be a level of the ladder that noise_sampler was made for, got {sigma}")
 
 
-def noise_sampler(
-    x: Tensor,
-    sigmas: Sigmas,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
-) -> NoiseSampler:
+def noise_sampler(x: Tensor, sigmas: Sigmas, **samples: Unpack[SampleOptions]) -> NoiseSampler:
     """Noise by address in k-diffusion's signature, ``noise_sampler(sigma, sigma_next)``, for its ancestral samplers.
 
     The draw number is the place of the step in the ladder, so a sample's noise depends on its own id and seed alone,
@@ -107,11 +98,7 @@ def noise_sampler(
     Args:
         x: a state ``(B, ...)``; the noise has its shape, dtype and device.
         sigmas: the ladder of the run, in units of the data, largest first; a 0 at its end is allowed.
-        seed: 0 to 2^64 - 1, or an int64 tensor ``(B,)`` of one for each sample, by their bits.
-        generator: a ``torch.Generator`` that a seed is drawn from, or one for each sample. With neither, the seed comes
-            from PyTorch's default CPU generator.
-        sample_ids: ``B`` global ids; by default ``sample_offset`` and up.
-        sample_offset: id of the first sample.
+        samples: the seed and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         A callable of two levels, numbers or 0-dim tensors, that returns noise ``(B, ...)``; it raises ValueError where
@@ -120,22 +107,7 @@ def noise_sampler(
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
     """
-    return _made(x, _levels(sigmas), seed, generator, sample_ids, sample_offset)
-
-
-def _made(
-    x: Tensor,
-    levels: list[float],
-    seed: Seed | None,
-    generator: Generators | None,
-    sample_ids: Tensor | Sequence[int] | None,
-    sample_offset: int,
-) -> _Noise:
-    floating("x", x)
-    if not x.ndim:
-        raise ValueError("x must be a batch (B, ...), got a tensor without dimensions; use x[None]")
-    ids, offset = resolve_sample_ids(sample_ids, sample_offset, x.shape[0], x.device)
-    return _Noise(x, levels, resolve_seed(seed, generator, x.shape[0], x.device), ids, offset)
+    return _Noise(x, _levels(sigmas), samples)
 
 
 @torch.no_grad()
@@ -169,7 +141,7 @@ def sample_euler_ancestral(
         s_noise: factor of the noise, zero or above.
         noise_sampler: called as ``noise_sampler(sigma, sigma_next)``. One that :func:`noise_sampler` made is drawn
             inside the update; by default one is made of the arguments below.
-        seed, generator, sample_ids, sample_offset: as for :func:`noise_sampler`.
+        seed, generator, sample_ids, sample_offset: as for :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         The samples, with shape and dtype of ``x``.
@@ -185,14 +157,19 @@ def sample_euler_ancestral(
     listed = rules.euler_ancestral(levels, eta, s_noise)
     if noise_sampler is not None and (seed is not None or generator is not None or sample_ids is not None):
         raise ValueError("noise_sampler= is the noise itself: give it, or seed=, generator= or sample_ids=, not both")
-    noise = _made(x, levels, seed, generator, sample_ids, sample_offset) if noise_sampler is None else noise_sampler
+    noise: _Noise | None = None
+    if noise_sampler is None:
+        samples: SampleOptions = {"seed": seed, "generator": generator, "sample_ids": sample_ids}
+        noise = _Noise(x, levels, {**samples, "sample_offset": sample_offset})
+    elif isinstance(noise_sampler, _Noise):  # made for another batch, perhaps
+        noise = _Noise(x, noise_sampler.levels, samples_of(noise_sampler.address))
     denoise = Guarded("model", functools.partial(model, **(extra_args or {})), like_state=False)
     handed = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
     # A callback may keep the state it is shown.
     own = x.clone() if callback is None else x
-    samples = noise.samples if isinstance(noise, _Noise) else {}
     last = len(levels) - 2
-    watch = Watched(x, last + 1, samples, "compat.k_diffusion.sample_euler_ancestral")
+    address = NO_ADDRESS if noise is None else noise.address
+    watch = Watched(x, last + 1, address, "compat.k_diffusion.sample_euler_ancestral")
     for index in trange(last + 1, disable=disable):
         high, low = levels[index : index + 2]
         sigma = handed[index].to(x.dtype).expand(x.shape[0])
@@ -201,14 +178,14 @@ def sample_euler_ancestral(
             callback({"x": own, "i": index, "sigma": handed[index], "sigma_hat": handed[index], "denoised": denoised})
         _, a, b = listed[index]
         k = a / high**2
-        if b is None:
-            drawn: dict[str, Any] = {}
-        elif isinstance(noise, _Noise):
-            drawn = {"draw": noise.place(high, low), **noise.samples}
-        else:
-            drawn = {"noise": noise(handed[index], handed[index + 1])}
-        out = own if callback is None else None
-        own = step(own, denoised, c=1 - k, a=k, b=b, out=out, fault=watch.row(index), **drawn)
+        z = None
+        if b is not None and noise is not None:
+            address = noise.at(high, low)
+        elif b is not None and noise_sampler is not None:
+            z = noise_sampler(handed[index], handed[index + 1])
+        terms = Term(1 - k, own), Term(k, denoised)
+        update = Update(terms, b, address, address.draw, noise=z, fault=watch.row(index))
+        own = move(update, out=own if callback is None else None)
         if index < last:
             watch.after(own, index)
     watch.end(own, last)

@@ -11,7 +11,7 @@ from fastlangevin.calling import Guarded
 from fastlangevin.noise import integer
 from fastlangevin.samplers import StepInfo
 
-__all__ = ["After", "Before"]
+__all__ = ["After", "Before", "listed"]
 
 
 class After:
@@ -47,3 +47,19 @@ class Before:
             self.states.append(x.clone() if self.clamp is None else x.clamp(*self.clamp))
         self.calls += 1
         return self.score(x, *level)
+
+
+def listed(
+    sampler: Callable[..., object],
+    score: Callable[..., Tensor],
+    every: int,
+    strict: bool,
+    clamp: tuple[float, float] | None = None,
+) -> list[Tensor]:
+    """Runs a sampler on a score: the states after its updates; or with ``strict`` those before, clamped."""
+    before, after = Before(score, every, clamp), After(every)
+    if strict:
+        sampler(before, cuda_graph=False)
+    else:
+        sampler(score, callback=after)
+    return before.states if strict else after.states

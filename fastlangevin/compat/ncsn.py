@@ -19,13 +19,14 @@ sqrt(lr) z. Their names here begin with ``toy_``, since those of the published m
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastlangevin.calling import Guarded
-from fastlangevin.compat.lists import After, Before
+from fastlangevin.compat.lists import listed
 from fastlangevin.compat.ncsn_losses import (
     anneal_dsm_score_estimation,
     anneal_sliced_score_estimation_vr,
@@ -109,10 +110,9 @@ def anneal_Langevin_dynamics(
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
-    before, after = Before(scorenet, keep_every, PUBLISHED_CLAMP), After(keep_every)
-    annealed_langevin(
-        before if strict else scorenet,
-        sigmas,
+    sampler = partial(
+        annealed_langevin,
+        sigmas=sigmas,
         init=x_mod,
         step_lr=step_lr,
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
@@ -120,11 +120,9 @@ def anneal_Langevin_dynamics(
         generator=generator,
         sample_ids=sample_ids,
         progress=progress,
-        callback=None if strict else after,
-        cuda_graph=False if strict else "auto",
         strict_ladder=strict_ladder,
     )
-    return before.states if strict else after.states
+    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
 
 
 def Langevin_dynamics(
@@ -204,20 +202,17 @@ def baseline_Langevin_dynamics(
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x)")
-    before, after = Before(scorenet, keep_every, PUBLISHED_CLAMP), After(keep_every)
-    langevin(
-        before if strict else scorenet,
-        x_mod,
+    sampler = partial(
+        langevin,
+        init=x_mod,
         steps=integer("n_steps", n_steps, 0, 2**32),
         step_lr=step_lr,
         seed=seed,
         generator=generator,
         sample_ids=sample_ids,
         progress=progress,
-        callback=None if strict else after,
-        cuda_graph=False if strict else "auto",
     )
-    return before.states if strict else after.states
+    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
 
 
 def anneal_Langevin_dynamics_inpainting(
@@ -260,10 +255,9 @@ def anneal_Langevin_dynamics_inpainting(
     """
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     init, region = known_region(x_mod, refer_image, mask, None, "level_start")
-    before, after = Before(scorenet, keep_every, PUBLISHED_CLAMP), After(keep_every)
-    annealed_langevin(
-        before if strict else scorenet,
-        sigmas,
+    sampler = partial(
+        annealed_langevin,
+        sigmas=sigmas,
         init=init,
         step_lr=step_lr,
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
@@ -272,11 +266,9 @@ def anneal_Langevin_dynamics_inpainting(
         generator=generator,
         sample_ids=sample_ids,
         progress=progress,
-        callback=None if strict else after,
-        cuda_graph=False if strict else "auto",
         strict_ladder=strict_ladder,
     )
-    return before.states if strict else after.states
+    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
 
 
 def toy_langevin_dynamics(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from fastlangevin.ladders import Sigmas
 from fastlangevin.losses import annealed_ssm_loss
 from fastlangevin.losses.projections import Kind
 from fastlangevin.losses.sliced import SlicedTerms, ssm_terms
-from fastlangevin.noise import MAX_ELEMENTS, Generators, Seed, integer
+from fastlangevin.noise import MAX_ELEMENTS, Generators, SampleOptions, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers.options import SampleIds
 
@@ -62,15 +62,11 @@ def _one_projection(
     energy_net: Energy,
     samples: Tensor,
     noise: Tensor | None,
-    detach: bool,
     noise_type: str,
     variance_reduced: bool,
-    seed: Seed | None,
-    generator: Generators | None,
     step: int | Tensor,
-    sample_ids: SampleIds | None,
-    strict: bool,
-) -> Tensor | SlicedLoss:
+    **which: Unpack[SampleOptions],
+) -> SlicedTerms:
     if noise_type not in KINDS:
         raise ValueError(f"noise_type must be one of {', '.join(KINDS)} (as published), got {noise_type!r}")
     floating("samples", samples)
@@ -79,18 +75,15 @@ def _one_projection(
             f"noise is the projection of each sample: it must have the shape of samples, {tuple(samples.shape)}, got "
             f"{tuple(noise.shape)}"
         )
-    terms = ssm_terms(
+    return ssm_terms(
         energy_score(energy_net),
         samples,
         kind=KINDS[noise_type],
         variance_reduced=variance_reduced,
         vectors=None if noise is None else noise[:, None],
-        seed=seed,
-        generator=generator,
         step=step,
-        sample_ids=sample_ids,
+        **which,
     )
-    return _returned(terms, strict, detach=detach)
 
 
 def _several_projections(
@@ -98,11 +91,9 @@ def _several_projections(
     samples: Tensor,
     n_particles: int,
     variance_reduced: bool,
-    seed: Seed | None,
-    generator: Generators | None,
-    step: int | Tensor,
-    sample_ids: SampleIds | None,
     strict: bool,
+    step: int | Tensor,
+    **which: Unpack[SampleOptions],
 ) -> Tensor | SlicedLoss:
     """As published, Gaussian for the loss with less variance, else on the unit sphere."""
     floating("samples", samples)
@@ -112,10 +103,8 @@ def _several_projections(
         projections=integer("n_particles", n_particles, 1, MAX_ELEMENTS),
         kind="gaussian" if variance_reduced else "sphere",
         variance_reduced=variance_reduced,
-        seed=seed,
-        generator=generator,
         step=step,
-        sample_ids=sample_ids,
+        **which,
     )
     return _returned(terms, strict, elements=1 if variance_reduced else samples[0].numel())
 
@@ -146,9 +135,10 @@ def single_sliced_score_matching(
     Returns:
         ``()``: the mean over the batch; with ``strict`` and its two terms.
     """
-    return _one_projection(
-        energy_net, samples, noise, detach, noise_type, False, seed, generator, step, sample_ids, strict
+    terms = _one_projection(
+        energy_net, samples, noise, noise_type, False, step, seed=seed, generator=generator, sample_ids=sample_ids
     )
+    return _returned(terms, strict, detach=detach)
 
 
 def partial_sliced_score_matching(
@@ -173,9 +163,10 @@ def partial_sliced_score_matching(
     Returns:
         As for :func:`single_sliced_score_matching`.
     """
-    return _one_projection(
-        energy_net, samples, noise, detach, noise_type, True, seed, generator, step, sample_ids, strict
+    terms = _one_projection(
+        energy_net, samples, noise, noise_type, True, step, seed=seed, generator=generator, sample_ids=sample_ids
     )
+    return _returned(terms, strict, detach=detach)
 
 
 def sliced_score_estimation(
@@ -203,7 +194,9 @@ def sliced_score_estimation(
     Returns:
         ``()``: the mean over the batch; with ``strict`` and its two terms.
     """
-    return _several_projections(score_net, samples, n_particles, False, seed, generator, step, sample_ids, strict)
+    return _several_projections(
+        score_net, samples, n_particles, False, strict, step, seed=seed, generator=generator, sample_ids=sample_ids
+    )
 
 
 def sliced_score_estimation_vr(
@@ -226,7 +219,9 @@ def sliced_score_estimation_vr(
     Returns:
         As for :func:`sliced_score_estimation`.
     """
-    return _several_projections(score_net, samples, n_particles, True, seed, generator, step, sample_ids, strict)
+    return _several_projections(
+        score_net, samples, n_particles, True, strict, step, seed=seed, generator=generator, sample_ids=sample_ids
+    )
 
 
 def sliced_score_matching(
@@ -250,7 +245,15 @@ def sliced_score_matching(
         As for :func:`sliced_score_estimation`.
     """
     return _several_projections(
-        energy_score(energy_net), samples, n_particles, False, seed, generator, step, sample_ids, strict
+        energy_score(energy_net),
+        samples,
+        n_particles,
+        False,
+        strict,
+        step,
+        seed=seed,
+        generator=generator,
+        sample_ids=sample_ids,
     )
 
 
@@ -275,7 +278,15 @@ def sliced_score_matching_vr(
         As for :func:`sliced_score_estimation_vr`.
     """
     return _several_projections(
-        energy_score(energy_net), samples, n_particles, True, seed, generator, step, sample_ids, strict
+        energy_score(energy_net),
+        samples,
+        n_particles,
+        True,
+        strict,
+        step,
+        seed=seed,
+        generator=generator,
+        sample_ids=sample_ids,
     )
 
 

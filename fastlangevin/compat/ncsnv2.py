@@ -17,16 +17,18 @@ sigma_i^2/sigma_L^2. What is different from the published code, on purpose:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from fastlangevin.compat.lists import After, Before
+from fastlangevin.compat.addresses import samples_of
+from fastlangevin.compat.lists import After, listed
 from fastlangevin.compat.region import known_region
 from fastlangevin.compat.verbose import Verbose
 from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas
 from fastlangevin.losses import dsm_labels, dsm_loss
-from fastlangevin.noise import Generators, Seed, integer, resolve_draw, resolve_sample_ids, resolve_seed
+from fastlangevin.noise import Generators, Purpose, SampleOptions, Seed, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers import StepInfo, annealed_langevin, interpolation
 from fastlangevin.samplers.interpolation import RowNoise
@@ -154,10 +156,9 @@ def anneal_Langevin_dynamics_inpainting(
     init, region = known_region(x_mod, refer_image, mask, half, "step")
     if mask is None and init.shape[-1] != image_size:
         raise ValueError(f"image_size must be the width of x_mod, {init.shape[-1]}, got {image_size}")
-    before, after = Before(scorenet, keep_every), After(keep_every)
-    annealed_langevin(
-        before if strict else scorenet,
-        sigmas,
+    sampler = partial(
+        annealed_langevin,
+        sigmas=sigmas,
         init=init,
         step_lr=step_lr,
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
@@ -166,11 +167,9 @@ def anneal_Langevin_dynamics_inpainting(
         generator=generator,
         sample_ids=sample_ids,
         progress=progress,
-        callback=None if strict else after,
-        cuda_graph=False if strict else "auto",
         strict_ladder=strict_ladder,
     )
-    return before.states if strict else after.states
+    return listed(sampler, scorenet, keep_every, strict)
 
 
 def anneal_Langevin_dynamics_interpolation(
@@ -298,19 +297,16 @@ def anneal_dsm_score_estimation(
         ``()``: elements are summed, the batch averaged.
     """
     floating("samples", samples)
-    options: dict[str, Any] = {"anneal_power": anneal_power, "step": step, "sample_ids": sample_ids}
+    which: SampleOptions = {"seed": seed, "generator": generator, "sample_ids": sample_ids}
     if hook is None:
-        return dsm_loss(scorenet, samples, sigmas, labels=labels, seed=seed, generator=generator, **options)
+        return dsm_loss(scorenet, samples, sigmas, labels=labels, anneal_power=anneal_power, step=step, **which)
     check_callable("hook", hook, "hook(loss, labels)")
     if labels is None:
-        batch, device = len(samples), samples.device
         levels = len(sigmas) if isinstance(sigmas, Tensor) else len(sigmas := check_sigmas(sigmas))
-        resolve_draw(step, device, name="step")
-        resolve_sample_ids(sample_ids, 0, batch, device)
-        seed, generator = resolve_seed(seed, generator, batch, device), None
-        labels = dsm_labels(batch, levels, seed=seed, step=step, sample_ids=sample_ids, device=device)
+        which = samples_of(resolve(samples, Purpose.DSM_LEVEL, resolve_draw(step, samples.device, "step"), **which))
+        labels = dsm_labels(len(samples), levels, step=step, device=samples.device, **which)
     losses = dsm_loss(
-        scorenet, samples, sigmas, labels=labels, seed=seed, generator=generator, reduction="none", **options
+        scorenet, samples, sigmas, labels=labels, anneal_power=anneal_power, reduction="none", step=step, **which
     )
     hook(losses, labels)
     return losses.mean()

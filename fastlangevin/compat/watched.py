@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fastlangevin.memory import transforms
-from fastlangevin.noise import Seed
+from fastlangevin.noise import Address
 from fastlangevin.ops import NO_FAULT
 from fastlangevin.samplers import ChainState
 from fastlangevin.samplers.watching import EVERY, Watch, not_finite
@@ -31,15 +31,13 @@ class Watched(Watch):
     Args:
         x: the first state ``(B, ...)``.
         total: steps, one for each noise level, which have their numbers from 0.
-        samples: seed, ids and offset of the samples, as ``fastlangevin.step`` takes them, as far as they are known.
+        address: of the noise, whose seed and samples the error's state has.
         chain: what the chain is, for the error's ``state``.
     """
 
-    def __init__(self, x: Tensor, total: int, samples: dict[str, Any], chain: str) -> None:
-        # Noise of the caller's own has no seed.
-        seed: Seed = samples.get("seed", 0)
-        ids, offset = samples.get("sample_ids"), samples.get("sample_offset", 0)
-        start = ChainState(x, 0, seed, ids, offset, record={"sampler": chain})
+    def __init__(self, x: Tensor, total: int, address: Address, chain: str) -> None:
+        record = {"sampler": chain}
+        start = ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, record=record)
         super().__init__(start, total, lambda step: min(step, total - 1), False, "raise" if watchable(x) else None, 0)
         self._rows: tuple[Tensor, ...] = ()
         if self.fault is not None:
@@ -74,11 +72,9 @@ class Watched(Watch):
         found = torch.where(self._record != NO_FAULT, steps, NO_FAULT).amin(0)
         self._record.fill_(NO_FAULT)
         self.fault = torch.where(not_finite(x), torch.minimum(self.fault, found).clamp(max=step), NO_FAULT)
-        start = self.start
 
         def state() -> ChainState:
-            place = start.seed, start.sample_ids, start.sample_offset
-            return ChainState(x.clone(), last + 1, *place, record=start.record, fault=self.record())
+            return replace(self.start, x=x.clone(), step=last + 1, fault=self.record())
 
         self.check(last + 1, state, now=True)
 

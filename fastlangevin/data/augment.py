@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin import ops
 from fastlangevin.ladders import positive
-from fastlangevin.noise import Purpose, Seed, integer, resolve_draw
+from fastlangevin.noise import Purpose, SampleOptions, check_samples, integer, resolve_draw
 from fastlangevin.ops.arguments import conversion
 
 __all__ = ["LOGIT_ALPHA", "Augment", "dequantise", "expit", "flip", "logit"]
@@ -22,10 +23,8 @@ def dequantise(
     images: Tensor,
     greys: int,
     *,
-    seed: Seed,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Spreads each grey value evenly over its bin: (v + u) / greys for v = 0 .. greys - 1 and u uniform on (0, 1).
 
@@ -35,41 +34,29 @@ def dequantise(
     Args:
         images: fp32 ``(B, *)``, multiples of 1 / (greys - 1) in [0, 1].
         greys: number of different values a pixel can have.
-        seed: 64-bit seed of the run.
         step: training step, the draw number of the address.
-        sample_ids: ids of the samples, by default ``sample_offset .. sample_offset + B - 1``.
-        sample_offset: id of the first sample.
+        samples: the seed of the run and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
 
     Returns:
         fp32 ``(B, *)`` in (0, 1]; v + u is rounded to fp32, so the upper end of a bin occurs.
     """
     _check_images(images)
     greys = integer("greys", greys, 2, 2**16)
-    uniform = ops.rand(
-        tuple(images.shape),
-        seed=seed,
-        draw=resolve_draw(step, images.device, "step"),
-        purpose=Purpose.AUGMENTATION,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        device=images.device,
-    )
+    uniform = _uniform(images.shape, images.device, Purpose.AUGMENTATION, step, samples)
     return (images * (greys - 1) + uniform) / greys
 
 
 def flip(
     images: Tensor,
     *,
-    seed: Seed,
     step: int | Tensor = 0,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
+    **samples: Unpack[SampleOptions],
 ) -> Tensor:
     """Mirrors each image left to right with probability 1/2.
 
     Args:
         images: ``(B, C, H, W)``.
-        seed, step, sample_ids, sample_offset: as for :func:`dequantise`.
+        step, samples: as for :func:`dequantise`.
 
     Returns:
         ``(B, C, H, W)``.
@@ -80,16 +67,15 @@ def flip(
     _check_images(images)
     if images.ndim != 4:
         raise ValueError(f"flip takes images (B, C, H, W), got shape {tuple(images.shape)}; turn it off for other data")
-    uniform = ops.rand(
-        (images.shape[0], 1, 1, 1),
-        seed=seed,
-        draw=resolve_draw(step, images.device, "step"),
-        purpose=Purpose.FLIP,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        device=images.device,
-    )
+    uniform = _uniform((images.shape[0], 1, 1, 1), images.device, Purpose.FLIP, step, samples)
     return torch.where(uniform < 0.5, images.flip(-1), images)
+
+
+def _uniform(
+    shape: Sequence[int], device: torch.device, purpose: Purpose, step: int | Tensor, samples: SampleOptions
+) -> Tensor:
+    check_samples(samples)
+    return ops.rand(shape, draw=resolve_draw(step, device, "step"), purpose=purpose, device=device, **samples)
 
 
 def logit(v: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
@@ -163,27 +149,25 @@ class Augment:
         x: Tensor,
         *,
         greys: int | None,
-        seed: Seed,
         step: int | Tensor = 0,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """A batch as it is trained on.
 
         Args:
             x: fp32 ``(B, *)`` from a source.
             greys: the source's number of grey values, or None.
-            seed: 64-bit seed of the run.
             step: training step.
-            sample_ids, sample_offset: places in the batch of the step, :meth:`AddressedBatches.positions`.
+            samples: the seed of the run and the places in the batch of the step, which are the samples' ids: see
+                :class:`fastlangevin.noise.SampleOptions` and :meth:`AddressedBatches.positions`.
 
         Returns:
             fp32 ``(B, *)``.
         """
         if self.dequantise and greys is not None:
-            x = dequantise(x, greys, seed=seed, step=step, sample_ids=sample_ids, sample_offset=sample_offset)
+            x = dequantise(x, greys, step=step, **samples)
         if self.flip:
-            x = flip(x, seed=seed, step=step, sample_ids=sample_ids, sample_offset=sample_offset)
+            x = flip(x, step=step, **samples)
         return x if self.logit is None else logit(x, self.logit)
 
     def inverse(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from fastlangevin.samplers.consistent import consistent_annealed
 from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.interpolation import interpolation
 from fastlangevin.samplers.langevin import langevin
-from fastlangevin.samplers.options import ChainOptions, list_options
+from fastlangevin.samplers.options import ChainOptions, RunOptions
 from fastlangevin.samplers.predictor_corrector import predictor_corrector
 from fastlangevin.samplers.watching import NonFiniteError
 
@@ -24,6 +24,7 @@ __all__ = [
     "Fault",
     "Inpainting",
     "NonFiniteError",
+    "RunOptions",
     "SamplingResult",
     "StepInfo",
     "Telemetry",
@@ -33,6 +34,3 @@ __all__ = [
     "langevin",
     "predictor_corrector",
 ]
-
-for _sampler in (annealed_langevin, consistent_annealed, interpolation, predictor_corrector):
-    list_options(_sampler)

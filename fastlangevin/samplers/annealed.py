@@ -12,7 +12,7 @@ from fastlangevin.noise import STREAM_VERSION, integer
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
 from fastlangevin.samplers.plan import Move, Plan, check_draws
 
 __all__ = ["annealed_langevin", "annealed_plan"]
@@ -27,7 +27,7 @@ def annealed_plan(
     corrector: Corrector,
     temperature: float,
     denoise: bool,
-    options: Options,
+    options: ChainOptions,
 ) -> Plan:
     """The chain of annealed Langevin dynamics: ``steps_per_level`` updates at each level in turn."""
     ladder = check_sigmas(sigmas)
@@ -43,7 +43,7 @@ def annealed_plan(
         "corrector": corrector,
         "denoise": bool(denoise),
         **({} if temperature == 1.0 else {"temperature": float(temperature)}),
-        **options.record(),
+        **options_record(options),
     }
     last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None
     return Plan(lambda index: moves[index // repeats], check_draws(len(ladder) * repeats), last, record, ladder)
@@ -57,7 +57,8 @@ def annealed_langevin(
 def annealed_langevin(
     score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
-def annealed_langevin(  # type: ignore[misc]  # the overloads name only what changes the result
+@takes(ChainOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def annealed_langevin(
     score: Score,
     sigmas: Sigmas,
     *,
@@ -67,7 +68,6 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
     corrector: Corrector = "langevin",
     temperature: float = 1.0,
     denoise: bool = False,
-    full_output: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
     """Annealed Langevin dynamics (Song and Ermon 2019, Algorithm 1).
@@ -89,7 +89,6 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
         corrector: ``"langevin"`` or ``"ou"``, see :func:`fastlangevin.rules.annealed`.
         temperature: factor on the variance of the noise; 1 samples the distribution itself.
         denoise: end with x + sigma_L^2 score(x, L-1), the step to the posterior mean.
-        full_output: return a :class:`SamplingResult`.
         options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
@@ -100,7 +99,7 @@ def annealed_langevin(  # type: ignore[misc]  # the overloads name only what cha
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
     check_score(score)
-    chosen = Options(full_output=full_output, **options)
+    chosen = complete(options, ChainOptions)
     plan = annealed_plan(
         "annealed_langevin", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
     )

@@ -11,7 +11,7 @@ from fastlangevin.ladders import Sigmas, check_sigmas
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
 from fastlangevin.samplers.plan import Move, Plan
 
 __all__ = ["consistent_annealed"]
@@ -25,14 +25,14 @@ def consistent_annealed(
 def consistent_annealed(
     score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
-def consistent_annealed(  # type: ignore[misc]  # the overloads name only what changes the result
+@takes(ChainOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def consistent_annealed(
     score: Score,
     sigmas: Sigmas,
     *,
     epsilon: float | None = None,
     step_lr: float | None = None,
     denoise: bool = False,
-    full_output: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
     """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021): one update for each level.
@@ -47,7 +47,6 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
         epsilon: the paper's step size at the last level; ``step_lr`` = epsilon/2. Exactly one must be given.
         step_lr: likewise.
         denoise: end with the step to the posterior mean.
-        full_output: return a :class:`SamplingResult`.
         options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
@@ -61,14 +60,14 @@ def consistent_annealed(  # type: ignore[misc]  # the overloads name only what c
     check_score(score)
     ladder = check_sigmas(sigmas)
     size = rules.step_size(epsilon, step_lr)
-    chosen = Options(full_output=full_output, **options)
+    chosen = complete(options, ChainOptions)
     record = {
         "sampler": "consistent_annealed",
         "stream": STREAM_VERSION,
         "sigmas": ladder,
         "epsilon": size,
         "denoise": bool(denoise),
-        **chosen.record(),
+        **options_record(chosen),
     }
     moves = [Move(rule, level) for level, rule in enumerate(rules.consistent(ladder, size))]
     last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None

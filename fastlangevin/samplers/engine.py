@@ -21,7 +21,7 @@ from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.one_by_one import Chain
-from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.plan import Level, Plan
 from fastlangevin.samplers.replaying import updates
 from fastlangevin.samplers.segments import Segments
@@ -34,7 +34,7 @@ def run(
     plain_score: Callable[[Tensor, Level], Tensor],
     plan: Plan,
     start: ChainState,
-    options: Options,
+    options: ChainOptions,
     source: object = None,
 ) -> SamplingResult:
     """Runs a chain to its end, or to where its callback stops it.
@@ -48,12 +48,13 @@ def run(
             :class:`fastlangevin.chain_score.ChainScore`.
     """
     total, done = plan.total, start.step
+    callback, clamp = options["callback"], options["clamp"]
     chain = Chain(score, plan, start, options)
     x, watch = chain.x, chain.watch
     segments = Segments.of(source, plan, start, options, watch)
     record = {name: value for name, value in start.record.items() if name != "chain"}
     start = replace(start, record=record if segments is None else segments.record(record))
-    frames = Frames(options.trajectory, total, x, start)
+    frames = Frames(options["trajectory"], total, x, start)
     frames.add(done, x)
     evaluations = 0
 
@@ -63,8 +64,8 @@ def run(
 
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
-    bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options.progress else None
-    with nullcontext() if bar is None else bar, torch.no_grad(), updates(chain, done, options.cuda_graph) as update:
+    bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
+    with nullcontext() if bar is None else bar, torch.no_grad(), updates(chain, done, options["cuda_graph"]) as update:
         watch.check(done, state, now=start.fault is not None)
         while done < total and not stopped:
             made = 0 if segments is None else segments.run(x, done, frames)
@@ -76,9 +77,9 @@ def run(
             frames.add(done, x)
             if bar is not None:
                 bar.update(made)
-            if options.callback is not None:
+            if callback is not None:
                 info = StepInfo(x, done, total, plan.move(done - 1).level, state)
-                stopped = bool(options.callback(info))
+                stopped = bool(callback(info))
             watch.check(done, state, now=stopped or done == total or made > 1)
         left = state()
         if plan.denoise is not None and done == total:
@@ -88,9 +89,9 @@ def run(
                 terms = Term(rule.c, x), Term(rule.a, plain_score(x, level))
                 last = min(total, MAX_DRAW)
                 address = chain.address._replace(draw=last)
-                move(Update(terms, None, address, last, fault=watch.fault, freeze=watch.freeze), options.impl, x)
-                if options.clamp is not None and options.clamp_denoised:
-                    x.clamp_(*options.clamp)
+                move(Update(terms, None, address, last, fault=watch.fault, freeze=watch.freeze), options["impl"], x)
+                if clamp is not None and options["clamp_denoised"]:
+                    x.clamp_(*clamp)
             evaluations += 1
             watch.check(done, lambda: left, now=True)
     return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)

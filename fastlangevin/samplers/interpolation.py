@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from fastlangevin.ladders import Sigmas, evenly
-from fastlangevin.noise import Address, Purpose, integer, resolve
+from fastlangevin.noise import Address, Purpose, integer
 from fastlangevin.ops.arguments import floating, sizes
 from fastlangevin.ops.random import random_at
 from fastlangevin.rules import Corrector
 from fastlangevin.samplers.annealed import annealed_plan
 from fastlangevin.samplers.chain import ChainState, SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.start import initial_address
 from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]
@@ -28,7 +28,8 @@ __all__ = ["RowNoise", "interpolation"]
 def interpolation(score: Score, sigmas: Sigmas, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
 @overload
 def interpolation(score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any) -> SamplingResult: ...
-def interpolation(  # type: ignore[misc]  # the overloads name only what changes the result
+@takes(ChainOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def interpolation(
     score: Score,
     sigmas: Sigmas,
     *,
@@ -39,7 +40,6 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     corrector: Corrector = "langevin",
     temperature: float = 1.0,
     denoise: bool = False,
-    full_output: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
     """Rows of samples that change gradually from one to another.
@@ -56,7 +56,6 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
         score: as for :func:`fastlangevin.annealed_langevin`; it sees ``(rows * points, ...)``.
         sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise: as there.
         points: samples in each row, at least 2.
-        full_output: return a :class:`SamplingResult`.
         options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
@@ -68,62 +67,57 @@ def interpolation(  # type: ignore[misc]  # the overloads name only what changes
     """
     check_score(score)
     count = integer("points", points, 2, 2**20)
-    chosen = Options(full_output=full_output, **options)
-    for name in ("sample_ids", "resume"):
-        if getattr(chosen, name) is not None:
+    chosen = complete(options, ChainOptions)
+    for name, given in (("sample_ids", chosen["sample_ids"]), ("resume", chosen["resume"])):
+        if given is not None:
             raise ValueError(f"interpolation takes no {name}=: its rows are numbered from sample_offset= on")
     plan = annealed_plan(
         "interpolation", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
     )
-    check_ladder(score, plan.ladder, chosen.strict_ladder)
+    check_ladder(score, plan.ladder, chosen["strict_ladder"])
     rows, *rest, device = _rows(chosen)
-    begun = chosen.init
-    first = begun if isinstance(begun, Tensor) else torch.empty((rows, *rest), dtype=chosen.dtype, device=device)
-    address = resolve(
-        first,
-        Purpose.INITIAL_STATE,
-        seed=chosen.seed,
-        generator=chosen.generator,
-        sample_offset=chosen.sample_offset,
-    )
+    begun, impl = chosen["init"], chosen["impl"]
+    first = begun if isinstance(begun, Tensor) else torch.empty((rows, *rest), dtype=chosen["dtype"], device=device)
+    address = initial_address(first, chosen)
     if isinstance(address.seed, Tensor) and address.seed.ndim:
         raise ValueError("interpolation takes one seed: two samples of a row share what they draw")
     if first is not begun:
-        first = random_at(first, _of_rows(address, rows, device), uniform=begun == "uniform", impl=chosen.impl)
+        first = random_at(first, _of_rows(address, rows, device), uniform=begun == "uniform", impl=impl)
         if begun == "normal":
             first.mul_(plan.ladder[0])
     init = first.detach().repeat_interleave(count, 0)
 
     def noise(start: ChainState) -> Callable[[int], Tensor]:
-        return RowNoise(init, count, address, chosen.impl)
+        return RowNoise(init, count, address, impl)
 
     plan = plan._replace(noise=noise, record={**plan.record, "points": count})
     # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before. The ladder is checked.
-    started = replace(
-        chosen,
-        init=init,
-        shape=None,
-        seed=address.seed,
-        generator=None,
-        sample_offset=count * address.sample_offset,
-        strict_ladder=False,
-    )
+    started: ChainOptions = {
+        **chosen,
+        "init": init,
+        "shape": None,
+        "seed": address.seed,
+        "generator": None,
+        "sample_offset": count * address.sample_offset,
+        "strict_ladder": False,
+    }
     return run_labelled(score, plan, started)
 
 
-def _rows(chosen: Options) -> tuple[Any, ...]:
+def _rows(chosen: ChainOptions) -> tuple[Any, ...]:
     """The shape ``(rows, ...)`` of the states that rows begin in, and their device."""
-    if isinstance(chosen.init, Tensor):
-        floating("init", chosen.init)
-        shape, device = tuple(chosen.init.shape), chosen.init.device
-        if not shape or (chosen.shape is not None and sizes(chosen.shape) != shape):
-            raise ValueError(f"init must be (rows, ...), and shape= the same or left out; got init of shape {shape}")
-        return *shape, device
-    if chosen.init not in ("uniform", "normal"):
-        raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {chosen.init!r}")
-    if chosen.shape is None:
+    init, shape = chosen["init"], chosen["shape"]
+    if isinstance(init, Tensor):
+        floating("init", init)
+        extents = tuple(init.shape)
+        if not extents or (shape is not None and sizes(shape) != extents):
+            raise ValueError(f"init must be (rows, ...), and shape= the same or left out; got init of shape {extents}")
+        return *extents, init.device
+    if init not in ("uniform", "normal"):
+        raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {init!r}")
+    if shape is None:
         raise ValueError("give shape=, (rows, ...) such as shape=(4, 3, 32, 32), or init= as a tensor of that shape")
-    return *sizes(chosen.shape), torch.empty(0, dtype=torch.float32, device=chosen.device).device
+    return *sizes(shape), torch.empty(0, dtype=torch.float32, device=chosen["device"]).device
 
 
 def _of_rows(address: Address, rows: int, device: torch.device) -> Address:

@@ -9,7 +9,7 @@ from fastlangevin.calling import Guarded, check_kept, counted, version
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import run
-from fastlangevin.samplers.options import Options, check_callable
+from fastlangevin.samplers.options import ChainOptions, check_callable
 from fastlangevin.samplers.plan import Level, Plan
 from fastlangevin.samplers.start import begin
 from fastlangevin.scores import ScoreFunction, check_ladder
@@ -24,15 +24,15 @@ def check_score(score: object) -> None:
         check_callable("score", score, "score(x, labels)")
 
 
-def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | SamplingResult:
+def run_labelled(score: Score, plan: Plan, options: ChainOptions) -> Tensor | SamplingResult:
     """Runs a chain whose score takes the level of each sample, int64 ``(B,)``, or is a mixture's on the ladder.
 
     Raises:
-        ValueError: the score was built with another ladder, and ``options.strict_ladder`` is true.
+        ValueError: the score was built with another ladder, and ``options["strict_ladder"]`` is true.
     """
-    check_ladder(score, plan.ladder, options.strict_ladder)
+    check_ladder(score, plan.ladder, options["strict_ladder"])
     if isinstance(score, GaussianMixture):
-        score = PerturbedMixture(score, plan.ladder, options.impl)
+        score = PerturbedMixture(score, plan.ladder, options["impl"])
     called: ScoreFunction = score if isinstance(score, PerturbedMixture) else Guarded("score", score, in_place=True)
     start = begin(plan, plan.ladder[0], options)
     batch, device = start.x.shape[0], start.x.device
@@ -52,7 +52,7 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
     def plain(x: Tensor, level: Level) -> Tensor:
         return called(x, at(level))
 
-    drift = None if options.drift is None else Guarded("drift", options.drift, like_state=False)
+    drift = None if options["drift"] is None else Guarded("drift", options["drift"], like_state=False)
 
     def drifting(x: Tensor, level: Level) -> Tensor:
         assert drift is not None
@@ -63,4 +63,4 @@ def run_labelled(score: Score, plan: Plan, options: Options) -> Tensor | Samplin
         return value + moved
 
     result = run(plain if drift is None else drifting, plain, plan, start, options, score)
-    return result if options.full_output else result.samples
+    return result if options["full_output"] else result.samples

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
 from fastlangevin import rules
 from fastlangevin.calling import Guarded
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
-from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, Generators, Seed, integer
-from fastlangevin.samplers.chain import Callback, ChainState, SamplingResult
+from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, integer
+from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.engine import run
-from fastlangevin.samplers.options import CudaGraph, Options, Order, SampleIds, check_callable
+from fastlangevin.samplers.options import (
+    DEFAULTS,
+    ChainOptions,
+    RunOptions,
+    check_callable,
+    complete,
+    options_record,
+    takes,
+)
 from fastlangevin.samplers.plan import Level, Move, Plan
 from fastlangevin.samplers.start import begin
-from fastlangevin.samplers.watching import Kept, NonFinite
 
 __all__ = ["langevin"]
 
@@ -27,7 +34,8 @@ OneLevelScore = Callable[[Tensor], Tensor] | GaussianMixture
 def langevin(score: OneLevelScore, init: Tensor, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
 @overload
 def langevin(score: OneLevelScore, init: Tensor, *, full_output: Literal[True], **options: Any) -> SamplingResult: ...
-def langevin(  # type: ignore[misc]  # the overloads name only what changes the result
+@takes(RunOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def langevin(
     score: OneLevelScore,
     init: Tensor,
     *,
@@ -35,21 +43,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
     epsilon: float | None = None,
     step_lr: float | None = None,
     temperature: float = 1.0,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    sample_offset: int = 0,
-    callback: Callback | None = None,
-    progress: bool = False,
-    trajectory: int = 0,
-    resume: ChainState | None = None,
-    full_output: bool = False,
-    impl: str = "auto",
-    clamp: tuple[float, float] | None = None,
-    order: Order = "score",
-    cuda_graph: CudaGraph = "auto",
-    non_finite: NonFinite | None = "raise",
-    telemetry: Kept = 0,
+    **options: Unpack[RunOptions],
 ) -> Tensor | SamplingResult:
     """Unadjusted Langevin dynamics (Song and Ermon 2019, equation 4): x + epsilon/2 score(x) + sqrt(epsilon) z.
 
@@ -63,8 +57,7 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         epsilon: the paper's step size.
         step_lr: the published code's, x + step_lr score + sqrt(2 step_lr) z. Exactly one of the two must be given.
         temperature: factor on the variance of the noise.
-        seed, generator, sample_ids, sample_offset, callback, progress, trajectory, resume, full_output, impl, clamp,
-            order, cuda_graph, non_finite, telemetry: see :class:`fastlangevin.samplers.ChainOptions`.
+        options: those of :class:`fastlangevin.samplers.RunOptions`.
 
     Returns:
         The samples, or a :class:`SamplingResult`.
@@ -73,9 +66,10 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
+    chosen: ChainOptions = {**complete(options, RunOptions), "init": init}
     source: object = None  # the kernel of another score would take its first level
     if isinstance(score, GaussianMixture):
-        source = PerturbedMixture(score, [0.0], impl)
+        source = PerturbedMixture(score, [0.0], chosen["impl"])
         score = source.at_one_level
     else:
         score = Guarded("score", check_callable("score", score, "score(x)"), in_place=True)
@@ -85,32 +79,14 @@ def langevin(  # type: ignore[misc]  # the overloads name only what changes the 
         )
     size = rules.step_size(epsilon, step_lr)
     total = integer("steps", steps, 0, MAX_DRAW + 1)
-    options = Options(
-        init=init,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        sample_offset=sample_offset,
-        callback=callback,
-        progress=progress,
-        trajectory=trajectory,
-        resume=resume,
-        full_output=full_output,
-        impl=impl,
-        clamp=clamp,
-        order=order,
-        cuda_graph=cuda_graph,
-        non_finite=non_finite,
-        telemetry=telemetry,
-    )
     move = Move(rules.langevin(size, temperature), None)
     record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
     if temperature != 1.0:
         record["temperature"] = float(temperature)
-    plan = Plan(lambda index: move, total, None, record | options.record(), [])
+    plan = Plan(lambda index: move, total, None, record | options_record(chosen), [])
 
     def at_one_level(x: Tensor, level: Level) -> Tensor:
         return score(x)
 
-    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, options), options, source)
-    return result if full_output else result.samples
+    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, chosen), chosen, source)
+    return result if chosen["full_output"] else result.samples

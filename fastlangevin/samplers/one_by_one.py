@@ -12,7 +12,7 @@ from fastlangevin.ops import move
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
-from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.plan import Level, Plan
 from fastlangevin.samplers.signal import SignalToNoise
 from fastlangevin.samplers.watching import Watch
@@ -33,21 +33,21 @@ class Chain:
     """One update after the other."""
 
     def __init__(
-        self, score: Callable[[Tensor, Level], Tensor], plan: Plan, start: ChainState, options: Options
+        self, score: Callable[[Tensor, Level], Tensor], plan: Plan, start: ChainState, options: ChainOptions
     ) -> None:
         self.score = score
         self.plan = plan
         self.x = start.x
         self.address = start.address
-        self.impl = options.impl
-        self.order = options.order
-        self.clamp = options.clamp
+        self.impl = options["impl"]
+        self.order = options["order"]
+        self.clamp = options["clamp"]
         self.noise = None if plan.noise is None else plan.noise(start)
         shares = plan.noise is not None
-        self.watch = Watch(start, plan.total, plan.level, shares, options.non_finite, options.telemetry)
+        self.watch = Watch(start, plan.total, plan.level, shares, options["non_finite"], options["telemetry"])
         self.region: Region | None = None
-        if options.inpainting is not None:
-            self.region = Region(options.inpainting, self.x, self.address, self.impl, self._place, plan.total)
+        if options["inpainting"] is not None:
+            self.region = Region(options["inpainting"], self.x, self.address, self.impl, self._place, plan.total)
             self.region.begin(self.x, start.step)
 
     def _place(self, index: int) -> tuple[int, float]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastlangevin.noise import Generators, Seed, integer
+from fastlangevin.noise import SampleOptions, integer
 from fastlangevin.ops.mlp_chain import Matmul, check_matmul
 from fastlangevin.samplers.chain import Callback, ChainState
 from fastlangevin.samplers.inpainting import Inpainting
@@ -19,45 +18,43 @@ from fastlangevin.samplers.watching import Kept, NonFinite, check_watching
 from fastlangevin.scores import ScoreFunction
 from fastlangevin.values import real, shown
 
-__all__ = ["Chain", "ChainOptions", "CudaGraph", "Init", "Options", "Order", "SampleIds", "list_options"]
-
-# What list_options puts the options of ChainOptions in the place of, in the docstring of a sampler.
-OPTIONS_ENTRY = "    options: those of :class:`fastlangevin.samplers.ChainOptions`."
+__all__ = [
+    "Chain",
+    "ChainOptions",
+    "CudaGraph",
+    "Init",
+    "Order",
+    "RunOptions",
+    "SampleIds",
+    "check_callable",
+    "check_names",
+    "complete",
+    "options_record",
+    "takes",
+]
 
 Init = Tensor | Literal["uniform", "normal"]
 Order = Literal["score", "noise"]
 Chain = Literal["auto", "loop", "kernel"]
 CudaGraph = bool | Literal["auto"]
 SampleIds = Tensor | Sequence[int]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class ChainOptions(TypedDict, total=False):
-    """Keyword arguments of every sampler on a ladder.
+class RunOptions(SampleOptions, total=False):
+    """Keyword arguments of every sampler, beside the seed and the samples of :class:`fastlangevin.noise.SampleOptions`.
 
     Attributes:
-        shape: ``(B, ...)`` of the samples, where ``init`` is not a tensor.
-        init: ``"uniform"``, U(0, 1) as in the paper; ``"normal"``, N(0, sigma_1^2); or the initial states, which are
-            not changed.
-        seed: 0 to 2^64 - 1, or int64 tensor ``(B,)`` of one for each sample, by their bits.
-        generator: a ``torch.Generator`` a seed is drawn from, or one for each sample. With neither, the seed comes from
-            PyTorch's default CPU generator.
-        sample_ids: ``B`` global ids, so that any subset of a run can be made again alone.
-        sample_offset: id of the first sample where ``sample_ids`` is not given.
-        dtype: of the samples, where ``init`` is not a tensor.
-        device: likewise.
         callback: called with a :class:`StepInfo` after every update; returning True stops the chain.
         progress: show a progress bar.
         trajectory: keep the states after 0, k, 2k, ... updates, on the device; 0 keeps none. Needs ``full_output``.
         resume: a :class:`ChainState` to go on from; the chain ends with the bits it would have had. What decides the
             samples must be given again and is compared; but of the score nothing is, of a ``drift`` only that there is
             one, and of an ``inpainting`` its kind of noise, not its mask and data.
+        full_output: return a :class:`SamplingResult`.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
-        drift: ``drift(x, labels)``, added to the score in every update, such as the gradient of a measurement's log
-            likelihood in an inverse problem. The denoise step leaves it out.
         clamp: ``(low, high)``, a pair of numbers, to which the state is clamped after every update and, with
             ``denoise=True``, after the denoise step.
-        clamp_denoised: False leaves the result of the denoise step as it is.
-        inpainting: an :class:`Inpainting`: a region that is known.
         order: ``"score"``, noise and score at one point; or ``"noise"``, the noise first and the score where it led to.
         cuda_graph: on a CUDA device, capture an update as a CUDA graph and replay it, with the same bits: ``"auto"``,
             where 100 updates or more are left and it can be done; True, which raises where it cannot; or False. The
@@ -71,6 +68,34 @@ class ChainOptions(TypedDict, total=False):
         telemetry: keep the norm of the score and the signal-to-noise ratio ||a s|| / ||b z|| of every k-th update; of
             the last of each level with ``"level"``, which costs one more update per level; 0 keeps none. Needs
             ``full_output``.
+    """
+
+    callback: Callback | None
+    progress: bool
+    trajectory: int
+    resume: ChainState | None
+    full_output: bool
+    impl: str
+    clamp: tuple[float, float] | None
+    order: Order
+    cuda_graph: CudaGraph
+    non_finite: NonFinite | None
+    telemetry: Kept
+
+
+class ChainOptions(RunOptions, total=False):
+    """Keyword arguments of every sampler on a ladder, beside those of :class:`RunOptions`.
+
+    Attributes:
+        shape: ``(B, ...)`` of the samples, where ``init`` is not a tensor.
+        init: ``"uniform"``, U(0, 1) as in the paper; ``"normal"``, N(0, sigma_1^2); or the initial states, which are
+            not changed.
+        dtype: of the samples, where ``init`` is not a tensor.
+        device: likewise.
+        drift: ``drift(x, labels)``, added to the score in every update, such as the gradient of a measurement's log
+            likelihood in an inverse problem. The denoise step leaves it out.
+        clamp_denoised: False leaves the result of the denoise step as it is.
+        inpainting: an :class:`Inpainting`: a region that is known.
         chain: ``"auto"`` makes many updates in one call of a kernel where the score can be computed inside it: of a
             :class:`fastlangevin.GaussianMixture`, with the bits of the loop, or of a :class:`fastlangevin.models.MLP`
             in evaluation mode, which then differs by roundings. ``"loop"`` calls the score for every update;
@@ -85,120 +110,131 @@ class ChainOptions(TypedDict, total=False):
 
     shape: Sequence[int] | None
     init: Init
-    seed: Seed | None
-    generator: Generators | None
-    sample_ids: SampleIds | None
-    sample_offset: int
     dtype: torch.dtype
     device: torch.device | str | None
-    callback: Callback | None
-    progress: bool
-    trajectory: int
-    resume: ChainState | None
-    impl: str
     drift: ScoreFunction | None
-    clamp: tuple[float, float] | None
     clamp_denoised: bool
     inpainting: Inpainting | None
-    order: Order
-    cuda_graph: CudaGraph
-    non_finite: NonFinite | None
-    telemetry: Kept
     chain: Chain
     matmul: Matmul
     strict_ladder: bool
 
 
-@dataclass(frozen=True)
-class Options:
-    """:class:`ChainOptions` with their defaults, checked."""
-
-    shape: Sequence[int] | None = None
-    init: Init = "uniform"
-    seed: Seed | None = None
-    generator: Generators | None = None
-    sample_ids: SampleIds | None = None
-    sample_offset: int = 0
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str | None = None
-    callback: Callback | None = None
-    progress: bool = False
-    trajectory: int = 0
-    resume: ChainState | None = None
-    full_output: bool = False
-    impl: str = "auto"
-    drift: ScoreFunction | None = None
-    clamp: tuple[float, float] | None = None
-    clamp_denoised: bool = True
-    inpainting: Inpainting | None = None
-    order: Order = "score"
-    cuda_graph: CudaGraph = "auto"
-    non_finite: NonFinite | None = "raise"
-    telemetry: Kept = 0
-    chain: Chain = "auto"
-    matmul: Matmul = "fp32"
-    strict_ladder: bool = True
-
-    def __post_init__(self) -> None:
-        keep = int(self.trajectory) if isinstance(self.trajectory, bool) else self.trajectory
-        object.__setattr__(self, "trajectory", integer("trajectory", keep, 0, 2**31))
-        if self.trajectory and not self.full_output:
-            raise ValueError("trajectory= is returned in the result object; add full_output=True")
-        object.__setattr__(self, "telemetry", check_watching(self.non_finite, self.telemetry, self.full_output))
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {self.order!r}")
-        if not isinstance(self.cuda_graph, bool) and self.cuda_graph != "auto":
-            raise ValueError(f"cuda_graph must be 'auto', True or False, got {self.cuda_graph!r}")
-        if self.chain not in get_args(Chain):
-            raise ValueError(f"chain must be one of {', '.join(get_args(Chain))}, got {self.chain!r}")
-        check_matmul(self.matmul)
-        if self.matmul != "fp32" and self.chain == "loop":
-            raise ValueError(
-                f"matmul={self.matmul!r} is of the kernel, which chain='loop' leaves out; give one of them"
-            )
-        if self.drift is not None:
-            check_callable("drift", self.drift, "drift(x, labels)")
-        if self.clamp is not None:
-            object.__setattr__(self, "clamp", _interval(self.clamp))
-        for name in ("clamp_denoised", "strict_ladder"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.inpainting is not None and not isinstance(self.inpainting, Inpainting):
-            raise TypeError(
-                f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(self.inpainting).__name__}"
-            )
-
-    def record(self) -> dict[str, Any]:
-        """What of this decides the samples, where it is not the default."""
-        record: dict[str, Any] = {}
-        if self.order != "score":
-            record["order"] = self.order
-        if self.clamp is not None:
-            record["clamp"] = list(self.clamp)
-            if not self.clamp_denoised:
-                record["clamp_denoised"] = False
-        if self.drift is not None:
-            record["drift"] = True
-        if self.inpainting is not None:
-            record["inpainting"] = self.inpainting.noise
-        if self.matmul != "fp32":
-            record["matmul"] = self.matmul
-        return record
+DEFAULTS: ChainOptions = {
+    "shape": None,
+    "init": "uniform",
+    "seed": None,
+    "generator": None,
+    "sample_ids": None,
+    "sample_offset": 0,
+    "dtype": torch.float32,
+    "device": None,
+    "callback": None,
+    "progress": False,
+    "trajectory": 0,
+    "resume": None,
+    "full_output": False,
+    "impl": "auto",
+    "drift": None,
+    "clamp": None,
+    "clamp_denoised": True,
+    "inpainting": None,
+    "order": "score",
+    "cuda_graph": "auto",
+    "non_finite": "raise",
+    "telemetry": 0,
+    "chain": "auto",
+    "matmul": "fp32",
+    "strict_ladder": True,
+}
 
 
-def list_options(sampler: Callable[..., Any]) -> None:
-    """Lets a sampler's signature and docstring, which help and :mod:`inspect` show, have its options by their names."""
-    signature = inspect.signature(sampler)
-    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    more = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in fields(Options)
-        if field.name not in signature.parameters
+def check_names(kind: type[Any], given: Mapping[str, object]) -> None:
+    """Raises TypeError for options that are none of ``kind``, a TypedDict, and names them."""
+    unknown = [f"{name}=" for name in given if name not in kind.__annotations__]
+    if unknown:
+        raise TypeError(
+            f"there is no option {', '.join(unknown)} here; the options are those of "
+            f"{kind.__module__.rpartition('.')[0]}.{kind.__name__}"
+        )
+
+
+def complete(given: RunOptions, kind: type[Any]) -> ChainOptions:
+    """The options that a user gave, checked, with the defaults of all others.
+
+    Args:
+        given: options of a sampler.
+        kind: those that it takes, :class:`ChainOptions` or :class:`RunOptions`.
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong kind or out of range, or there is none of its name.
+    """
+    check_names(kind, given)
+    chosen: ChainOptions = {**DEFAULTS, **given}
+    keep, full_output = chosen["trajectory"], chosen["full_output"]
+    chosen["trajectory"] = integer("trajectory", int(keep) if isinstance(keep, bool) else keep, 0, 2**31)
+    if chosen["trajectory"] and not full_output:
+        raise ValueError("trajectory= is returned in the result object; add full_output=True")
+    chosen["telemetry"] = check_watching(chosen["non_finite"], chosen["telemetry"], full_output)
+    order, cuda_graph, chain, matmul = chosen["order"], chosen["cuda_graph"], chosen["chain"], chosen["matmul"]
+    if order not in get_args(Order):
+        raise ValueError(f"order must be one of {', '.join(get_args(Order))}, got {order!r}")
+    if not isinstance(cuda_graph, bool) and cuda_graph != "auto":
+        raise ValueError(f"cuda_graph must be 'auto', True or False, got {cuda_graph!r}")
+    if chain not in get_args(Chain):
+        raise ValueError(f"chain must be one of {', '.join(get_args(Chain))}, got {chain!r}")
+    check_matmul(matmul)
+    if matmul != "fp32" and chain == "loop":
+        raise ValueError(f"matmul={matmul!r} is of the kernel, which chain='loop' leaves out; give one of them")
+    if chosen["drift"] is not None:
+        check_callable("drift", chosen["drift"], "drift(x, labels)")
+    if chosen["clamp"] is not None:
+        chosen["clamp"] = _interval(chosen["clamp"])
+    for name, value in (("clamp_denoised", chosen["clamp_denoised"]), ("strict_ladder", chosen["strict_ladder"])):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+    region = chosen["inpainting"]
+    if region is not None and not isinstance(region, Inpainting):
+        raise TypeError(f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(region).__name__}")
+    return chosen
+
+
+def options_record(options: ChainOptions) -> dict[str, Any]:
+    """The options that decide the samples, if they are not the defaults."""
+    clamp, region = options["clamp"], options["inpainting"]
+    record: dict[str, Any] = {}
+    if options["order"] != "score":
+        record["order"] = options["order"]
+    if clamp is not None:
+        record["clamp"] = list(clamp)
+        if not options["clamp_denoised"]:
+            record["clamp_denoised"] = False
+    if options["drift"] is not None:
+        record["drift"] = True
+    if region is not None:
+        record["inpainting"] = region.noise
+    if options["matmul"] != "fp32":
+        record["matmul"] = options["matmul"]
+    return record
+
+
+def takes(kind: type[Any], defaults: Mapping[str, object]) -> Callable[[Function], Function]:
+    """Lists the options of ``kind``, a TypedDict, in a function's signature, which help and :mod:`inspect` show."""
+
+    types = {name: getattr(each, "__forward_arg__", each) for name, each in kind.__annotations__.items()}
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
+        for name, default in defaults.items()
+        if name in types
     ]
-    sampler.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-    if sampler.__doc__ and ChainOptions.__doc__:  # python -OO has none
-        _, _, entries = inspect.cleandoc(ChainOptions.__doc__).partition("Attributes:\n")
-        sampler.__doc__ = inspect.cleandoc(sampler.__doc__).replace(OPTIONS_ENTRY, entries)
+
+    def listing(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return function
+
+    return listing
 
 
 def check_callable(name: str, function: object, call: str) -> Callable[..., Any]:

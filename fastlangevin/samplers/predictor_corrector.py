@@ -12,7 +12,7 @@ from fastlangevin.noise import STREAM_VERSION, integer
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import ChainOptions, Options
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
 from fastlangevin.samplers.plan import Move, Plan, check_draws
 from fastlangevin.samplers.signal import SignalToNoise
 
@@ -35,7 +35,8 @@ def predictor_corrector(
 def predictor_corrector(
     score: Score, sigmas: Sigmas, *, full_output: Literal[True], **options: Any
 ) -> SamplingResult: ...
-def predictor_corrector(  # type: ignore[misc]  # the overloads name only what changes the result
+@takes(ChainOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def predictor_corrector(
     score: Score,
     sigmas: Sigmas,
     *,
@@ -44,7 +45,6 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
     corrector_steps: int = 1,
     norm: SignalNorm = "sample",
     denoise: bool = False,
-    full_output: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
     """Predictor-corrector sampling (Song et al. 2021), variance exploding: at each level the corrector, then on.
@@ -66,7 +66,6 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
             score and sqrt(D) in place of the norm of the noise.
         denoise: end with x + sigma_L^2 score(x, L-1) in the place of the last predictor step: the same without
             its noise for ``"reverse_diffusion"`` and ``"ancestral"``, twice its size for ``"probability_flow"``.
-        full_output: return a :class:`SamplingResult`.
         options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
     Returns:
@@ -84,8 +83,8 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
     if predictor == "none" and not corrections:
         raise ValueError("predictor='none' with corrector_steps=0 leaves nothing to do; give one of the two")
     signal = SignalToNoise(snr, norm)
-    chosen = Options(full_output=full_output, **options)
-    if chosen.order != "score":
+    chosen = complete(options, ChainOptions)
+    if chosen["order"] != "score":
         raise ValueError("predictor_corrector has order='score' alone: its step size follows from the score")
     record = {
         "sampler": "predictor_corrector",
@@ -96,7 +95,7 @@ def predictor_corrector(  # type: ignore[misc]  # the overloads name only what c
         "corrector_steps": corrections,
         "norm": norm,
         "denoise": bool(denoise),
-        **chosen.record(),
+        **options_record(chosen),
     }
     predictions = [] if predictor == "none" else PREDICTORS[predictor](ladder)
     each = corrections + (predictor != "none")

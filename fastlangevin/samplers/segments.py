@@ -22,7 +22,7 @@ from fastlangevin.kernels.address import Address
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.frames import Frames
-from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.plan import Move, Plan
 from fastlangevin.samplers.watching import Watch
 
@@ -60,30 +60,30 @@ class Segments:
         self.own_bits = bool(getattr(kernel, "own_bits", False))
 
     @classmethod
-    def of(cls, score: object, plan: Plan, start: ChainState, options: Options, watch: Watch) -> Segments | None:
+    def of(cls, score: object, plan: Plan, start: ChainState, options: ChainOptions, watch: Watch) -> Segments | None:
         """The segments of a chain, or None where its updates are made one by one.
 
         Raises:
             ValueError: the caller asks for a kernel that there is not.
         """
         found: Segments | None = None
-        reason = _reason_for_loop(plan, start, options)
+        reason, matmul = _reason_for_loop(plan, start, options), options["matmul"]
         if reason is None:
             kernel_for = getattr(score, "chain_kernel", None)
-            kernel = None if kernel_for is None else kernel_for(start.x, options.impl)
+            kernel = None if kernel_for is None else kernel_for(start.x, options["impl"])
             if kernel is None:
-                reason = _reason_of(score, start.x, options.impl)
+                reason = _reason_of(score, start.x, options["impl"])
             else:
-                if options.matmul != "fp32":
-                    kernel = _multiplying(kernel, options.matmul)
-                found = cls(kernel, plan, start, watch, options.callback is not None)
+                if matmul != "fp32":
+                    kernel = _multiplying(kernel, matmul)
+                found = cls(kernel, plan, start, watch, options["callback"] is not None)
                 if found.watched and not found.own_bits:
                     found, reason = None, "a callback looks at every update"
         was_kernel = start.record.get("chain") == "kernel"
         if start.step and found is not None and found.own_bits and not was_kernel:
             found, reason = None, "the chain was begun update by update, and goes on with those roundings"
-        if found is None and (options.chain == "kernel" or options.matmul != "fp32"):
-            asked = "chain='kernel'" if options.matmul == "fp32" else f"matmul={options.matmul!r}"
+        if found is None and (options["chain"] == "kernel" or matmul != "fp32"):
+            asked = "chain='kernel'" if matmul == "fp32" else f"matmul={matmul!r}"
             raise ValueError(f"{asked} needs a kernel that makes whole chains, but {reason}; leave it out")
         if start.step and found is None and was_kernel:
             logger.warning("a chain that a kernel began goes on update by update, with other roundings: %s", reason)
@@ -154,23 +154,23 @@ class Segments:
         return runs
 
 
-def _reason_for_loop(plan: Plan, start: ChainState, options: Options) -> str | None:
+def _reason_for_loop(plan: Plan, start: ChainState, options: ChainOptions) -> str | None:
     """What acts between two updates, or keeps a kernel from the state."""
     acting = {
-        "drift=": options.drift is not None,
-        "inpainting=": options.inpainting is not None,
-        "clamp=": options.clamp is not None,
-        "order='noise'": options.order != "score",
+        "drift=": options["drift"] is not None,
+        "inpainting=": options["inpainting"] is not None,
+        "clamp=": options["clamp"] is not None,
+        "order='noise'": options["order"] != "score",
         "the noise of an interpolation": plan.noise is not None,
-        "telemetry=": bool(options.telemetry),
-        "cuda_graph=True": options.cuda_graph is True,
+        "telemetry=": bool(options["telemetry"]),
+        "cuda_graph=True": options["cuda_graph"] is True,
     }
     reasons = [f"{name} acts between two updates" for name, acts in acting.items() if acts]
     if start.x.dtype != torch.float32:
         reasons.append(f"the state is {start.x.dtype} and not torch.float32")
     if not start.x.is_contiguous():
         reasons.append("the state is not contiguous")
-    if options.chain == "loop":
+    if options["chain"] == "loop":
         reasons.append("chain='loop' was asked for")
     return reasons[0] if reasons else None
 

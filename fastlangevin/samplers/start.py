@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 from fastlangevin.calling import counted
-from fastlangevin.noise import Purpose, Seed, integer, resolve, resolve_sample_ids
+from fastlangevin.noise import Address, Purpose, Seed, integer, resolve, resolve_sample_ids
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, floating, sizes
 from fastlangevin.ops.random import random_at
 from fastlangevin.runtime import choose
 from fastlangevin.samplers.chain import ChainState
-from fastlangevin.samplers.options import Options
+from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.plan import Plan
 
-__all__ = ["begin"]
+__all__ = ["begin", "initial_address"]
 
 UNUSUAL = ("temperature", "order", "clamp", "clamp_denoised", "drift", "inpainting", "matmul")
 
 
-def begin(plan: Plan, spread: float, options: Options) -> ChainState:
+def begin(plan: Plan, spread: float, options: ChainOptions) -> ChainState:
     """The state that a chain begins with; ``spread`` is the standard deviation of a normal one."""
-    init, shape, resume, impl = options.init, options.shape, options.resume, options.impl
+    init, shape, resume, impl = options["init"], options["shape"], options["resume"], options["impl"]
+    dtype = options["dtype"]
     if isinstance(init, Tensor):
         floating("init", init)
         if not init.ndim:
@@ -36,25 +37,18 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
     else:
         if init not in ("uniform", "normal"):
             raise ValueError(f"init must be 'uniform', 'normal' or a tensor of initial states, got {init!r}")
-        if options.dtype not in FLOATS:
-            raise TypeError(f"dtype must be {FLOAT_NAMES}, got {options.dtype}")
+        if dtype not in FLOATS:
+            raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
         size = () if shape is None else sizes(shape)
         if not size and resume is None:
             raise ValueError("give shape=, such as shape=(64, 3, 32, 32), or init= as a tensor of initial states")
-        where = torch.empty(0, dtype=torch.float32, device=options.device).device
+        where = torch.empty(0, dtype=torch.float32, device=options["device"]).device
     choose(impl, resume.x.device if isinstance(resume, ChainState) else where)
     if resume is not None:
         return _resumed(resume, plan, size, options)
     elements_per_sample(size)
-    first = init if isinstance(init, Tensor) else torch.empty(size, dtype=options.dtype, device=where)
-    address = resolve(
-        first,
-        Purpose.INITIAL_STATE,
-        seed=options.seed,
-        generator=options.generator,
-        sample_ids=options.sample_ids,
-        sample_offset=options.sample_offset,
-    )
+    first = init if isinstance(init, Tensor) else torch.empty(size, dtype=dtype, device=where)
+    address = initial_address(first, options)
     with counted():
         if first is init:
             x = first.detach().clone()
@@ -63,6 +57,23 @@ def begin(plan: Plan, spread: float, options: Options) -> ChainState:
             if init == "normal":
                 x.mul_(spread)
     return ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, None, plan.record)
+
+
+def initial_address(first: Tensor, options: ChainOptions) -> Address:
+    """The address of the initial states of a batch, whose seed and samples are those of the whole chain.
+
+    Args:
+        first: of the batch and the device of these states.
+        options: of the chain.
+    """
+    return resolve(
+        first,
+        Purpose.INITIAL_STATE,
+        seed=options["seed"],
+        generator=options["generator"],
+        sample_ids=options["sample_ids"],
+        sample_offset=options["sample_offset"],
+    )
 
 
 def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> None:
@@ -80,16 +91,16 @@ def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> Non
     integer("resume.step", resume.step, 0, total)
 
 
-def _resumed(resume: ChainState, plan: Plan, size: tuple[int, ...], options: Options) -> ChainState:
+def _resumed(resume: ChainState, plan: Plan, size: tuple[int, ...], options: ChainOptions) -> ChainState:
     """A copy of the state to go on from; what the caller says of it again must agree."""
     _check_resume(resume, plan.record, plan.total)
     if size and size != tuple(resume.x.shape):
         raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
-    if options.generator is not None or (options.seed is not None and not _same(options.seed, resume.seed)):
+    seed, ids, offset = options["seed"], options["sample_ids"], options["sample_offset"]
+    if options["generator"] is not None or (seed is not None and not _same(seed, resume.seed)):
         raise ValueError("resume= goes on with its own seed; leave seed= and generator= out")
-    if options.sample_ids is not None or options.sample_offset:
-        batch, device = resume.x.shape[0], resume.x.device
-        ids, offset = resolve_sample_ids(options.sample_ids, options.sample_offset, batch, device)
+    if ids is not None or offset:
+        ids, offset = resolve_sample_ids(ids, offset, resume.x.shape[0], resume.x.device)
         if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
             raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
     with counted():

@@ -10,6 +10,17 @@ convolutions and matrix products do not), they have the same bits for the same s
 from fastlangevin.shards.collecting import collect, digest, iterate
 from fastlangevin.shards.digests import digest_of, network_digest
 from fastlangevin.shards.folder import RunFolder
+from fastlangevin.shards.record import RecordOptions
 from fastlangevin.shards.working import Outcome, sample
 
-__all__ = ["Outcome", "RunFolder", "collect", "digest", "digest_of", "iterate", "network_digest", "sample"]
+__all__ = [
+    "Outcome",
+    "RecordOptions",
+    "RunFolder",
+    "collect",
+    "digest",
+    "digest_of",
+    "iterate",
+    "network_digest",
+    "sample",
+]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastlangevin.ladders import Sigmas
 from fastlangevin.samplers import NonFiniteError, StepInfo, annealed_langevin
 from fastlangevin.scores import ScoreFunction
+from fastlangevin.shards.record import dtype_of
 
 __all__ = ["Batches"]
 
@@ -25,12 +25,10 @@ class Batches:
     """Draws samples of one run; after running out of memory, in smaller batches, with the same bits.
 
     Args:
-        score, sigmas: as for :func:`fastlangevin.annealed_langevin`.
-        shape: of one sample.
-        steps: updates in a chain.
+        score, device, impl, strict_ladder: as for :func:`fastlangevin.annealed_langevin`.
+        record: what the run is.
         batch: samples in a batch, at most.
         stop: asked after every update; True ends the chain, whose batch is lost.
-        options: the other arguments of :func:`fastlangevin.annealed_langevin`.
 
     Attributes:
         batch: samples in a batch, as many as have fitted.
@@ -41,17 +39,17 @@ class Batches:
     def __init__(
         self,
         score: ScoreFunction,
-        sigmas: Sigmas,
+        record: Mapping[str, Any],
         *,
-        shape: Sequence[int],
-        steps: int,
         batch: int,
         stop: Callable[[], bool],
-        options: Mapping[str, Any],
+        device: torch.device,
+        impl: str,
+        strict_ladder: bool,
     ) -> None:
-        self.score, self.sigmas, self.options = score, sigmas, options
-        self.shape, self.steps = shape, steps
-        self.stop = stop
+        self.score, self.record, self.stop = score, record, stop
+        self.shape = record["shape"]
+        self.device, self.impl, self.strict_ladder = device, impl, strict_ladder
         self.batch = batch
         self.drawn = 0
         self.evaluations = 0
@@ -84,22 +82,32 @@ class Batches:
         def after_step(info: StepInfo) -> bool:
             return self.stop()
 
+        record = self.record
         try:
             result = annealed_langevin(
                 self.score,
-                self.sigmas,
+                record["sigmas"],
+                init=record["init"],
+                epsilon=record["epsilon"],
+                steps_per_level=record["steps_per_level"],
+                corrector=record["corrector"],
+                denoise=record["denoise"],
                 shape=(count, *self.shape),
+                dtype=dtype_of(record),
+                seed=record["seed"],
                 sample_offset=first,
+                device=self.device,
+                impl=self.impl,
+                strict_ladder=self.strict_ladder,
                 callback=after_step,
                 full_output=True,
-                **self.options,
             )
         except NonFiniteError as error:
             raise RuntimeError(
                 f"{len(error.faults)} of {count} samples are not finite, the first is sample "
                 f"{error.faults[0].sample_id}: the chain diverged, take a smaller step size; they were not written"
             ) from error
-        if result.state.step < self.steps:
+        if result.state.step < len(record["sigmas"]) * record["steps_per_level"]:
             return None
         samples = result.samples.cpu()
         self.drawn += count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
@@ -13,34 +13,64 @@ from fastlangevin.ladders import Sigmas, check_sigmas, positive
 from fastlangevin.noise import MAX_DRAW, MAX_SAMPLE_ID, MAX_SEED, STREAM_VERSION, integer
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, elements_per_sample, sizes
 from fastlangevin.rules import Corrector
+from fastlangevin.samplers.options import check_names
 from fastlangevin.shards.digests import network_digest
 
-__all__ = ["check_same", "check_sense", "describe", "dtype_of"]
+__all__ = ["DEFAULTS", "RecordOptions", "check_same", "check_sense", "describe", "dtype_of"]
 
 FORMAT = 1
 MAX_SHARDS = 10**10  # names have ten digits
 _INTEGERS = {"seed": MAX_SEED, "n": MAX_SAMPLE_ID, "sample_offset": MAX_SAMPLE_ID, "shard_size": MAX_SAMPLE_ID}
 
 
+class RecordOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`fastlangevin.shards.sample` that decide the samples: the record of a run has them.
+
+    Attributes:
+        init: ``"uniform"`` or ``"normal"``.
+        epsilon, step_lr, steps_per_level, corrector, denoise, dtype: as for :func:`fastlangevin.annealed_langevin`.
+        sample_offset: id of the first sample.
+        shard_size: samples in a shard, the unit that is handed out.
+        network: names the score in the record; by default the digest of a ``torch.nn.Module``.
+        logit: alpha of the logit transform of the data that the network was trained on; the samples that are written
+            have gone back by :func:`fastlangevin.data.expit`. By default they are written as they are drawn.
+    """
+
+    init: str
+    epsilon: float | None
+    step_lr: float | None
+    steps_per_level: int
+    corrector: Corrector
+    denoise: bool
+    dtype: torch.dtype
+    sample_offset: int
+    shard_size: int
+    network: str | None
+    logit: float | None
+
+
+DEFAULTS: RecordOptions = {
+    "init": "uniform",
+    "epsilon": None,
+    "step_lr": None,
+    "steps_per_level": 100,
+    "corrector": "langevin",
+    "denoise": False,
+    "dtype": torch.float32,
+    "sample_offset": 0,
+    "shard_size": 256,
+    "network": None,
+    "logit": None,
+}
+
+
 def describe(
-    score: Callable[..., Any],
-    sigmas: Sigmas,
-    *,
-    shape: Sequence[int],
-    seed: int,
-    shard_size: int,
-    init: str,
-    epsilon: float | None,
-    step_lr: float | None,
-    steps_per_level: int,
-    corrector: Corrector,
-    denoise: bool,
-    sample_offset: int,
-    dtype: torch.dtype,
-    network: str | None,
-    logit: float | None = None,
+    score: Callable[..., Any], sigmas: Sigmas, shape: Sequence[int], seed: int, options: RecordOptions
 ) -> dict[str, Any]:
     """The record of a run, from the arguments of :func:`fastlangevin.shards.sample`, which are checked here."""
+    check_names(RecordOptions, options)
+    given: RecordOptions = {**DEFAULTS, **options}
+    init, dtype, network, corrector = given["init"], given["dtype"], given["network"], given["corrector"]
     if not callable(score):
         raise TypeError(f"score must be callable as score(x, labels), got {type(score).__name__}")
     if network is None:
@@ -53,7 +83,7 @@ def describe(
     elif not isinstance(network, str) or not network:
         raise TypeError(f"network must be a text that names the score, got {network!r}")
     ladder = check_sigmas(sigmas)
-    size = rules.step_size(epsilon, step_lr)
+    size = rules.step_size(given["epsilon"], given["step_lr"])
     rules.annealed(ladder, size, corrector)
     if init not in ("uniform", "normal"):
         raise ValueError(f"init must be 'uniform' or 'normal', got {init!r}")
@@ -65,12 +95,12 @@ def describe(
     elements_per_sample(extents)
     if seed is None:
         raise ValueError("seed must be given, from 0 to 2^64 - 1: without one every process would draw another")
-    first = integer("sample_offset", sample_offset, 0, MAX_SAMPLE_ID)
+    first = integer("sample_offset", given["sample_offset"], 0, MAX_SAMPLE_ID)
     if first + extents[0] - 1 > MAX_SAMPLE_ID:
         raise ValueError(
             f"sample_offset {first} with {extents[0]} samples goes past the last sample id, {MAX_SAMPLE_ID}"
         )
-    shard = integer("shard_size", shard_size, 1, MAX_SAMPLE_ID)
+    shard = integer("shard_size", given["shard_size"], 1, MAX_SAMPLE_ID)
     _check_shards(extents[0], shard)
     record = {
         "format": FORMAT,
@@ -80,9 +110,9 @@ def describe(
         "sigmas": ladder,
         "init": init,
         "epsilon": size,
-        "steps_per_level": integer("steps_per_level", steps_per_level, 1, (MAX_DRAW + 1) // len(ladder)),
+        "steps_per_level": integer("steps_per_level", given["steps_per_level"], 1, (MAX_DRAW + 1) // len(ladder)),
         "corrector": corrector,
-        "denoise": bool(denoise),
+        "denoise": bool(given["denoise"]),
         "seed": integer("seed", seed, 0, MAX_SEED),
         "n": extents[0],
         "sample_offset": first,
@@ -90,11 +120,11 @@ def describe(
         "dtype": str(dtype).removeprefix("torch."),
         "shard_size": shard,
     }
-    if logit is not None:
+    if given["logit"] is not None:
         # Here, since data of images take Pillow along, which `import fastlangevin` does without.
         from fastlangevin.data import Augment
 
-        record["logit"] = positive("logit", Augment(logit=logit).logit)
+        record["logit"] = positive("logit", Augment(logit=given["logit"]).logit)
     return record
 
 

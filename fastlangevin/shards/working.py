@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor
@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 from fastlangevin.ladders import Sigmas
 from fastlangevin.noise import MAX_SAMPLE_ID, integer
 from fastlangevin.processes import MAX_PROCESSES, rank_and_size, variable
-from fastlangevin.rules import Corrector
 from fastlangevin.runtime import choose
+from fastlangevin.samplers.options import takes
 from fastlangevin.scores import ScoreFunction, check_ladder
 from fastlangevin.shards.batches import Batches
 from fastlangevin.shards.folder import RunFolder
 from fastlangevin.shards.lease import Waiting, holder, while_claimed
-from fastlangevin.shards.record import describe
+from fastlangevin.shards.record import DEFAULTS, RecordOptions, describe
 from fastlangevin.storage.container import DamagedError
 
 __all__ = ["Outcome", "place", "sample"]
@@ -55,6 +55,7 @@ class Outcome:
     batch: int
 
 
+@takes(RecordOptions, DEFAULTS)
 def sample(
     score: ScoreFunction,
     sigmas: Sigmas,
@@ -62,26 +63,16 @@ def sample(
     *,
     shape: Sequence[int],
     seed: int,
-    shard_size: int = 256,
     batch: int | None = None,
-    init: str = "uniform",
-    epsilon: float | None = None,
-    step_lr: float | None = None,
-    steps_per_level: int = 100,
-    corrector: Corrector = "langevin",
-    denoise: bool = False,
-    sample_offset: int = 0,
-    dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     impl: str = "auto",
-    network: str | None = None,
-    logit: float | None = None,
     remake_damaged: bool = False,
     rank: int | None = None,
     world: int | None = None,
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     strict_ladder: bool = True,
+    **run: Unpack[RecordOptions],
 ) -> Outcome:
     """Annealed Langevin dynamics into a folder, by any number of processes that call this with the same arguments.
 
@@ -94,24 +85,18 @@ def sample(
     Before anything else the process of rank 0 verifies the digests of the shards that it finds.
 
     Args:
-        score, sigmas, epsilon, step_lr, steps_per_level, corrector, denoise, dtype, device, impl, strict_ladder: as for
-            :func:`fastlangevin.annealed_langevin`.
+        score, sigmas, device, impl, strict_ladder: as for :func:`fastlangevin.annealed_langevin`.
         folder: of the run; made where it is missing.
         shape: ``(N, ...)`` of all samples.
         seed: 0 to 2^64 - 1, the same for all processes.
-        shard_size: samples in a shard, the unit that is handed out.
         batch: samples that are drawn together, ``shard_size`` by default. Not part of the record: the bits depend on
             it only where the network's own do.
-        init: ``"uniform"`` or ``"normal"``.
-        sample_offset: id of the first sample.
-        network: names the score in the record; by default the digest of a ``torch.nn.Module``.
-        logit: alpha of the logit transform of the data that the network was trained on; the samples that are written
-            have gone back by :func:`fastlangevin.data.expit`. By default they are written as they are drawn.
         remake_damaged: set damaged files aside, as ``*.damaged``, and draw them again; without it they are refused.
         rank, world: this process's number and how many there are; from the variables RANK and WORLD_SIZE by default,
             else 0 of 1. They decide which shard it tries first and who waits, and nothing else.
         progress: show a bar over the samples of all processes, on rank 0.
         stop: asked after every update; True ends the work with the batch lost.
+        run: the options that decide the samples, :class:`fastlangevin.shards.RecordOptions`.
 
     Returns:
         An :class:`Outcome`; :func:`fastlangevin.shards.collect` reads the samples.
@@ -123,23 +108,7 @@ def sample(
         RuntimeError: a single sample does not fit into memory, or samples are not finite.
         OSError: the folder cannot be written. What was finished before is safe.
     """
-    record = describe(
-        score,
-        sigmas,
-        shape=shape,
-        seed=seed,
-        shard_size=shard_size,
-        init=init,
-        epsilon=epsilon,
-        step_lr=step_lr,
-        steps_per_level=steps_per_level,
-        corrector=corrector,
-        denoise=denoise,
-        sample_offset=sample_offset,
-        dtype=dtype,
-        network=network,
-        logit=logit,
-    )
+    record = describe(score, sigmas, shape, seed, run)
     check_ladder(score, record["sigmas"], strict_ladder)
     most = record["shard_size"] if batch is None else integer("batch", batch, 1, MAX_SAMPLE_ID)
     number, size = place(rank, world)
@@ -148,33 +117,22 @@ def sample(
     asked = stop or (lambda: False)
     batches = Batches(
         score,
-        record["sigmas"],
-        shape=record["shape"],
-        steps=len(record["sigmas"]) * record["steps_per_level"],
+        record,
         batch=min(most, record["shard_size"]),
         stop=asked,
-        options={
-            "init": init,
-            "epsilon": record["epsilon"],
-            "steps_per_level": record["steps_per_level"],
-            "corrector": corrector,
-            "denoise": record["denoise"],
-            "seed": record["seed"],
-            "dtype": dtype,
-            "device": where,
-            "impl": impl,
-            "strict_ladder": strict_ladder,
-        },
+        device=where,
+        impl=impl,
+        strict_ladder=strict_ladder,
     )
     with _telling_when_full(folder):
-        run = RunFolder.begin(folder, record)
+        shards = RunFolder.begin(folder, record)
         if number == 0:
-            _verify(run, remake_damaged)
-        with _Bar(run, progress and number == 0) as bar:
-            _work(run, batches, number, size, remake_damaged, asked, bar)
-        complete = not run.missing()
+            _verify(shards, remake_damaged)
+        with _Bar(shards, progress and number == 0) as bar:
+            _work(shards, batches, number, size, remake_damaged, asked, bar)
+        complete = not shards.missing()
         if complete and number == 0:
-            run.tidy()
+            shards.tidy()
     return Outcome(complete, batches.drawn, batches.evaluations, batches.batch)
 
 

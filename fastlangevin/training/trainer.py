@@ -30,6 +30,7 @@ from fastlangevin.data import AddressedBatches, Source, loader
 from fastlangevin.data.repeats import check_repeats
 from fastlangevin.losses import DenoisingScoreMatching, annealed_ssm_loss
 from fastlangevin.models.base import ScoreNet
+from fastlangevin.noise import SampleOptions
 from fastlangevin.samplers import annealed_langevin
 from fastlangevin.stopping import Stopped, Stopping
 from fastlangevin.storage import container
@@ -343,19 +344,15 @@ class _Run:
         self.done += 1
 
     def _loss(self, batch: Tensor, micro: int) -> Tensor:
-        config, device = self.config, self.world.device
-        address: dict[str, Any] = {
-            "seed": config.seed,
-            "step": self.done,
-            "sample_offset": self.order.positions(micro).start,
-        }
-        x = config.augment(batch.to(device, non_blocking=True), greys=self.source.greys, **address)
+        config, device, step = self.config, self.world.device, self.done
+        samples: SampleOptions = {"seed": config.seed, "sample_offset": self.order.positions(micro).start}
+        x = config.augment(batch.to(device, non_blocking=True), greys=self.source.greys, step=step, **samples)
         if config.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         if config.objective == "dsm":
-            loss: Tensor = self.objective(self._network, x, **address)
+            loss: Tensor = self.objective(self._network, x, step=step, **samples)
             return loss
-        return annealed_ssm_loss(self._network, x, self.net.sigmas, **address)
+        return annealed_ssm_loss(self._network, x, self.net.sigmas, step=step, **samples)
 
     def _network(self, x: Tensor, labels: Tensor) -> Tensor:
         enabled = self.config.precision != "float32"

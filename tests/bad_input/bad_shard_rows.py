@@ -69,6 +69,7 @@ SHARDS = [
     _new("negative shard", {"shard_size": -2}, ValueError, "shard_size", "-2"),
     _new("shard of a fraction", {"shard_size": 2.0}, TypeError, "shard_size", "integer", "2.0"),
     _new("more shards than names", {"shape": (10**11, 3), "shard_size": 1}, ValueError, "10000000000", "larger"),
+    _new("an option of no such name", {"shard_sise": 2}, TypeError, "shard_sise=", "fastlangevin.shards.RecordOptions"),
     _new("empty batch", {"batch": 0}, ValueError, "batch must be from 1", "got 0"),
     _new("batch of a fraction", {"batch": 0.5}, TypeError, "batch", "0.5"),
     _new("no seed", {"seed": None}, ValueError, "seed must be given", "every process"),

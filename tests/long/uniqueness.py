@@ -372,9 +372,9 @@ def draws_of_predictor_and_corrector_shared(size: Size) -> Iterator[None]:
     """A predictor and a corrector that do not share the count of their draws."""
     right = score_sde.AddressedNoise.address
 
-    def wrong(self: score_sde.AddressedNoise, x: Tensor) -> dict[str, Any]:
-        place = right(self, x)
-        return {**place, "draw": place["draw"] // 2}
+    def wrong(self: score_sde.AddressedNoise, *arguments: Any) -> Address:
+        address = right(self, *arguments)
+        return address._replace(draw=address.draw // 2)
 
     with mock.patch.object(score_sde.AddressedNoise, "address", wrong):
         yield

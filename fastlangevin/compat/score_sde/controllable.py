@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from fastlangevin.compat.score_sde.draws import AddressedNoise
-from fastlangevin.compat.score_sde.sampling import Impose, Rescale, SampleIds, sampler
+from fastlangevin.compat.score_sde.sampling import Rescale, SampleIds, Sampler, sampler
 from fastlangevin.compat.score_sde.scores import Network
 from fastlangevin.compat.score_sde.sde import SDE
+from fastlangevin.kernels.address import Term, Update
 from fastlangevin.noise import Generators, Purpose, Seed
-from fastlangevin.ops import step
+from fastlangevin.ops import move
 from fastlangevin.ops.arguments import compute_dtype, floating, same_place
 from fastlangevin.rules import SignalNorm
 
@@ -27,13 +28,24 @@ __all__ = ["get_pc_colorizer", "get_pc_inpainter"]
 Put = Callable[[Tensor, Tensor], Tensor]
 
 
-def _impose(sde: SDE, known: Tensor, put: Put, noise: AddressedNoise, strict: bool) -> Impose:
+def _sampled(
+    made: Sampler, model: Network, known: Tensor, shape: Sequence[int], put: Put, noise: AddressedNoise
+) -> Tensor:
+    """Samples with the known part put in after every call; at time T too, without its noise if ``strict``."""
+    network, sde, strict = made.network(model), made.sde, made.strict
+
     def impose(x: Tensor, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         at_t, std = sde.marginal_prob(known, t)
-        x = put(x, step(at_t, at_t, a=0.0, b=std, purpose=Purpose.INPAINTING, **noise.address(known)))
+        address, terms = noise.address(known, Purpose.INPAINTING), (Term(1.0, at_t), Term(0.0, at_t))
+        x = put(x, move(Update(terms, std, address, address.draw)))
         return x, put(x if strict else mean, at_t)
 
-    return impose
+    x = noise.prior(sde, shape, known.dtype, known.device)
+    if strict:
+        x = put(x, known)
+    else:
+        x, _ = impose(x, x, torch.full(known.shape[:1], sde.T, dtype=compute_dtype(known), device=known.device))
+    return made.run(network, x, noise, impose)[0]
 
 
 def _mask(mask: Any, data: Tensor) -> Tensor:
@@ -117,11 +129,8 @@ def get_pc_inpainter(
         def put(x: Tensor, values: Tensor) -> Tensor:
             return torch.where(known, values, x)
 
-        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        impose = _impose(sde, data, put, noise, strict)
-        x = _start(sde, data, data.shape, put, impose, noise, strict)
-        return made.run(network, x, noise, impose)[0]
+        return _sampled(made, model, data, data.shape, put, noise)
 
     return pc_inpainter
 
@@ -191,21 +200,7 @@ def get_pc_colorizer(
         def put(x: Tensor, values: Tensor) -> Tensor:
             return x + (values / length - x.mean(1, keepdim=True))
 
-        network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        impose = _impose(sde, grey, put, noise, strict)
-        x = _start(sde, grey, (image.shape[0], 3, *image.shape[2:]), put, impose, noise, strict)
-        return made.run(network, x, noise, impose)[0]
+        return _sampled(made, model, grey, (image.shape[0], 3, *image.shape[2:]), put, noise)
 
     return pc_colorizer
-
-
-def _start(
-    sde: SDE, known: Tensor, shape: Sequence[int], put: Put, impose: Impose, noise: AddressedNoise, strict: bool
-) -> Tensor:
-    """The prior with the known part at time T, without its noise if ``strict``."""
-    batch, device = known.shape[0], known.device
-    x = sde.prior_sampling(shape, dtype=known.dtype, device=device, **noise.samples(batch, device))
-    if strict:
-        return put(x, known)
-    return impose(x, x, torch.full((batch,), sde.T, dtype=compute_dtype(known), device=device))[0]

@@ -6,15 +6,14 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from fastlangevin import ops, rules
+from fastlangevin import rules
 from fastlangevin.calling import Guarded
-from fastlangevin.compat.score_sde.draws import AddressedNoise, update
+from fastlangevin.compat.score_sde.draws import AddressedNoise
 from fastlangevin.compat.score_sde.predictors import ScoreAtTime
 from fastlangevin.compat.score_sde.registry import register_corrector
 from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.ladders import positive
-from fastlangevin.noise import Purpose, integer
-from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.noise import integer
 from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.samplers.signal import SignalToNoise
@@ -95,14 +94,10 @@ class LangevinCorrector(Corrector):
         mean = x
         for index in range(self.n_steps):
             score = self.score_fn(x, t)
-            place = self.noise.address(x)
-            noise = place
-            if signal.norm != "sqrt_d":
-                z = ops.randn(x.shape, purpose=Purpose.LANGEVIN, dtype=compute_dtype(x), device=x.device, **place)
-                noise = {"noise": z}
-            ratio = signal.ratio(score, NO_ADDRESS, noise.get("noise"))
-            options = {"mean": self._wants_mean(index), "fault": self.noise.fault, **noise}
-            x, mean = update(x, score, 1.0, a * ratio**2, b * ratio, **options)
+            noise = None if signal.norm == "sqrt_d" else self.noise.normals(x)
+            ratio = signal.ratio(score, NO_ADDRESS, noise)
+            wanted = self._wants_mean(index)
+            x, mean = self.noise.update(x, score, 1.0, a * ratio**2, b * ratio, mean=wanted, noise=noise)
         return x, mean
 
 
@@ -120,8 +115,7 @@ class AnnealedLangevinDynamics(Corrector):
         mean = x
         for index in range(self.n_steps):
             score = self.score_fn(x, t)
-            options = {"mean": self._wants_mean(index), "fault": self.noise.fault, **self.noise.address(x)}
-            x, mean = update(x, score, 1.0, a * std**2, b * std, **options)
+            x, mean = self.noise.update(x, score, 1.0, a * std**2, b * std, mean=self._wants_mean(index))
         return x, mean
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import ops
+from fastlangevin.compat.addresses import samples_of
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_model_fn, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, Places, per_sample
 from fastlangevin.kernels.operands import Objective, Perturbation, Tables
@@ -183,9 +184,7 @@ def get_ddpm_loss_fn(vpsde: SDE, train: bool, reduce_mean: bool = True) -> Loss:
             batch * per_sample(factors.at(last - levels)[0], batch),
             step=step,
             labels=levels,
-            seed=address.seed,
-            sample_ids=address.sample_ids,
-            sample_offset=address.sample_offset,
+            **samples_of(address),
         )
         return loss * _factor(batch, reduce_mean)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fastlangevin.calling import Guarded
-from fastlangevin.compat.score_sde.draws import AddressedNoise, update
+from fastlangevin.compat.score_sde.draws import AddressedNoise
 from fastlangevin.compat.score_sde.registry import register_predictor
 from fastlangevin.compat.score_sde.sde import SDE
 
@@ -53,9 +53,8 @@ class Predictor(ABC):
     def _update(self, x: Tensor, t: Tensor, c: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         score = self.score_fn(x, t)
         if self.probability_flow:
-            return update(x, score, c, a / 2, None, fault=self.noise.fault)
-        place = self.noise.address(x)
-        return update(x, score, c, a, b, mean=self.means, fault=self.noise.fault, **place)
+            return self.noise.update(x, score, c, a / 2, None, mean=False)
+        return self.noise.update(x, score, c, a, b, mean=self.means)
 
 
 @register_predictor(name="euler_maruyama")

@@ -18,7 +18,7 @@ from fastlangevin.compat.score_sde.correctors import (
     LangevinCorrector,
     NoneCorrector,
 )
-from fastlangevin.compat.score_sde.draws import AddressedNoise, update
+from fastlangevin.compat.score_sde.draws import AddressedNoise
 from fastlangevin.compat.score_sde.predictors import (
     AncestralSamplingPredictor,
     EulerMaruyamaPredictor,
@@ -113,7 +113,7 @@ class Sampler:
         own = type(predictor) in OWN_PREDICTORS
         if type(corrector) in OWN_CORRECTORS:
             corrector.means = False
-        watch = Watched(x, len(times), noise.samples(len(x), x.device), "compat.score_sde")
+        watch = Watched(x, len(times), noise.resolved(x), "compat.score_sde")
         recorded = {type(predictor), type(corrector)} <= RECORDED
         with torch.no_grad():
             for index, time in enumerate(tqdm(times, disable=not self.progress, desc="sampling", unit="step")):
@@ -147,7 +147,7 @@ class Sampler:
         end = torch.tensor(self.eps, dtype=torch.float64, device="cpu")
         factor, std = (float(each) for each in self.sde.scales(end))
         c, a, _ = rules.denoise(std)
-        return update(x, score(x, t), c / factor, a / factor, None)[0]
+        return AddressedNoise().update(x, score(x, t), c / factor, a / factor, None, mean=False)[0]
 
 
 def sampler(
@@ -276,7 +276,7 @@ def get_pc_sampler(
     def pc_sampler(model: Network) -> tuple[Tensor, int]:
         network = made.network(model)
         noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        x = sde.prior_sampling(size, dtype=dtype, device=where, **noise.samples(size[0], where))
+        x = noise.prior(sde, size, dtype, where)
         return made.run(network, x, noise)
 
     return pc_sampler

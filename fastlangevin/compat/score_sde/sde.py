@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin import rules
 from fastlangevin.ladders import ends, geometric_sigmas, positive
-from fastlangevin.noise import Generators, Purpose, Seed, integer
+from fastlangevin.noise import Purpose, SampleOptions, check_samples, integer
 from fastlangevin.ops import randn
 from fastlangevin.rules import Coefficients, LinearBeta
 
@@ -137,27 +137,20 @@ class SDE(ABC):
         self,
         shape: Sequence[int],
         *,
-        seed: Seed | None = None,
-        generator: Generators | None = None,
-        sample_ids: Tensor | Sequence[int] | None = None,
-        sample_offset: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
+        **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """States at T: N(0, sigma_max^2) for variance exploding, N(0, 1) for the others.
 
-        Arguments as for :func:`fastlangevin.randn`, but that the device is the CPU if none is given.
+        Args:
+            shape, dtype: as for :func:`fastlangevin.randn`.
+            device: likewise, but the CPU if none is given.
+            samples: the seed and the samples' ids, :class:`fastlangevin.noise.SampleOptions`.
         """
-        z = randn(
-            shape,
-            seed=seed,
-            generator=generator,
-            purpose=Purpose.INITIAL_STATE,
-            sample_ids=sample_ids,
-            sample_offset=sample_offset,
-            dtype=dtype,
-            device="cpu" if device is None else device,
-        )
+        check_samples(samples)
+        where = "cpu" if device is None else device
+        z = randn(shape, purpose=Purpose.INITIAL_STATE, dtype=dtype, device=where, **samples)
         return z.mul_(self.scale_of_prior)
 
 

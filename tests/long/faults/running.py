@@ -55,8 +55,8 @@ RUNNING = (
         "another seed passes for the resumed chain's",
         "resume",
         "fastlangevin/samplers/start.py",
-        "if options.generator is not None or (options.seed is not None and not _same(options.seed, resume.seed)):",
-        "if options.generator is not None:",
+        'if options["generator"] is not None or (seed is not None and not _same(seed, resume.seed)):',
+        'if options["generator"] is not None:',
         (f"{SAMPLERS}::test_resuming_with_other_noise_is_seen", f"{SAMPLERS}::test_a_resume_must_be_of_the_same_chain"),
     ),
     Fault(
@@ -183,8 +183,8 @@ RUNNING = (
         "training: the same noise at every step",
         "address",
         "fastlangevin/training/trainer.py",
-        '            "step": self.done,\n',
-        '            "step": 0,\n',
+        "config, device, step = self.config, self.world.device, self.done",
+        "config, device, step = self.config, self.world.device, 0",
         ("tests/test_training.py::test_every_step_and_micro_batch_has_noise_of_its_own",),
     ),
     Fault(
