@@ -58,6 +58,7 @@ class Launchers(NamedTuple):
     quick_step: Callable[..., Tensor | None] | None = None
     quick_randn: Callable[..., None] | None = None
     quick_perturb: Callable[..., tuple[Tensor, Tensor] | None] | None = None
+    quick_dsm: Callable[..., bool] | None = None
     # Whole chains, which have no plain form: samplers make them update by update.
     mixture_chain: Callable[..., None] | None = None
     mixture_chain_features: int = 0  # the most elements of a sample that it takes
@@ -129,6 +130,7 @@ def _cpp() -> Launchers:
         quick_step=native.quick_step,
         quick_randn=native.quick_randn,
         quick_perturb=dsm.quick_perturb,
+        quick_dsm=dsm.quick_dsm,
         dsm=dsm.dsm,
         norms=sample_norms.norms,
         rescale=reference.rescale,

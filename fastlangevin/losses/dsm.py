@@ -24,6 +24,7 @@ from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.memory import in_memory, recorded
 from fastlangevin.noise import Address, Purpose, SampleOptions, resolve, resolve_draw
+from fastlangevin.ops import quick
 from fastlangevin.ops.arguments import MAX_LEVELS, check_labels, compute_dtype
 from fastlangevin.ops.dsm import Reduction
 from fastlangevin.ops.perturb import LEVEL_PURPOSE, perturb_at
@@ -250,7 +251,10 @@ def evaluate(
     impl = setting.impl
     ladder, _ = setting.tables(x.device, compute_dtype(x))
     given = None if labels is None else labels.to(x.device).contiguous()
-    perturbed, levels = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, LEVEL_PURPOSE), impl)
+    done = quick.perturb(x, ladder, given, LEVEL_PURPOSE, quick.placed(address), impl, resolved=True)
+    if done is None:
+        done = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, LEVEL_PURPOSE), impl)
+    perturbed, levels = done
     h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below
     _, tables = setting.tables(x.device, compute_dtype(h))
     clean = x if setting.output == "denoised" else None

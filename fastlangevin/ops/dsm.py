@@ -11,6 +11,7 @@ from fastlangevin import reference
 from fastlangevin.kernels.address import Address
 from fastlangevin.kernels.operands import Objective, Sums, Tables
 from fastlangevin.memory import in_memory, recorded, transforms
+from fastlangevin.ops import quick
 from fastlangevin.ops.arguments import elements_per_sample
 from fastlangevin.ops.normalisation import needs_plain_backward
 from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
@@ -90,9 +91,27 @@ _DSM = Operation(
 )
 
 
-def _call(given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool) -> tuple[Sums, Tensor]:
+def _call(
+    given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool
+) -> tuple[Sums | None, Tensor | None]:
+    done = quick.objective(given, upstream, impl, sums=sums, gradient=gradient)
+    if done is not None:
+        return done
     *found, derivative = _DSM(impl, given.output.device, given, upstream, sums, gradient)
     return Sums(*found), derivative
+
+
+def _values(given: Objective, share: Tensor, impl: str, gradient: bool = False) -> tuple[Sums, Tensor | None]:
+    """The values of an objective and their sums, and its gradient if that is wanted too."""
+    found, derivative = _call(given, share, impl, sums=True, gradient=gradient)
+    assert found is not None
+    return found, derivative
+
+
+def _gradient(given: Objective, upstream: Tensor, impl: str) -> Tensor:
+    _, derivative = _call(given, upstream, impl, sums=False, gradient=True)
+    assert derivative is not None
+    return derivative
 
 
 def _savable(value: Tensor | None) -> Tensor | None:
@@ -116,7 +135,7 @@ class _Loss(torch.autograd.Function):
         given, _ = _objective(output, *parts, clean)
         share = _share(given, reduction)
         early = any(ctx.needs_input_grad[:2]) and reduction != "none" and output.dtype != torch.float16
-        found, derivative = _call(given, share, impl, sums=True, gradient=early)
+        found, derivative = _values(given, share, impl, early)
         ctx.options = early, impl
         ctx.numbers = [None if isinstance(each, Tensor) else each for each in parts]
         tensors = [each if isinstance(each, Tensor) else None for each in parts]
@@ -126,8 +145,7 @@ class _Loss(torch.autograd.Function):
         kept = output, clean, share, derivative if compiling and early else None, *tensors
         ctx.save_for_backward(*(kept if compiling else map(_savable, kept)))
         ctx.mark_non_differentiable(found.level_sums, found.level_counts)
-        loss = found.values if reduction == "none" else found.total * share
-        return loss, found.level_sums, found.level_counts
+        return _reduced(found, share, reduction)
 
     @staticmethod
     def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
@@ -148,10 +166,10 @@ class _Loss(torch.autograd.Function):
         elif early:
             gradient, ctx.gradient = ctx.gradient, None
             if gradient is None:
-                _, gradient = _call(given, share, impl, sums=False, gradient=True)
+                gradient = _gradient(given, share, impl)
             rescale_(gradient, derivative, impl)
         else:
-            _, gradient = _call(given, derivative * share, impl, sums=False, gradient=True)
+            gradient = _gradient(given, derivative * share, impl)
         by_output, by_clean, *_ = ctx.needs_input_grad
         negative = gradient.neg().to(clean.dtype) if clean is not None and by_clean else None
         return gradient if by_output else None, negative, *(None,) * (len(parts) + 2)
@@ -160,6 +178,10 @@ class _Loss(torch.autograd.Function):
 def _share(given: Objective, reduction: Reduction) -> Tensor:
     """The derivative of the loss by the value of a sample."""
     return given.tables.scale.new_full((), 1 / given.output.shape[0] if reduction == "mean" else 1.0)
+
+
+def _reduced(found: Sums, share: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor, Tensor]:
+    return found.values if reduction == "none" else found.total * share, found.level_sums, found.level_counts
 
 
 def dsm(given: Objective, *, reduction: Reduction = "mean", impl: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +208,11 @@ def dsm(given: Objective, *, reduction: Reduction = "mean", impl: str = "auto") 
     if transforms():
         share = _share(given, reduction)
         values, sums, counts, total, _ = _DSM(impl, output.device, given, share, True, False)
-        return values if reduction == "none" else total * share, sums.detach(), counts
+        return _reduced(Sums(values, sums.detach(), counts, total), share, reduction)
+    if not (torch.is_grad_enabled() and (output.requires_grad or (clean is not None and clean.requires_grad))):
+        share = _share(given, reduction)
+        found, _ = _values(given, share, impl)
+        return _reduced(found, share, reduction)
     if recorded():
         address = flat_address(address, output)
     results: tuple[Tensor, Tensor, Tensor] = _Loss.apply(

@@ -179,10 +179,12 @@ def group_norm(
     if not torch.compiler.is_compiling():
         # Plain PyTorch is the gradient of the reference, but not for an empty batch, of whose statistics it warns.
         if (choose(impl, x.device)[0] == "reference" and x.numel()) or transforms():
-            return _plain(x, parameters[0], parameters[1], *options)[0]
+            weight, bias = parameters
+            plain, *_ = _plain(x, weight, bias, *options)
+            return plain
         if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))):
             out: Tensor
-            out, _, _ = _NORM(impl, x.device, x, *parameters, *options)
+            out, *_ = _NORM(impl, x.device, x, *parameters, *options)
             return out
     result: Tensor = _GroupNorm.apply(x, *parameters, *options, impl)
     return result

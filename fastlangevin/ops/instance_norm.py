@@ -158,9 +158,9 @@ class _Norm(torch.autograd.Function):
         grad_out, by_total = (*derivatives, None)[:2]
         x, gamma, alpha, beta, mean, rstd = ctx.saved_tensors
         activation, impl = ctx.options
-        wanted = ctx.needs_input_grad
+        x_wanted, residual_wanted, *wanted, _, _ = ctx.needs_input_grad
         if grad_out is None:
-            return by_total if wanted[0] else None, by_total if wanted[1] else None, *[None] * 5
+            return by_total if x_wanted else None, by_total if residual_wanted else None, *[None] * 5
         if needs_plain_backward(grad_out):
             # The statistics again, this time as functions of x.
             given = InstanceNorm(x, gamma, alpha, beta, activation)
@@ -170,8 +170,8 @@ class _Norm(torch.autograd.Function):
             results = _GRADIENT(impl, x.device, grad_out, x, gamma, alpha, beta, mean, rstd, activation)
         by_x, *by_parameters = results
         by_x = by_x if by_total is None else by_x + by_total
-        gradients: list[Tensor | None] = [by_x if wanted[0] else None, by_x if wanted[1] else None]
-        for parameter, gradient, needed in zip((gamma, alpha, beta), by_parameters, wanted[2:5], strict=True):
+        gradients: list[Tensor | None] = [by_x if x_wanted else None, by_x if residual_wanted else None]
+        for parameter, gradient, needed in zip((gamma, alpha, beta), by_parameters, wanted, strict=True):
             gradients.append((gradient.sum(0) if parameter.ndim == 1 else gradient) if needed else None)
         return *gradients, None, None
 
@@ -210,7 +210,8 @@ def instance_norm(
         TypeError, ValueError: an argument is of the wrong kind, shape or device.
         RuntimeError: ``impl`` cannot run here.
     """
-    return _norm(x, None, gamma, alpha, beta, labels, activation, impl)[0]
+    out, _ = _norm(x, None, gamma, alpha, beta, labels, activation, impl)
+    return out
 
 
 def add_instance_norm(
@@ -244,6 +245,11 @@ def add_instance_norm(
         )
     out, total = _norm(x, residual, gamma, alpha, beta, labels, activation, impl)
     assert total is not None
+    return out, total
+
+
+def _returned(results: tuple[Tensor, Tensor | None, Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    out, total, _, _ = results
     return out, total
 
 
@@ -289,20 +295,17 @@ def _norm(
             if labels is not None:
                 check_labels(labels, batch, levels)
                 parameters = [F.embedding(labels, each) for each in parameters]
-            return _plain(x, residual, parameters[0], parameters[1], parameters[2], activation)[:2]
+            gamma, alpha, beta = parameters
+            return _returned(_plain(x, residual, gamma, alpha, beta, activation))
         tensors = (x, residual, *parameters)
         differentiable = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in tensors)
         if not differentiable and labels is not None and not recorded():
-            rows = [each if each.stride(1) == 1 else each.contiguous() for each in parameters]
-            out, total, _, _ = _forward(
-                launchers, x, residual, rows[0], rows[1], rows[2], activation, labels.contiguous()
-            )
-            return out, total
+            gamma, alpha, beta = (each if each.stride(1) == 1 else each.contiguous() for each in parameters)
+            return _returned(_forward(launchers, x, residual, gamma, alpha, beta, activation, labels.contiguous()))
     if labels is not None:
         check_labels(labels, batch, levels)
         parameters = [F.embedding(labels, each) for each in parameters]
     if not differentiable:
-        out, total, _, _ = _call(impl, x, residual, *parameters, activation)
-        return out, total
+        return _returned(_call(impl, x, residual, *parameters, activation))
     result = _Norm.apply(x, residual, *parameters, activation, impl)
     return (result, None) if residual is None else result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin import reference
-from fastlangevin.kernels.address import ONE_DRAW, Address, Coefficient, DrawTable, Term, Update
+from fastlangevin.kernels.address import MAX_TERMS, ONE_DRAW, Address, Coefficient, DrawTable, Term, Update
 from fastlangevin.memory import observed, transforms
 from fastlangevin.noise import tensor_word
 from fastlangevin.ops import quick
@@ -100,15 +100,16 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> Tensor:
-        slots, (noise, known, mask, b), rest = operands[:6], operands[6:10], operands[10:]
-        a, (seed, draw, ids, offset, purpose, weights, numbers, draws, impl) = rest[:6], rest[6:]
+        slots, (noise, known, mask, b, *rest) = operands[:MAX_TERMS], operands[MAX_TERMS:]
+        a, (seed, draw, ids, offset, purpose, weights, numbers, draws, impl) = rest[:MAX_TERMS], rest[MAX_TERMS:]
         terms = tuple(Term(factor, slot) for factor, slot in zip(a, slots, strict=True) if slot is not None)
         address = Address(seed, draw, ids, offset, purpose)
         drawn = draws if weights is None else DrawTable(weights, numbers)
         factors = (*a, b)
         ctx.save_for_backward(mask, *(each if isinstance(each, Tensor) else None for each in factors))
         ctx.numbers = [None if isinstance(each, Tensor) else each for each in factors]
-        ctx.dtypes = [None if each is None else each.dtype for each in (*slots, noise, known)]
+        ctx.dtypes = [None if each is None else each.dtype for each in (*slots, noise)]
+        ctx.known_dtype = None if known is None else known.dtype
         return _result(Update(terms, b, address, draw, drawn, noise, mask, known), impl)
 
     @staticmethod
@@ -116,23 +117,23 @@ class _Differentiable(torch.autograd.Function):
         (gradient,) = gradients
         mask, *tensors = ctx.saved_tensors
         factors = [number if tensor is None else tensor for number, tensor in zip(ctx.numbers, tensors, strict=True)]
-        wide = gradient.to(torch.float64 if ctx.dtypes[0] == torch.float64 else torch.float32)
+        wide = gradient.to(torch.float64 if gradient.dtype == torch.float64 else torch.float32)
         moved = wide if mask is None else wide.masked_fill(mask, 0.0)
-        wanted = ctx.needs_input_grad
+        wanted, (by_known, *others) = ctx.needs_input_grad[: MAX_TERMS + 1], ctx.needs_input_grad[MAX_TERMS + 1 :]
         results: list[Tensor | None] = [
             (factor * moved).to(dtype) if need and factor is not None else None
-            for factor, dtype, need in zip(factors, ctx.dtypes, wanted, strict=False)
+            for factor, dtype, need in zip(factors, ctx.dtypes, wanted, strict=True)
         ]
-        by_known = wanted[7] and mask is not None
-        results.append(gradient.masked_fill(~mask, 0.0).to(ctx.dtypes[7]) if by_known else None)
-        return *results, *(None,) * 17
+        into_known = by_known and mask is not None
+        results.append(gradient.masked_fill(~mask, 0.0).to(ctx.known_dtype) if into_known else None)
+        return *results, *(None for _ in others)
 
 
 def _differentiated(update: Update, impl: str) -> Tensor:
     """An update whose gradient is asked for. In a compiled program its draws are tensors, as its numbers are."""
     slots: list[Tensor | None] = [term.slot for term in update.terms]
     factors: list[Coefficient | None] = [term.a for term in update.terms]
-    missing = [None] * (6 - len(slots))
+    missing = [None] * (MAX_TERMS - len(slots))
     draws = update.draws
     weights = numbers = None
     if isinstance(draws, DrawTable):
@@ -175,21 +176,17 @@ def move(update: Update, impl: str = "auto", out: Tensor | None = None) -> Tenso
         RuntimeError: ``impl`` cannot run here.
     """
     (_, x), *_ = update.terms
-    seed, draw, ids, offset, purpose = update.address
     if (
         update.draws is ONE_DRAW
         and len(update.terms) == 2
-        and type(seed) is int
-        and type(draw) is int
-        and (ids is None or (ids.is_cpu and ids.is_contiguous()))
-        and update.number is draw
+        and update.number is update.address.draw
         and update.noise is None
         and update.mask is None
         and (not update.freeze or update.fault is not None)
         and (out is None or out is x)
     ):
         (c, _), (a, score) = update.terms
-        place, watch = (seed, draw, ids, offset, purpose), (update.fault, update.freeze)
+        place, watch = quick.placed(update.address), (update.fault, update.freeze)
         done = quick.step(out, x, score, (c, a, update.b), place, watch, impl, resolved=True)
         if done is not None:
             return done

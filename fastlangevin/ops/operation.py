@@ -74,8 +74,9 @@ class Operation:
 
     def _kernel(self, *flat: Any) -> Any:
         *arguments, impl = flat
-        first = arguments[0]
-        device = (first if isinstance(first, Tensor) else first[0]).device
+        first, *_ = arguments
+        (like, *_) = (first,) if isinstance(first, Tensor) else first
+        device = like.device
         return self.launch(choose_for(impl, device.type)[1], *self.typed(*arguments))
 
     def __call__(self, impl: str, device: torch.device, *arguments: Any) -> Any:

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlangevin.kernels.address import Words
+from fastlangevin.kernels.address import Address, Words
+from fastlangevin.kernels.operands import Objective, Sums
 from fastlangevin.memory import observed
 from fastlangevin.noise import MAX_DRAW, MAX_ELEMENTS, MAX_SAMPLE_ID, MAX_SEED
-from fastlangevin.ops.arguments import MAX_LEVELS
+from fastlangevin.ops.arguments import MAX_LEVELS, elements_per_sample
+from fastlangevin.reference import segment_elements
 from fastlangevin.runtime import choose_for
 
-__all__ = ["perturb", "random", "step", "words"]
+__all__ = ["objective", "perturb", "placed", "random", "step", "words"]
 
 MAX_FP32 = torch.finfo(torch.float32).max
 # Looked up at every small call.
@@ -50,6 +52,14 @@ def words(
         and (sample_ids is None or not sample_offset)
     ):
         return seed, draw, sample_ids, sample_offset, purpose
+    return None
+
+
+def placed(address: Address) -> Words | None:
+    """An address that was resolved, if its seed and draw are numbers."""
+    seed, draw, ids, offset, purpose = address
+    if type(seed) is int and type(draw) is int and (ids is None or (ids.is_cpu and ids.is_contiguous())):
+        return seed, draw, ids, offset, purpose
     return None
 
 
@@ -173,7 +183,14 @@ def random(shape: Any, device: Any, uniform: bool, place: Words | None, impl: st
 
 
 def perturb(
-    x: Any, sigmas: Any, labels: Tensor | None, level_purpose: int, place: Words | None, impl: str
+    x: Any,
+    sigmas: Any,
+    labels: Tensor | None,
+    level_purpose: int,
+    place: Words | None,
+    impl: str,
+    *,
+    resolved: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Samples at their noise levels, and the levels: those that were given, or drawn ones.
 
@@ -181,7 +198,8 @@ def perturb(
         x, sigmas, impl: as the user gave them.
         labels: likewise; or None.
         level_purpose: of the address of drawn levels.
-        place: the address of the noise; None if :func:`words` gave none.
+        place: the address of the noise; None if :func:`words` or :func:`placed` gave none.
+        resolved: whether the ids and the labels were looked at before.
     """
     if place is None:
         return None
@@ -196,14 +214,49 @@ def perturb(
         and sigmas.ndim == 1
         and 0 < x.nbytes <= MAX_ELEMENTS
         and 0 < sigmas.shape[0] <= MAX_LEVELS
-        and (ids is None or _are_ids(ids, x.shape[0]))
+        and (ids is None or resolved or _are_ids(ids, x.shape[0]))
         and (labels is None or _is_plain_list(labels, x.shape[0]))
     ):
         return None
-    if labels is not None:
+    if labels is not None and not resolved:
         low, high = labels.aminmax()
         if low < 0 or high >= sigmas.shape[0]:
             return None
     quick = choose_for(impl, "cpu")[1].quick_perturb
     done: tuple[Tensor, Tensor] | None = None if quick is None else quick(x, sigmas, labels, level_purpose, place)
     return done
+
+
+def objective(
+    given: Objective, upstream: Tensor, impl: str, *, sums: bool, gradient: bool
+) -> tuple[Sums | None, Tensor | None] | None:
+    """The values of an objective and their sums, if ``sums``, and its gradient by the output, if ``gradient``.
+
+    Args:
+        given: the objective, which was checked.
+        upstream: the derivative of the loss by the values.
+        impl: the implementation.
+        sums, gradient: what is wanted.
+    """
+    output, labels, tables, address, noise, clean = given
+    place = placed(address)
+    if (
+        place is None
+        or noise is not None
+        or observed()
+        or not (_plain(output) if clean is None else _plain(output, clean))
+        or not (labels.is_contiguous() and upstream.is_contiguous())
+        or not output.nbytes
+    ):
+        return None
+    quick = choose_for(impl, "cpu")[1].quick_dsm
+    if quick is None:
+        return None
+    found = None
+    if sums:
+        batch, levels = output.shape[0], tables.scale.shape[0]
+        lists = (batch, _FLOAT32), (levels, _FLOAT32), (levels, _INT64), ((), _FLOAT32)
+        found = Sums(*[torch.empty(size, dtype=dtype, device="cpu") for size, dtype in lists])
+    derivative = torch.empty_like(output) if gradient else None
+    segment = segment_elements(elements_per_sample(output.shape))
+    return (found, derivative) if quick(found, derivative, given, upstream, segment, place) else None

@@ -80,15 +80,15 @@ def combine(
         mask: bool, broadcasts against the slots; where it is True the result is ``known``.
         known: shape and dtype of s_0.
     """
-    state = terms[0][1]
+    (first, state), *others = terms
     dtype = _computing(state)
 
     def product(factor: Coefficient, value: Tensor) -> Tensor:
         return torch.as_tensor(factor, dtype=dtype, device=state.device) * value.to(dtype)
 
-    moved = product(*terms[0])
-    for term in terms[1:]:
-        moved = moved + product(*term)
+    moved = product(first, state)
+    for factor, slot in others:
+        moved = moved + product(factor, slot)
     if b is not None:
         assert z is not None
         moved = moved + product(b, z)

@@ -13,7 +13,7 @@ from ..operands import Objective, Perturbation, Sums
 from . import native
 from .requests import DsmRequest, packer
 
-__all__ = ["dsm", "perturb", "quick_perturb"]
+__all__ = ["dsm", "perturb", "quick_dsm", "quick_perturb"]
 
 _PERTURB, _DSM = 3, 4
 _CODES = native.CODES
@@ -23,6 +23,8 @@ _FLOAT32 = _CODES[torch.float32]
 # What a perturbation has none of: weight, slope, upstream and its stride; a segment, values, their sums and scratch;
 # noise and clean samples.
 _NO_TABLES, _NO_SUMS, _NO_DATA = (0,) * 4, (0,) * 6, (0,) * 4
+# Of a gradient alone: values and their sums.
+_NO_RESULTS = (0,) * 4
 # Up to so many samples are sorted by level without scratch, and up to so many elements a sample is not cut.
 _FEW_SAMPLES = 1024
 _LONGEST_SEGMENT = 1024
@@ -138,6 +140,70 @@ def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: 
     space = 0 if scratch is None else scratch.data_ptr()
     fields = *tables, labels.data_ptr(), scale.numel(), False, 0, segment, *results, space
     _launch(_DSM, address, (gradient, output, noise, clean), fields)
+
+
+def quick_dsm(
+    sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int, words: Words
+) -> bool:
+    """:func:`dsm` of a contiguous fp32 output to contiguous results, where seed and draw are numbers.
+
+    Args:
+        sums, gradient, upstream, segment: as there.
+        given: the objective, of which the output is not empty, and ``clean`` is contiguous fp32.
+        words: those of its address.
+
+    Returns:
+        Whether it was done: it is not where no memory is behind a tensor, or the sums need scratch.
+    """
+    output, labels, (scale, weight, slope), _, _, clean = given
+    seed, draw, ids, offset, purpose = words
+    batch, total = output.shape[0], output.nbytes // 4
+    if total > _LONGEST_SEGMENT * batch or batch > _FEW_SAMPLES:
+        return False
+    at, of_clean = output.data_ptr(), 0 if clean is None else clean.data_ptr()
+    if not at or not (clean is None or of_clean):
+        return False
+    results = _NO_RESULTS if sums is None else [each.data_ptr() for each in sums]
+    native.dsm(
+        _plain_pack(
+            native.chosen_set(),
+            1 if total < native.SERIAL_BELOW else torch.get_num_threads(),
+            seed,
+            draw,
+            offset,
+            purpose,
+            _DSM,
+            False,
+            0,
+            0,
+            0,
+            0 if ids is None else ids.data_ptr(),
+            0,
+            scale.data_ptr(),
+            weight.data_ptr(),
+            slope.data_ptr(),
+            upstream.data_ptr(),
+            upstream.ndim,
+            labels.data_ptr(),
+            scale.shape[0],
+            False,
+            0,
+            segment,
+            *results,
+            0,
+            0 if gradient is None else gradient.data_ptr(),
+            _FLOAT32,
+            at,
+            _FLOAT32,
+            0,
+            0,
+            of_clean,
+            _FLOAT32,
+            batch,
+            total // batch,
+        )
+    )
+    return True
 
 
 def _launch(kind: int, address: Address, operands: tuple[Tensor | None, ...], fields: tuple[int, ...]) -> None:

@@ -227,7 +227,8 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
             raise RuntimeError("there are no timesteps yet; call set_timesteps() before the first step")
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
         run, draw = self._chains.element(timestep) or self._next(timestep, call)
-        level = draw // run.settings[0]
+        (repeats,) = run.settings
+        level = draw // repeats
         c, a, b = self._rules[level] if level < len(self._rules) else self._last
         moved, fault = call.move(a, b, c, draw=draw, number=draw, fault=self._chains.fault(call.key, run))
         call.look(moved, fault, draw, run.draws, min(level, len(self) - 1))
@@ -241,7 +242,8 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
             values = timestep.flatten().tolist() if timestep.device.type == "cpu" else None
 
         def told(run: Run, draw: int) -> Any:
-            return self._told[min(draw // run.settings[0], len(self) - 1)]
+            (repeats,) = run.settings
+            return self._told[min(draw // repeats, len(self) - 1)]
 
         def fits(run: Run, draw: int) -> bool:
             return draw < run.draws and (values is None or all(value == told(run, draw) for value in values))

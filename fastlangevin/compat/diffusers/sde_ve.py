@@ -354,9 +354,10 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         seen = self._chains.element(timestep)
         if seen is not None:
             run, place = seen
+            count, _ = run.settings
             if run.settings != latest.settings or (run.levels or self._levels) != self._levels:
                 raise RuntimeError(
-                    f"timestep is one of {run.settings[0]} that were set before another set_timesteps() or "
+                    f"timestep is one of {count} that were set before another set_timesteps() or "
                     "set_sigmas() changed the noise levels of this scheduler. Requests with other numbers of steps or "
                     "other noise levels need a scheduler each: from_config(scheduler.config)"
                 )
@@ -370,8 +371,9 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         places = [at for time in times if (at := self._place(time)) is not None]
         if len(places) < len(times):
             if must:
+                count, _ = latest.settings
                 raise RuntimeError(
-                    f"timestep must be one of the {latest.settings[0]} timesteps, from whose place the draw follows, "
+                    f"timestep must be one of the {count} timesteps, from whose place the draw follows, "
                     f"got {timestep}. Pass an element of scheduler.timesteps; if another request has called "
                     "set_timesteps() since, give each a scheduler of its own (from_config(scheduler.config))"
                 )

@@ -97,7 +97,7 @@ PLAIN = (
         "order of operations",
         "fastlangevin/reference/update.py",
         "        moved = moved + product(b, z)",
-        "        moved = product(*terms[0]) + (sum(product(*term) for term in terms[1:]) + product(b, z))",
+        "        moved = product(first, state) + (sum(product(*term) for term in others) + product(b, z))",
         ("tests/test_updates.py::test_sums_are_taken_in_the_written_order", "tests/test_triton_kernels.py::test_tiles"),
     ),
     Fault(
