@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fastlangevin as fl
+from fastlangevin import runtime
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = tuple(f"{folder}/" for folder in (ROOT / "fastlangevin", ROOT / "kernels", Path(fl.__file__).parent))
@@ -21,15 +22,36 @@ HALF = X.bfloat16()
 IDS, LABELS = torch.arange(4), torch.tensor([0, 1, 1, 0])
 SIGMAS = torch.tensor([1.0, 0.5])
 UPDATE = {"a": 0.1, "b": 0.2, "seed": 1}
+OUTPUT = torch.ones(4, 8, requires_grad=True)
+OBJECTIVE = fl.DenoisingScoreMatching([1.0, 0.5])
+
+
+def objective() -> torch.Tensor:
+    return OBJECTIVE(lambda x, labels: OUTPUT, X, seed=1, step=0)
+
 
 # By name: the call, the most function calls it may make, built-in functions among them.
 CALLS: dict[str, tuple[Callable[[], object], int]] = {
     "step_": (lambda: fl.step_(X, SCORE, **UPDATE), 20),
     "step_ with sample_ids": (lambda: fl.step_(X, SCORE, **UPDATE, sample_ids=IDS), 27),
-    "step_ of bf16 with sample_ids": (lambda: fl.step_(HALF, SCORE, **UPDATE, sample_ids=IDS), 62),
+    # Whether operands overlap is asked one or two times more, as their addresses follow each other.
+    "step_ of bf16 with sample_ids": (lambda: fl.step_(HALF, SCORE, **UPDATE, sample_ids=IDS), 64),
     "randn": (lambda: fl.randn((4, 8), seed=1), 14),
     "perturb": (lambda: fl.perturb(X, SIGMAS, seed=1), 24),
     "perturb with labels": (lambda: fl.perturb(X, SIGMAS, labels=LABELS, seed=1), 27),
+    "objective": (torch.no_grad()(objective), 180),
+    "objective and its gradient": (lambda: objective().backward(), 335),
+}
+
+# Calls that go the quick way, each with one of its kind that does not.
+QUICK = {
+    "step": (lambda: fl.step(X, SCORE, **UPDATE), lambda: fl.step(HALF, SCORE, **UPDATE)),
+    "randn": (lambda: fl.randn((4, 8), seed=1), lambda: fl.randn((4, 8), seed=1, dtype=torch.float64)),
+    "perturb": (lambda: fl.perturb(X, SIGMAS, seed=1), lambda: fl.perturb(X.double(), SIGMAS, seed=1)),
+    "dsm": (
+        lambda: objective().backward(),
+        lambda: OBJECTIVE(lambda x, labels: OUTPUT.double(), X, seed=1, step=0).backward(),
+    ),
 }
 
 
@@ -80,6 +102,21 @@ def test_the_general_way_comes_back_to_few_files():
     found = returns(lambda: fl.step(HALF, SCORE, **UPDATE, draw=3, sample_ids=IDS))
     print(f"step of bf16 with sample_ids: back to {', '.join(Path(each).name for each in found)}")
     assert 1 <= len(found) <= 4
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_small_plain_calls_go_the_quick_way(monkeypatch, name):
+    def fails(*arguments, **options):
+        raise AssertionError(f"{name} went the general way")
+
+    quick, general = QUICK[name]
+    chosen, launchers = runtime.choose("auto", torch.device("cpu"))
+    if chosen != "cpp":
+        pytest.skip("the quick ways are those of the C++ kernels")
+    monkeypatch.setattr(runtime, "_automatic", lambda kind: (chosen, launchers._replace(**{name: fails})))
+    quick()
+    with pytest.raises(AssertionError, match="went the general way"):
+        general()
 
 
 def test_calls_and_returns_are_counted(tmp_path):

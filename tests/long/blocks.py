@@ -193,8 +193,9 @@ class Recorder:
                 made = reference.norms(normals(draw.words(), given.x.shape).to(out.dtype))
                 self._compare("norms", draw, (out[-1], made))
 
-        # Without the short way of a plain step, which hands on the same numbers.
-        return real._replace(randn=randn, step=step, quick_step=None, perturb=perturb, dsm=dsm, norms=norms)
+        # Without the quick ways of plain calls, which hand on the same numbers.
+        slow = {name: None for name in real._fields if name.startswith("quick_")}
+        return real._replace(randn=randn, step=step, perturb=perturb, dsm=dsm, norms=norms, **slow)
 
     def _drawn(self, like: Tensor, address: Address, *, elements: int | None = None, again: bool = False) -> Draw:
         seed, purpose = address.seed, int(address.purpose)
