@@ -105,10 +105,10 @@ def test_gradients_that_are_off_are_caught(wrong, monkeypatch):
         getattr(gradients, wrong.removeprefix("by_")).mul_(1.0003)
 
     def chosen(impl, device_type):
-        return launchers._replace(instance_norm_backward=backward)
+        return impl, launchers._replace(instance_norm_backward=backward)
 
     tensors = inputs((3, 5, 4, 6))
-    monkeypatch.setattr(operation, "unseen", chosen)
+    monkeypatch.setattr(operation, "choose_for", chosen)
     with pytest.raises(AssertionError, match=wrong):
         check(gradients(tensors, "cpp"), tensors)
 
