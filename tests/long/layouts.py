@@ -30,7 +30,7 @@ from fastlangevin.ops import NO_FAULT, add_elu, group_norm, instance_norm
 from tests.long.arrangements import ARRANGEMENTS, misread, same_bits, values
 from tests.long.record import finish, parser
 
-__all__ = ["MISTAKES", "MOVES", "Case", "cases", "plain", "wrong"]
+__all__ = ["MISTAKES", "MOVES", "Case", "cases", "interpreted", "plain", "wrong"]
 
 SHAPES = [
     *((0,), (3, 0), (0, 4), (1,), (3,), (5,), (1, 17), (2, 127), (2, 128), (2, 129), (1, 1023), (1, 1024), (1, 1025)),
@@ -237,6 +237,14 @@ def plain(chosen: Sequence[Case]) -> list[Case]:
     return [case for case in chosen if case.operation not in NORMS]
 
 
+def interpreted(chosen: Sequence[Case]) -> list[Case]:
+    """Those that Triton's interpreter promises: it rounds subnormals to bfloat16 wrongly, those of known values too.
+
+    3.7.1 makes -0 of -9.2e-41.
+    """
+    return [case for case in chosen if not (case.special and case.dtype == torch.bfloat16)]
+
+
 def _operands(case: Case) -> tuple[Operands, Operands]:
     """Arranged, and the same values contiguous."""
     arrange = ARRANGEMENTS[case.arrangement]
@@ -350,7 +358,7 @@ def main() -> int:
     os.environ.setdefault("TRITON_INTERPRET", "1")
     torch.set_num_threads(1)
     every = list(cases())
-    chosen = {"reference": plain(every), "cpp": every, "triton": every[::23]}
+    chosen = {"reference": plain(every), "cpp": every, "triton": interpreted(every[::23])}
     found = {impl: wrong(some, impl) for impl, some in chosen.items()}
     caught = {name: len(wrong(every[::7], "cpp", mistake)) for name, mistake in MISTAKES.items()}
     count = sum(map(len, chosen.values()))
