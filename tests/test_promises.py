@@ -115,8 +115,12 @@ def test_words_at_random_addresses(monkeypatch):
 def test_every_instruction_set_prints_the_same_digests(tmp_path):
     program = str(emulation.program_here(tmp_path))
     found = [emulation.digests([program], number, 10_000_019) for number in emulation.places().values()]
-    assert len(found[0]) > 190
+    assert len(found[0]) > 390
     assert all(each == found[0] for each in found)
+    swapped = emulation.digests([program], 0, 10_000_019, "swapped")
+    differing = [one.rpartition(" ")[0] for one, other in zip(found[0], swapped, strict=True) if one != other]
+    assert set(differing) - {"faults of moves"} == {f"move of {terms}" for terms in range(2, 7)}
+    assert len(differing) > 70
 
 
 def test_the_emulated_processor_that_is_told_of():
