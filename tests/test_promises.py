@@ -52,6 +52,7 @@ def test_what_has_no_results_is_said_to_be_not_tested(tmp_path, monkeypatch):
 XML = """<testsuites><testsuite>
 <testcase classname="tests.test_a" name="test_one[x]"/><testcase classname="tests.test_a" name="test_one[y]"/>
 <testcase classname="tests.test_a" name="test_two"><skipped/></testcase>{more}</testsuite></testsuites>"""
+FAILED = '<testcase classname="tests.test_b" name="test_c"><failure/></testcase>'
 
 
 def test_cases_are_counted_by_test(tmp_path):
@@ -63,9 +64,41 @@ def test_cases_are_counted_by_test(tmp_path):
     assert promises.cases(counted, "test_a::test_one") == 2
     with pytest.raises(KeyError, match="no case of test_a::test_two passed"):
         promises.cases(counted, "test_a::test_two")
-    path.write_text(XML.format(more='<testcase classname="tests.test_b" name="test_c"><failure/></testcase>'))
+    path.write_text(XML.format(more=FAILED))
     with pytest.raises(ValueError, match="1 cases failed"):
         promises.count_cases(path)
+
+
+def test_a_case_of_several_reports_is_counted_once(tmp_path, monkeypatch):
+    fast, long = tmp_path / "fast.xml", tmp_path / "long.xml"
+    fast.write_text(XML.format(more=""))
+    # One case of the other report, another value of its parameter, the case that was skipped there, a test of its own.
+    names = ("test_one[y]", "test_one[z]", "test_two", "test_long[a::b[0]]")
+    cases = "".join(f'<testcase classname="tests.test_a" name="{name}"/>' for name in names)
+    long.write_text(f"<testsuite>{cases}</testsuite>")
+    monkeypatch.setattr(promises, "RESULTS", tmp_path)
+    monkeypatch.setattr(promises, "ROWS", ())
+    for order in ((fast, long), (long, fast), (long, fast, long)):
+        assert promises.main(["--tests", *map(str, order)]) == 0
+        counted = json.loads((tmp_path / "tests.json").read_text())
+        assert counted["passed"] == {"test_a::test_long": 1, "test_a::test_one": 3, "test_a::test_two": 1}
+        assert counted["totals"] == {"passed": 5}
+    apart = [sum(promises.count_cases(each)["totals"].values()) for each in (fast, long)]
+    assert sum(apart) > 5, "reports that were only added up would pass"
+
+
+def test_a_failure_in_any_report_is_named_by_its_file(tmp_path):
+    fast, long = tmp_path / "fast.xml", tmp_path / "long.xml"
+    fast.write_text(XML.format(more=""))
+    long.write_text(XML.format(more=FAILED))
+    for order in ((fast, long), (long, fast)):
+        with pytest.raises(ValueError, match=r"long\.xml: 1 cases failed"):
+            promises.count_cases(*order)
+    # The test passed, what follows it did not: two entries of one case.
+    twice = FAILED.replace("<failure/>", "") + FAILED.replace("failure", "error")
+    long.write_text(XML.format(more=twice))
+    with pytest.raises(ValueError, match="1 cases failed"):
+        promises.count_cases(fast, long)
 
 
 def test_words_at_random_addresses(monkeypatch):
@@ -82,8 +115,12 @@ def test_words_at_random_addresses(monkeypatch):
 def test_every_instruction_set_prints_the_same_digests(tmp_path):
     program = str(emulation.program_here(tmp_path))
     found = [emulation.digests([program], number, 10_000_019) for number in emulation.places().values()]
-    assert len(found[0]) > 190
+    assert len(found[0]) > 390
     assert all(each == found[0] for each in found)
+    swapped = emulation.digests([program], 0, 10_000_019, "swapped")
+    differing = [one.rpartition(" ")[0] for one, other in zip(found[0], swapped, strict=True) if one != other]
+    assert set(differing) - {"faults of moves"} == {f"move of {terms}" for terms in range(2, 7)}
+    assert len(differing) > 70
 
 
 def test_the_emulated_processor_that_is_told_of():

@@ -10,8 +10,11 @@ from tests.long.poison import TAIL, leaves_a_tail, poisoned, unwritten
 
 
 def test_every_registered_operation_has_arguments_to_check_it_with():
-    assert set(registered.names()) == set(registered.arguments("reference"))
+    assert set(registered.names()) == set(map(registered.operation, registered.arguments("reference")))
     assert len(registered.names()) >= 15
+
+
+TABLES = ("1 term", "6 terms")
 
 
 def test_opcheck_has_no_objections():
@@ -20,6 +23,17 @@ def test_opcheck_has_no_objections():
 
 def test_opcheck_objects_to_a_fake_of_another_shape():
     assert registered.control() != "not caught"
+
+
+def test_every_set_of_an_update_has_the_bits_of_the_reference(impl):
+    assert registered.of_other_bits(impl) == []
+
+
+@pytest.mark.parametrize(("mistake", "kinds"), [("factors", ("", "1 term", "4 terms", "6 terms")), ("weights", TABLES)])
+def test_arguments_of_updates_that_change_places_are_seen(mistake, kinds):
+    updates = [name for name in registered.arguments("cpp") if "step" in name]
+    caught = registered.of_other_bits("cpp", registered.MISTAKES[mistake])
+    assert caught == [name for name in updates if name.partition(": ")[2].partition(",")[0] in kinds]
 
 
 def test_no_operation_leaves_an_element_unwritten(impl):
@@ -58,7 +72,7 @@ def test_results_that_are_not_finite_are_so_in_the_same_places(impl, dtype):
     """Bits are promised of all results but NaN, whose sign and payload are the processor's."""
     made = [registered.arguments(each, dtype=dtype) for each in (impl, "reference")]
     seen = 0
-    for name in registered.names():
+    for name in made[0]:
         if dtype == torch.float64 and "step" not in name:
             continue  # the tables and parameters of these arguments are fp32, as fp64 images have none
         for first in (0, 3):

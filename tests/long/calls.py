@@ -6,27 +6,25 @@ Calls: of :data:`tests.long.generated_calls.OPERATIONS`, in any dtype and arrang
 defect or two; the tests let hypothesis choose, and shrink. A well-formed call must return the oracle's bits (for sums,
 norms and losses, its values within a bound on roundings), and change nothing but what it writes; one with a defect must
 raise TypeError, ValueError or RuntimeError with the name of an argument that is wrong, and change nothing at all. The
-oracle is written here, on contiguous clones in fp32 and fp64; of the package it takes the normals of the reference
-alone.
+oracle is :mod:`tests.long.oracles`.
 
 Addresses: that packing them into counters and keys is injective and can be undone.
 
-Controls: an operation that ignores the arrangement of its argument, and one that takes a wrong argument silently, in
-the place of ``step``; a packing that loses bits of the sample's id.
+Controls, in the place of ``step``: an operation that ignores the arrangement of its argument, one that takes a wrong
+argument silently, and those that take a term's coefficient or a draw's weight for another's, or the number of a draw
+for that of the step; a packing that loses bits of the sample's id.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -35,7 +33,8 @@ import fastlangevin as fl
 from fastlangevin import reference
 from fastlangevin.ops import add_elu, group_norm
 from tests.long.arrangements import misread, same_bits
-from tests.long.generated_calls import Arguments, Call, generate
+from tests.long.generated_calls import Call, generate
+from tests.long.oracles import ORACLES
 from tests.long.record import finish, parser
 
 __all__ = ["MISTAKES", "PUBLIC", "BrokenError", "address_faults", "check", "controls", "run"]
@@ -45,212 +44,6 @@ Operation = Callable[..., Any]
 
 class BrokenError(AssertionError):
     """A call that crashed, returned something else than the oracle, or was not refused as it should be."""
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _ids(k: Arguments, batch: int) -> Tensor:
-    ids = k.get("sample_ids")
-    if ids is None:
-        return torch.arange(batch) + k.get("sample_offset", 0)
-    return torch.as_tensor(ids, dtype=torch.int64)
-
-
-def _seed(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else int(value)
-
-
-def _normals(k: Arguments, shape: tuple[int, ...], purpose: int, number: int, make: Any = reference.randn) -> Tensor:
-    if not math.prod(shape):
-        return torch.zeros(shape)
-    ids = _ids(k, shape[0] if shape else 1)
-    return make(math.prod(shape[1:]), ids, seed=_seed(k["seed"]), draw=number, purpose=purpose).reshape(shape)
-
-
-def _factor(value: Any, x: Tensor) -> Tensor:
-    made = value.to(_wide(x)) if isinstance(value, Tensor) else torch.tensor(float(value), dtype=_wide(x))
-    return made.reshape(-1, *(1,) * (x.ndim - 1)) if made.ndim == 1 and x.ndim else made.reshape(made.shape[: x.ndim])
-
-
-def _step(k: Arguments) -> list[Tensor]:
-    x, score = k["x"].contiguous(), k["score"].contiguous()
-    wide = _wide(x)
-    moved = _factor(k["c"], x) * x.to(wide) + _factor(k["a"], x) * score.to(wide)
-    if k["b"] is not None:
-        given = k.get("noise")
-        number = int(k["draw"])
-        z = _normals(k, tuple(x.shape), k.get("purpose", 1), number) if given is None else given.contiguous()
-        moved = moved + _factor(k["b"], x) * z.to(wide)
-    result = moved.to(x.dtype)
-    return [result if k.get("mask") is None else torch.where(k["mask"], k["known"], result)]
-
-
-def _random(make: Any) -> Callable[[Arguments], list[Tensor]]:
-    def oracle(k: Arguments) -> list[Tensor]:
-        shape = tuple(k["shape"])
-        return [_normals(k, shape, k.get("purpose", 128), int(k["draw"]), make).to(k["dtype"])]
-
-    return oracle
-
-
-def _labels(k: Arguments, batch: int, levels: int, number: int) -> Tensor:
-    if k.get("labels") is not None:
-        return k["labels"]
-    uniform = _normals(k, (batch, 1), 3, number, reference.rand)[:, 0]
-    return (uniform.double() * levels).floor().long()  # exact: 24 bits times at most 2 more
-
-
-def _perturb(k: Arguments) -> list[Tensor]:
-    x = k["x"].contiguous()
-    wide = _wide(x)
-    labels = _labels(k, x.shape[0], k["sigmas"].numel(), int(k["draw"]))
-    z = _normals(k, tuple(x.shape), 2, int(k["draw"])) if k.get("noise") is None else k["noise"].contiguous()
-    sigma = k["sigmas"].to(wide)[labels].reshape(-1, *(1,) * (x.ndim - 1))
-    return [(x.to(wide) + sigma * z.to(wide)).to(x.dtype), labels]
-
-
-def _close(found: Tensor, exact: Tensor, bound: Tensor) -> bool:
-    """Within a bound on the error before the last rounding, which may add half a unit of the result's dtype."""
-    if found.shape != exact.shape:
-        return False
-    nan = exact.isnan()
-    half = torch.finfo(found.dtype).eps * exact.abs() + torch.finfo(found.dtype).smallest_normal
-    error = (found.double() - exact).abs()
-    overflow = exact.abs() > torch.finfo(found.dtype).max * 0.999
-    same = (error <= bound + half) | (found.double() == exact) | overflow
-    return torch.equal(found.isnan(), nan) and bool(same[~nan].all())
-
-
-def _dsm(k: Arguments, found: list[Tensor]) -> bool:
-    """fp64 on the perturbed samples' bits. All terms of the sums are squares, so their rounding errors are relative."""
-    x = k["x"].contiguous()
-    ladder = torch.tensor(k["sigmas"], dtype=torch.float64)
-    labels = _labels(k, x.shape[0], ladder.numel(), int(k["step"]))
-    number = int(k["step"])
-    z = _normals(k, tuple(x.shape), 2, number)
-    sigma = ladder[labels].reshape(-1, *(1,) * (x.ndim - 1))
-    noisy = (x.to(_wide(x)) + sigma.to(_wide(x)) * z.to(_wide(x))).to(x.dtype)
-    h = (-0.5 * noisy).double()
-    z = z.double()
-    residual = {
-        "score": lambda: sigma * h + z,
-        "scaled": lambda: h + z,
-        "noise": lambda: z - h,
-        "denoised": lambda: (h - x.double()) / sigma,
-    }[k["output"]]()
-    weight = ladder[labels] ** (k.get("anneal_power", 2.0) - 2.0)
-    each = 0.5 * weight * residual.square().flatten(1).sum(1)
-    # A residual is two operations on terms that may cancel, so its error is relative to their sizes and not to it.
-    size = (
-        0.5
-        * weight
-        * (2 * (sigma.clamp(min=1) * h).abs() + 2 * z.abs() + x.double().abs() / sigma).square().flatten(1).sum(1)
-    )
-    eps = torch.finfo(_wide(x)).eps
-    terms = x[0].numel() + x.shape[0] + 8
-    exact, size = {"none": (each, size), "sum": (each.sum(), size.sum()), "mean": (each.mean(), size.mean())}[
-        k["reduction"]
-    ]
-    return _close(found[0], exact, terms * eps * size)
-
-
-def _elu(k: Arguments, found: list[Tensor]) -> bool:
-    terms = [k[name].contiguous() for name in sorted(k) if name.startswith("term")]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    exact = torch.where(total > 0, total.double(), torch.expm1(total.double()))
-    # exp and the subtraction of 1 in the computing dtype: a few units of 1.
-    bound = torch.full_like(exact, 4 * torch.finfo(_wide(total)).eps)
-    return same_bits(found[0], total) and _close(found[1], exact, bound)
-
-
-def _group_norm(k: Arguments, found: list[Tensor]) -> bool:
-    """fp64, within the rounding errors of means and variances of n members: n + 16 units, as they are magnified."""
-    x, groups = k["x"].contiguous(), k["groups"]
-    wide = x.double()
-    if not x.numel():
-        return found[0].shape == x.shape and found[0].dtype == x.dtype
-    members = wide.reshape(x.shape[0], groups, -1)
-    n = members.shape[2]
-    rstd = (members.var(2, correction=0) + k.get("eps", 1e-5)).rsqrt()[..., None]
-    normal = ((members - members.mean(2, keepdim=True)) * rstd).reshape(x.shape)
-    magnified = (rstd * members.abs().amax(2, keepdim=True)).expand_as(members).reshape(x.shape)
-    shape = (x.shape[1], *(1,) * (x.ndim - 2))
-    weight, bias = (
-        torch.full(shape, start, dtype=torch.float64) if k.get(name) is None else k[name].double().reshape(shape)
-        for name, start in (("weight", 1.0), ("bias", 0.0))
-    )
-    y = weight * normal + bias
-    units = (n + 16) * torch.finfo(_wide(x)).eps
-    bound = units * (weight.abs() * (magnified + magnified**2 * normal.abs() + normal.abs()) + bias.abs() + 1)
-    if k["activation"]:
-        y, bound = y * torch.sigmoid(y), 1.1 * bound  # the slope of SiLU is below 1.1
-    return _close(found[0], y, bound)
-
-
-def _chain(k: Arguments, alphas: list[float], last: float | None = None) -> list[Tensor]:
-    """One update for each step size, then perhaps the step to the posterior mean with its coefficient."""
-    x = k["init"].contiguous()
-    for number, alpha in enumerate(alphas):
-        scale = math.sqrt(k.get("temperature", 1.0) * alpha)
-        one = {**k, "x": x, "score": -0.5 * x, "c": 1.0, "a": alpha / 2, "b": scale or None, "draw": number}
-        (x,) = _step(one)
-    return [x] if last is None else _step({**k, "x": x, "score": -0.5 * x, "c": 1.0, "a": last, "b": None})
-
-
-def _epsilon(k: Arguments) -> float:
-    return float(k["epsilon"]) if "epsilon" in k else 2.0 * float(k["step_lr"])
-
-
-def _langevin(k: Arguments) -> list[Tensor]:
-    return _chain(k, [_epsilon(k)] * k["steps"])
-
-
-def _annealed(k: Arguments) -> list[Tensor]:
-    sigmas = k["sigmas"]  # their squares and quotients are exact
-    alphas = [_epsilon(k) * sigma**2 / sigmas[-1] ** 2 for sigma in sigmas for _ in range(k["steps_per_level"])]
-    return _chain(k, alphas, sigmas[-1] ** 2 if k["denoise"] else None)
-
-
-def _ladder(geometric: bool) -> Callable[[Arguments, list[Tensor]], bool]:
-    def oracle(k: Arguments, found: list[Tensor]) -> bool:
-        high, low, levels = float(k["sigma_1"]), float(k["sigma_L"]), k["levels"]
-        share = np.arange(levels) / (levels - 1)
-        ends = np.log([high, low]) if geometric else np.array([high, low])
-        exact = ends[0] + (ends[1] - ends[0]) * share
-        # Of the logarithm, whose error the exponential makes relative; or of the larger end.
-        bound = 1e-14 * (abs(ends).max() + 1)
-        error = abs(found[0].numpy() - (np.exp(exact) if geometric else exact))
-        return bool((error <= bound * (np.exp(exact) if geometric else 1.0)).all())
-
-    return oracle
-
-
-def _exact(oracle: Callable[[Arguments], list[Tensor]]) -> Callable[[Arguments, list[Tensor]], bool]:
-    def compare(k: Arguments, found: list[Tensor]) -> bool:
-        wanted = oracle(k)
-        return len(found) == len(wanted) and all(map(same_bits, found, wanted))
-
-    return compare
-
-
-ORACLES: dict[str, Callable[[Arguments, list[Tensor]], bool]] = {
-    "step": _exact(_step),
-    "step_": _exact(_step),
-    "randn": _exact(_random(reference.randn)),
-    "rand": _exact(_random(reference.rand)),
-    "perturb": _exact(_perturb),
-    "dsm_loss": _dsm,
-    "add_elu": _elu,
-    "group_norm": _group_norm,
-    "langevin": _exact(_langevin),
-    "annealed_langevin": _exact(_annealed),
-    "geometric_sigmas": _ladder(True),
-    "linear_sigmas": _ladder(False),
-}
 
 
 def _sum_with_elu(**k: Any) -> Any:
@@ -275,14 +68,28 @@ PUBLIC: dict[str, Operation] = {
 
 def _kept(value: Any) -> Any:
     """A value as it is before the call."""
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return type(value)(map(_kept, value))
     return value.detach().clone() if isinstance(value, Tensor) and value.layout is torch.strided else value
+
+
+def _tensors(name: str, value: Any, before: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """The tensors of an argument, each with what it was before the call."""
+    if isinstance(value, list | tuple):
+        for place, (each, other) in enumerate(zip(value, before, strict=True)):
+            yield from _tensors(f"{name}[{place}]", each, other)
+    elif isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu":
+        yield name, value, before
 
 
 def _named(argument: str, message: str) -> bool:
     """Whether an error is about an argument. Errors that compare others with x call it the state."""
     if argument in ("a", "b", "c"):
-        return re.match(rf"{argument} (must|with|requires|is)\b", message) is not None
+        return re.match(rf"{argument}(\[\d\])? (must|with|requires|is)\b", message) is not None
+    if argument == "number":  # a word of many messages
+        return re.search(r"^number\b|\bnumber=", message) is not None
     words = {"x": ["x", "state"], "init": ["init", "state"], "sample_offset": ["sample_offset", "sample_ids"]}
+    words["score"] = ["score", "scores"]
     if argument.startswith("term "):
         return f"terms[{argument[5:]}]" in message
     return any(re.search(rf"\b{word}\b", message) for word in words.get(argument, [argument]))
@@ -308,15 +115,17 @@ def check(call: Call, operation: Operation | None = None) -> str:
         if call.wrong:
             raise BrokenError(f"wrong {call.wrong} passed silently: {call}")
         found = [result] if isinstance(result, Tensor) else list(result)
+        if call.arguments.get("fault") is not None:
+            found.append(call.arguments["fault"])
         if not ORACLES[call.operation](before, [each.detach() for each in found]):
             raise BrokenError(f"another result than the oracle's: {call}: {found}")
         outcome = "returned"
-    for name, value in call.arguments.items():
-        changed = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-        if changed and value.is_complex():
-            continue
-        if changed and not (outcome == "returned" and _shares(value, written)) and not same_bits(value, before[name]):
-            raise BrokenError(f"{name} was changed: {call}")
+    may_change = [written, call.arguments.get("fault")] if outcome == "returned" else []
+    for argument, value in call.arguments.items():
+        for name, tensor, kept in _tensors(argument, value, before[argument]):
+            free = tensor.is_complex() or any(_shares(tensor, each) for each in may_change)
+            if not free and not same_bits(tensor, kept):
+                raise BrokenError(f"{name} was changed: {call}")
     return outcome
 
 
@@ -352,7 +161,32 @@ def _takes_anything(**k: Any) -> Any:
     return fl.step(**k)
 
 
-MISTAKES: dict[str, Operation] = {"ignores strides": _ignores_strides, "takes any draw": _takes_anything}
+def _swaps_terms(**k: Any) -> Any:
+    if isinstance(k["score"], list | tuple) and isinstance(k["a"], list | tuple):
+        k["a"] = k["a"][::-1]
+    return fl.step(**k)
+
+
+def _swaps_draws(**k: Any) -> Any:
+    draws = k.get("draws")
+    if isinstance(draws, list | tuple) and len(draws) == 2 and all(isinstance(each, Tensor) for each in draws):
+        k["draws"] = (draws[0].flip(0), draws[1])
+    elif isinstance(draws, list | tuple) and all(isinstance(each, list | tuple) and len(each) == 2 for each in draws):
+        k["draws"] = [(weight, offset) for (weight, _), (_, offset) in zip(draws[::-1], draws, strict=True)]
+    return fl.step(**k)
+
+
+def _counts_by_draw(**k: Any) -> Any:
+    return fl.step(**{**k, "number": k["draw"]} if k.get("number") is not None else k)
+
+
+MISTAKES: dict[str, Operation] = {
+    "ignores strides": _ignores_strides,
+    "takes any draw": _takes_anything,
+    "swaps coefficients of terms": _swaps_terms,
+    "swaps weights of draws": _swaps_draws,
+    "takes its draw for its number": _counts_by_draw,
+}
 
 
 def controls(examples: int = 4000) -> dict[str, int]:

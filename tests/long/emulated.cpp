@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "plan.h"
@@ -61,6 +62,8 @@ void check(int status) {
 
 const int64_t kShapes[][2] = {{1, 1}, {7, 3}, {300, 2}, {5, 17}, {3, 784}, {2, 3072}, {3, 5001}, {1, 70001}};
 
+const int64_t kSizes[] = {4, 2, 2, 8};  // of a Dtype
+
 Common common(int64_t set) { return {set, 1, 0x123456789ABCDEF0u, 0xFFFFFFF0u, (uint64_t)1 << 32, 1}; }
 
 void steps(int64_t set) {
@@ -78,13 +81,135 @@ void steps(int64_t set) {
     }
 }
 
+// Numbers around one in a dtype's own bytes; fp32 alone has rare ones.
+std::vector<uint8_t> stored(int64_t count, int64_t dtype, uint64_t salt) {
+    const std::vector<float> made = numbers(count, salt, dtype == kFloat32);
+    std::vector<uint8_t> bytes(count * kSizes[dtype]);
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        memcpy(&bits, &made[i], 4);
+        const double wide = made[i];
+        const uint16_t half = (uint16_t)((bits & 0x83FF) | (13 + (bits >> 10 & 3)) << 10);
+        const uint16_t brain = (uint16_t)(bits >> 16);
+        const void* const as[] = {&made[i], &half, &brain, &wide};
+        memcpy(bytes.data() + i * kSizes[dtype], as[dtype], kSizes[dtype]);
+    }
+    return bytes;
+}
+
+template <class T>
+std::vector<T> read_as(const std::vector<uint8_t>& bytes) {
+    std::vector<T> values(bytes.size() / sizeof(T));
+    memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+}
+
+void tell_stored(const char* name, const std::vector<uint8_t>& bytes, int64_t dtype) {
+    if (dtype == kFloat32) return tell(name, read_as<float>(bytes));
+    if (dtype == kFloat64) return tell(name, read_as<double>(bytes));
+    const int infinity = dtype == kFloat16 ? 0x7C00 : 0x7F80;
+    std::vector<uint16_t> halves = read_as<uint16_t>(bytes);
+    for (uint16_t& half : halves)
+        if ((half & 0x7FFF) > infinity) half = 0x7FFF;  // a NaN, as in tell
+    tell(name, halves);
+}
+
+// Updates of one to six terms in every dtype. A factor is a number, or one for each sample, each element, or both; the
+// noise is one draw, several, a table, given, or left out; the result is new or written over the first or the last slot.
+// Some have a known region, some are watched. `swapped` puts the factors of the terms in the opposite order: a control.
+void moves(int64_t set, bool swapped) {
+    enum { kNumber, kOfSamples, kOfElements, kOfBoth };
+    enum { kOne, kSeveral, kTable, kGiven, kNone };
+    for (int64_t s = 0; s < (int64_t)(sizeof kShapes / sizeof *kShapes); ++s)
+        for (int64_t terms = 1; terms <= kTerms; ++terms)
+            for (int64_t turn = 0; turn < 2; ++turn) {
+                const int64_t batch = kShapes[s][0], elements = kShapes[s][1], n = batch * elements;
+                const int64_t dtype = (terms + s + 2 * turn) % 4, drawn = (terms + 2 * s + 3 * turn) % 5;
+                const int64_t over = (terms + s + turn) % 3;  // the state, the last slot, neither
+                const int64_t computing = dtype == kFloat64 ? kFloat64 : kFloat32;
+                std::vector<uint8_t> room(sizeof(Request) + sizeof(int64_t) * 2 * (1 + kStepOperands));
+                Request& request = *reinterpret_cast<Request*>(room.data());
+                request.common = common(set);
+                request.kind = kStep;
+                request.wide = dtype == kFloat64;
+                request.rank = 2;
+                std::vector<std::vector<uint8_t>> kept(kStepOperands);
+                int64_t strides[kStepOperands][2] = {};
+                const auto place = [&](int name, std::vector<uint8_t> bytes, int64_t of, int64_t row, int64_t step) {
+                    kept[name] = std::move(bytes);
+                    request.operand[name] = {kept[name].data(), of};
+                    strides[name][0] = row;
+                    strides[name][1] = step;
+                };
+                const auto factor = [&](int name, int64_t kind, uint64_t salt, double& number) {
+                    number = numbers(1, salt)[0];
+                    if (kind == kOfSamples) place(name, stored(batch, computing, salt), computing, 1, 0);
+                    if (kind == kOfElements) place(name, stored(elements, computing, salt), computing, 0, 1);
+                    if (kind == kOfBoth) place(name, stored(n, computing, salt), computing, elements, 1);
+                };
+                Update& update = request.update;
+                update.terms = terms;
+                for (int64_t t = 0; t < terms; ++t) {
+                    const int64_t from = swapped ? terms - 1 - t : t;
+                    const bool own = t == 0 || (over == 1 && t == terms - 1);
+                    const int64_t of = own ? dtype : (dtype + t) % 4;
+                    place((int)(kX + t), stored(n, of, 10 + t), of, elements, 1);
+                    factor((int)(kFactor + t), (from + s + turn) % 4, 20 + from, update.factor[t]);
+                }
+                update.has_b = drawn != kNone;
+                if (update.has_b) factor(kB, (terms + s + 1) % 4, 30, update.b);
+                const std::vector<float> weights = numbers(5, 31);
+                const std::vector<double> wide(weights.begin(), weights.end());
+                const int64_t table[] = {7, 0, 0xFFFFFFFF, 7, 0x80000000}, places[] = {0, 15, 1, 1};
+                request.draws.count = drawn == kTable ? 5 : drawn == kSeveral ? 1 + (terms + s) % kDraws : 1;
+                for (int64_t j = 0; j < kDraws; ++j) {
+                    request.draws.weight[j] = drawn == kSeveral ? weights[j] : 1.0;
+                    request.draws.offset[j] = drawn == kSeveral ? places[j] : 0;
+                }
+                if (drawn == kTable) {
+                    request.draws.weights = request.wide ? (const void*)wide.data() : weights.data();
+                    request.draws.numbers = table;
+                }
+                if (drawn == kGiven) place(kNoise, stored(n, computing, 32), computing, elements, 1);
+                if ((terms + s) % 2) {
+                    std::vector<uint8_t> mask(n);
+                    for (int64_t i = 0; i < n; ++i) mask[i] = mixed(i) % 3 == 0;
+                    place(kMask, mask, kBool, elements, 1);
+                    place(kKnown, stored(n, dtype, 33), dtype, elements, 1);
+                }
+                std::vector<int64_t> fault(batch, INT64_MAX);
+                const int64_t number = 9;
+                if ((terms + turn) % 2) {
+                    for (int64_t i = 0; i < batch; i += 4) fault[i] = 3;
+                    update.fault = fault.data();
+                    update.freeze = s % 2;
+                    update.number = number;
+                    update.number_at = turn ? &number : nullptr;
+                }
+                const int out = over == 0 ? kX : over == 1 ? (int)(kX + terms - 1) : kOut;
+                if (out == kOut) kept[kOut].resize(n * kSizes[dtype]);
+                request.operand[kOut] = {kept[out].data(), dtype};
+                strides[kOut][0] = elements;
+                strides[kOut][1] = 1;
+                int64_t* next = request.tail;
+                *next++ = batch;
+                *next++ = elements;
+                for (int name = 0; name < kStepOperands; ++name)
+                    for (int i = 0; request.operand[name].data && i < 2; ++i) *next++ = strides[name][i];
+                check(fl_run(&request));
+                char name[] = "move of 1";
+                name[8] = (char)('0' + terms);
+                tell_stored(name, kept[out], dtype);
+                tell("faults of moves", fault);
+            }
+}
+
 void draws(int64_t set) {
     std::vector<uint8_t> room(sizeof(Request) + 64);
-    const int64_t sizes[] = {4, 2, 2, 8};
     for (int64_t kind : {(int64_t)kNormal, (int64_t)kUniform})
         for (int64_t dtype : {(int64_t)kFloat32, (int64_t)kFloat16, (int64_t)kBfloat16, (int64_t)kFloat64})
             for (const auto& shape : kShapes) {
-                std::vector<uint8_t> out(shape[0] * shape[1] * sizes[dtype]);
+                std::vector<uint8_t> out(shape[0] * shape[1] * kSizes[dtype]);
                 Request& request = *reinterpret_cast<Request*>(room.data());
                 memset(room.data(), 0, room.size());
                 request.common = common(set);
@@ -205,6 +330,7 @@ int main(int argc, char** argv) {
     const int64_t set = argc > 1 ? atoll(argv[1]) : -1;
     const uint32_t stride = argc > 2 ? (uint32_t)atoll(argv[2]) : 1009;
     steps(set);
+    moves(set, argc > 3 && !strcmp(argv[3], "swapped"));
     draws(set);
     objectives(set);
     mixtures(set);

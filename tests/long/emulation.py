@@ -4,11 +4,11 @@
     python -m tests.long.emulation --stride 101          more words of radius and angle
     python -m tests.long.emulation --json results.json   also keep the outcome
 
-One program computes updates, normals and uniforms in every dtype, perturbations, objectives, norms, scores and chains
-of mixtures, and radii, cosines and sines of every ``stride``-th word, and prints a digest of each. It is built for this
-machine, for each of its instruction sets, and for aarch64, and must print the same. The control is built for aarch64
-with contraction into fma, the compiler's default there, and must not. Exit status 1 where either is otherwise, 2 where
-the tools are missing.
+One program computes updates of one to six terms, normals and uniforms in every dtype, perturbations, objectives, norms,
+scores and chains of mixtures, and radii, cosines and sines of every ``stride``-th word, and prints a digest of each. It
+is built for this machine, for each of its instruction sets, and for aarch64, and must print the same. Two controls must
+not: the program for aarch64 with contraction into fma, the compiler's default there, and the program here with the
+factors of each update in the opposite order. Exit status 1 if either is otherwise, 2 if the tools are missing.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def places() -> dict[str, int]:
     return {name: known.index(name) for name in native.instruction_sets()}
 
 
-def digests(command: list[str], number: int, stride: int) -> list[str]:
-    """What the program prints for an instruction set."""
-    done = subprocess.run([*command, str(number), str(stride)], capture_output=True, text=True, check=True)
+def digests(command: list[str], number: int, stride: int, *more: str) -> list[str]:
+    """What the program prints for an instruction set; "swapped" as ``more`` reverses the factors of updates."""
+    done = subprocess.run([*command, str(number), str(stride), *more], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
@@ -88,12 +88,16 @@ def compare(stride: int) -> dict[str, object]:
         for number, each in enumerate(build.instruction_sets("aarch64")):
             runs[f"aarch64, {each}, emulated"] = [EMULATOR, str(there)], number
         control = [EMULATOR, str(contracted)], 0
+        swapped = digests(*next(iter(runs.values())), stride, "swapped")
         differ = {each: _differing(digests(*run, stride), want) for each, run in runs.items()}
         return {
             "digests": len(want),
             "words": 2**32 // stride,
             "differ": differ,
-            "control": {"aarch64, contracted": _differing(digests(*control, stride), want)},
+            "control": {
+                "aarch64, contracted": _differing(digests(*control, stride), want),
+                "factors in the opposite order": _differing(swapped, want),
+            },
         }
 
 
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = compare(options.stride)
     differ, control = found["differ"], found["control"]
     for name, count in {**differ, **control}.items():
-        print(f"{name:28} {count} of {found['digests']} digests differ")
+        print(f"{name:30} {count} of {found['digests']} digests differ")
     if options.json:
         save(options.json, "emulation", torch.device("cpu"), [], **found)
     return int(any(differ.values()) or not all(control.values()))

@@ -7,29 +7,34 @@ others are. So it is known of every call whether it must return or raise, and wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from tests.long.arrangements import ARRANGEMENTS, values
+from tests.long.arrangements import values
+from tests.long.generated_arguments import (
+    DEEP,
+    FLAT,
+    FLOATS,
+    IMPLEMENTATIONS,
+    NOTHING,
+    Arguments,
+    Defect,
+    Pick,
+    address,
+    batch_of,
+    constant,
+    state,
+    tensor,
+    wrong_address,
+    wrong_shape,
+    wrong_state,
+)
+from tests.long.generated_updates import WRONG_IN_PLACE, WRONG_OUT, WRONG_UPDATE, update
 
-__all__ = ["IMPLEMENTATIONS", "OPERATIONS", "Call", "generate"]
-
-Arguments = dict[str, Any]
-Pick = Callable[[Sequence[Any]], Any]  # one of some
-# Makes the wrong value of an argument from the well-formed ones; None where nothing would be wrong.
-Defect = tuple[str, Callable[[Arguments], Any]]
-
-FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-FLAT = [(1,), (5,), (0,), (1, 1), (2, 3), (3, 5), (3, 0), (0, 4), (2, 17), (2, 129)]
-DEEP = [(2, 3, 4), (2, 3, 4, 5), (1, 2, 1, 2, 3), (2, 1, 3, 1, 2, 2)]
-# Without Triton's interpreter, which rounds subnormals to bfloat16 wrongly: 3.7.1 makes -2.3e-39 of -1.1e-40.
-IMPLEMENTATIONS = ("reference", "cpp", "auto")
-NOTHING = object()  # a defect that does not apply
+__all__ = ["OPERATIONS", "Call", "generate"]
 
 
 @dataclass
@@ -47,169 +52,6 @@ class Call:
     wrong: list[str] = field(default_factory=list)
 
 
-def tensor(
-    pick: Pick, shape: tuple[int, ...], dtype: torch.dtype, *, special: bool = False, alone: bool = False
-) -> Any:
-    """A tensor in any arrangement; ``alone``: no two elements share memory."""
-    made = values(shape, dtype, pick(range(0, 100)), special)
-    names = [name for name in ARRANGEMENTS if not (alone and name == "expanded")]
-    return ARRANGEMENTS[pick(names)](made)
-
-
-def batch_of(k: Arguments) -> int:
-    shape = tuple(k["shape"]) if "shape" in k else tuple(k["init" if "init" in k else "x"].shape)
-    return shape[0] if shape else 1
-
-
-def address(pick: Pick, batch: int, step: str = "draw") -> Arguments:
-    number = pick((0, 1, 3, 2**31, 2**32 - 1))
-    seed = pick((0, 5, 2**63, 2**64 - 1, np.uint64(7), "scalar", "each"))
-    if seed == "scalar":
-        seed = torch.tensor(pick(range(-(2**62), 2**61)))
-    elif isinstance(seed, str):
-        seed = torch.arange(batch) * 2**60 - 3
-    made: Arguments = {"seed": seed, step: torch.tensor(number) if pick((False, True)) else number}
-    ids = pick((None, None, "offset", "list", "tensor"))
-    if ids == "offset":
-        made["sample_offset"] = pick((1, 2**40, 2**56 - 8))
-    elif ids is not None:
-        numbers = [(7 * i + 2**33) % 2**56 for i in range(batch)]
-        made["sample_ids"] = numbers if ids == "list" else torch.tensor(numbers, dtype=torch.int64)
-    return made
-
-
-def _wrong(name: str, *choices: Any) -> list[Defect]:
-    def constant(value: Any) -> Callable[[Arguments], Any]:
-        return lambda k: value
-
-    return [(name, constant(value)) for value in choices]
-
-
-def wrong_address(step: str = "draw") -> list[Defect]:
-    both = ("sample_ids", lambda k: [0] * batch_of(k) if k.get("sample_offset") else NOTHING)
-    return [
-        *_wrong("seed", -1, 2**64, 1.5, "0", True, torch.tensor(1.0), torch.tensor([1, 2, 3, 4, 5, 6, 7])),
-        *_wrong(step, -1, 2**32, 0.5, None, "first", torch.tensor(1.0), torch.tensor(-1), torch.tensor([0])),
-        *_wrong("sample_offset", -1, 2**56, 1.0, None, "0"),
-        ("sample_ids", lambda k: [0] * (batch_of(k) + 1)),
-        ("sample_ids", lambda k: torch.zeros(batch_of(k))),
-        ("sample_ids", lambda k: [2**56] * batch_of(k) if batch_of(k) else NOTHING),
-        ("sample_ids", lambda k: torch.full((batch_of(k),), -1) if batch_of(k) else NOTHING),
-        ("sample_ids", lambda k: 7),
-        ("generator", lambda k: torch.Generator() if k.get("seed") is not None else NOTHING),
-        *_wrong("impl", "cuda", "", None, 3),
-        both,
-    ]
-
-
-def wrong_state(name: str, *, met: bool = False) -> list[Defect]:
-    """``met``: other tensors must be where this one is."""
-    elsewhere: list[Defect] = [(name, lambda k: k[name].to("meta"))] if met else []
-    return [
-        *elsewhere,
-        (name, lambda k: k[name].int()),
-        (name, lambda k: k[name].to(torch.complex64)),
-        (name, lambda k: k[name].tolist()),
-        (name, lambda k: None),
-        (name, lambda k: k[name].to_sparse() if k[name].ndim else NOTHING),
-    ]
-
-
-def wrong_shape(name: str) -> list[Defect]:
-    return [
-        (name, lambda k: values((*k["x"].shape, 2), torch.float32, 1)),
-        (name, lambda k: values((7, 1), torch.float32, 1)),
-    ]
-
-
-def coefficient(pick: Pick, x: Tensor) -> Any:
-    kind = pick(("number", "number", "integer", "array", "scalar", "samples", "elements", "broadcast"))
-    number = pick((0.0, 1.0, -0.3, 1e-3, 2.5))
-    shape = tuple(x.shape)
-    if kind == "number":
-        return number
-    if kind == "integer":
-        return pick((0, 1, -2))
-    if kind == "array":
-        return np.float32(number)
-    if kind == "samples" and not shape:
-        return torch.tensor([number])
-    if kind == "scalar" or not shape:
-        return torch.tensor(number, dtype=pick(FLOATS))
-    if kind == "samples":
-        return values(shape[:1], torch.float64, 3)
-    if kind == "elements":
-        return tensor(pick, shape, torch.float32)
-    return values((1,) * len(shape), torch.float32, 4)
-
-
-def wrong_coefficient(name: str) -> list[Defect]:
-    return [
-        *_wrong(name, math.nan, -math.inf, "0.1", True, [0.1], 1 + 2j, torch.tensor(1), {}),
-        (name, lambda k: torch.tensor(0.5, requires_grad=True)),
-        (name, lambda k: values((9, 9, 9, 9, 9, 9, 9), torch.float32, 1)),
-        (name, lambda k: values((batch_of(k) + 2,), torch.float32, 1)),
-    ]
-
-
-def _state(pick: Pick, shapes: list[tuple[int, ...]], *, alone: bool = False) -> Tensor:
-    shape = pick(shapes)
-    made: Tensor = tensor(pick, shape, pick(FLOATS), special=pick((False, True)), alone=alone)
-    return made
-
-
-def update(pick: Pick, *, in_place: bool) -> Arguments:
-    x = _state(pick, [(), *FLAT, *DEEP], alone=in_place)
-    shape = tuple(x.shape)
-    k: Arguments = {"x": x, "score": tensor(pick, shape, pick(FLOATS), special=pick((False, True)))}
-    k |= {name: coefficient(pick, x) for name in "abc"}
-    noise = pick(("drawn", "drawn", "drawn", "given", "none"))
-    k |= address(pick, batch_of(k))
-    if noise == "given":
-        del k["seed"]
-        k["noise"] = tensor(pick, shape, pick(FLOATS))
-    elif noise == "none":
-        k["b"] = None
-    if pick(range(0, 4)) == 0:
-        k["mask"] = values(shape, torch.float32, 6) > 0
-        k["known"] = tensor(pick, shape, x.dtype)
-    if pick(range(0, 4)) == 0:
-        k["purpose"] = pick((0, 1, 128, 255))
-    if pick(range(0, 6)) == 0:
-        k["score"] = x
-    if not in_place and pick(range(0, 4)) == 0:
-        alone = x.is_contiguous()
-        k["out"] = x if alone and pick((False, True)) else tensor(pick, shape, x.dtype, alone=True)
-    return k
-
-
-WRONG_UPDATE: list[Defect] = [
-    *wrong_address(),
-    *wrong_state("x", met=True),
-    *wrong_state("score", met=True),
-    *wrong_shape("score"),
-    *(defect for name in "abc" for defect in wrong_coefficient(name)),
-    *wrong_shape("noise"),
-    ("noise", lambda k: k["x"].int()),
-    *_wrong("purpose", 256, -1, 1.0, None, "LANGEVIN"),
-    ("mask", lambda k: NOTHING if k.get("known") is None else None),
-    ("mask", lambda k: (k["x"] > 0).float()),
-    ("known", lambda k: k["x"].int()),
-    *_wrong("fault", torch.zeros(99, dtype=torch.int64), torch.zeros(1), "fault"),
-    ("freeze", lambda k: True if k.get("fault") is None else NOTHING),
-]
-WRONG_OUT: list[Defect] = [
-    ("out", lambda k: k["x"].to(torch.float64 if k["x"].dtype == torch.float16 else torch.float16)),
-    ("out", lambda k: k["x"].clone()[None]),
-    ("out", lambda k: torch.zeros((), dtype=k["x"].dtype).expand(k["x"].shape) if k["x"].numel() > 1 else NOTHING),
-    *_wrong("out", "here", 0),
-]
-WRONG_IN_PLACE: list[Defect] = [
-    ("x", lambda k: torch.zeros((), dtype=k["x"].dtype).expand(k["x"].shape) if k["x"].numel() > 1 else NOTHING),
-    ("x", lambda k: k["x"].detach().clone().requires_grad_() if k["x"].is_floating_point() else NOTHING),
-]
-
-
 def random_tensor(pick: Pick) -> Arguments:
     k: Arguments = {"shape": pick([(), *FLAT, *DEEP]), "dtype": pick(FLOATS)}
     k |= address(pick, batch_of(k))
@@ -222,9 +64,9 @@ def random_tensor(pick: Pick) -> Arguments:
 
 WRONG_RANDOM: list[Defect] = [
     *wrong_address(),
-    *_wrong("shape", -1, "23", None, (2, -3), (2, 1.5), (True, 2), ("2",)),
-    *_wrong("dtype", torch.int64, torch.complex64, "float32", None, float),
-    *_wrong("purpose", 256, -1, 1.0, None),
+    *constant("shape", -1, "23", None, (2, -3), (2, 1.5), (True, 2), ("2",)),
+    *constant("dtype", torch.int64, torch.complex64, "float32", None, float),
+    *constant("purpose", 256, -1, 1.0, None),
 ]
 
 LADDERS = [[1.0], [2.0, 0.5], [3.0, 1.0, 0.25, 0.0625]]
@@ -232,7 +74,7 @@ WRONG_SIGMAS: list[Any] = [[], [0.5, 1.0], [1.0, 0.0], [math.nan], 3.0, "1", [[1
 
 
 def perturbation(pick: Pick) -> Arguments:
-    x = _state(pick, [*FLAT, *DEEP])
+    x = state(pick, [*FLAT, *DEEP])
     sigmas = pick(LADDERS)
     k: Arguments = {"x": x, "sigmas": torch.tensor(sigmas, dtype=pick(FLOATS))}
     k |= address(pick, batch_of(k))
@@ -259,7 +101,7 @@ WRONG_PERTURBATION: list[Defect] = [
     *wrong_address(),
     *wrong_state("x"),
     *wrong_labels(lambda k: k["sigmas"].numel()),
-    *_wrong("sigmas", [1.0], torch.tensor(1.0), torch.zeros(0), torch.ones(2, 2), torch.ones(2).int(), None),
+    *constant("sigmas", [1.0], torch.tensor(1.0), torch.zeros(0), torch.ones(2, 2), torch.ones(2).int(), None),
     *wrong_shape("noise"),
 ]
 
@@ -281,12 +123,12 @@ WRONG_OBJECTIVE: list[Defect] = [
     *wrong_address("step"),
     *wrong_state("x"),
     *wrong_labels(lambda k: len(k["sigmas"])),
-    *_wrong("net", None, 3, lambda x, labels: None, lambda x, labels: x[:, :0], lambda x, labels: x.long()),
-    *_wrong("sigmas", *WRONG_SIGMAS),
-    *_wrong("reduction", "avg", None, 0),
-    *_wrong("output", "x", None),
-    *_wrong("anneal_power", "2", math.nan, 1000.0, True, None),
-    *_wrong("weights", [1.0] * 9, [-1.0], [math.nan]),
+    *constant("net", None, 3, lambda x, labels: None, lambda x, labels: x[:, :0], lambda x, labels: x.long()),
+    *constant("sigmas", *WRONG_SIGMAS),
+    *constant("reduction", "avg", None, 0),
+    *constant("output", "x", None),
+    *constant("anneal_power", "2", math.nan, 1000.0, True, None),
+    *constant("weights", [1.0] * 9, [-1.0], [math.nan]),
 ]
 
 
@@ -305,7 +147,7 @@ WRONG_SUM: list[Defect] = [
     ("term 1", _other_term),
     ("term 1", lambda k: k["term 0"].to(torch.float16 if k["term 0"].dtype != torch.float16 else torch.float32)),
     ("term 1", lambda k: 1.0),
-    *_wrong("impl", "cuda", "", None),
+    *constant("impl", "cuda", "", None),
 ]
 
 
@@ -322,10 +164,10 @@ def normalised(pick: Pick) -> Arguments:
 WRONG_NORM: list[Defect] = [
     *wrong_state("x"),
     ("groups", lambda k: k["x"].shape[1] + 1),
-    *_wrong("groups", 0, -1, 1.0, None, True),
-    *(defect for name in ("weight", "bias") for defect in _wrong(name, torch.ones(99), torch.ones(4).int(), 1.0)),
-    *_wrong("eps", -1.0, math.nan, math.inf, "0", None, True),
-    *_wrong("impl", "cuda", "", None),
+    *constant("groups", 0, -1, 1.0, None, True),
+    *(defect for name in ("weight", "bias") for defect in constant(name, torch.ones(99), torch.ones(4).int(), 1.0)),
+    *constant("eps", -1.0, math.nan, math.inf, "0", None, True),
+    *constant("impl", "cuda", "", None),
 ]
 
 
@@ -342,17 +184,17 @@ def chain(pick: Pick) -> Arguments:
 
 WRONG_CHAIN: list[Defect] = [
     *(each for each in wrong_address() if each[0] != "draw"),
-    *_wrong("score", None, 3),
+    *constant("score", None, 3),
     ("score", lambda k: (lambda x: x[..., :0]) if k["steps"] else NOTHING),
     ("score", lambda k: (lambda x: x.int()) if k["steps"] else NOTHING),
-    *_wrong("init", None, [1.0], torch.ones(2, 3).int(), torch.ones(2, 3).cfloat()),
-    *_wrong("steps", -1, 1.0, None, "3", 2**32 + 1, True),
+    *constant("init", None, [1.0], torch.ones(2, 3).int(), torch.ones(2, 3).cfloat()),
+    *constant("steps", -1, 1.0, None, "3", 2**32 + 1, True),
     ("epsilon", lambda k: 0.1 if "step_lr" in k else -0.1),
     ("step_lr", lambda k: 0.1 if "epsilon" in k else math.nan),
-    *_wrong("temperature", -1.0, math.nan, "1", None),
-    *_wrong("clamp", (1.0, 0.0), 3, (math.nan, 1.0), (None, 1.0), ("0", "x"), (0.0, 1.0, 2.0)),
-    *_wrong("order", "x", None),
-    *_wrong("non_finite", "ignore", 3),
+    *constant("temperature", -1.0, math.nan, "1", None),
+    *constant("clamp", (1.0, 0.0), 3, (math.nan, 1.0), (None, 1.0), ("0", "x"), (0.0, 1.0, 2.0)),
+    *constant("order", "x", None),
+    *constant("non_finite", "ignore", 3),
 ]
 
 
@@ -368,10 +210,10 @@ def annealed_chain(pick: Pick) -> Arguments:
 
 WRONG_ANNEALED: list[Defect] = [
     *(each for each in WRONG_CHAIN if each[0] not in ("steps", "score")),
-    *_wrong("score", None, 3, lambda x, labels: x[..., :0], lambda x, labels: None, lambda x, labels: x.int()),
-    *_wrong("sigmas", *WRONG_SIGMAS),
-    *_wrong("steps_per_level", 0, -1, 1.0, None, "3", True),
-    *_wrong("corrector", "x", None, 0),
+    *constant("score", None, 3, lambda x, labels: x[..., :0], lambda x, labels: None, lambda x, labels: x.int()),
+    *constant("sigmas", *WRONG_SIGMAS),
+    *constant("steps_per_level", 0, -1, 1.0, None, "3", True),
+    *constant("corrector", "x", None, 0),
 ]
 
 
@@ -381,9 +223,9 @@ def ladder(pick: Pick) -> Arguments:
 
 
 WRONG_LADDER: list[Defect] = [
-    *_wrong("sigma_1", 0.0, -1.0, math.nan, math.inf, "1", None, True, 1e-31),
-    *_wrong("sigma_L", 0.0, -1.0, math.nan, math.inf, "1", None, True, 1e31),
-    *_wrong("levels", 0, -1, 1.5, None, "9", True, 10**7),
+    *constant("sigma_1", 0.0, -1.0, math.nan, math.inf, "1", None, True, 1e-31),
+    *constant("sigma_L", 0.0, -1.0, math.nan, math.inf, "1", None, True, 1e31),
+    *constant("levels", 0, -1, 1.5, None, "9", True, 10**7),
 ]
 
 OPERATIONS: dict[str, tuple[Callable[[Pick], Arguments], list[Defect]]] = {

@@ -1,9 +1,11 @@
 """The table of promises: what each has been held to, by which command, and what the same check refuses.
 
-    python -m tests.long.promises                   print it
-    python -m tests.long.promises --readme          write it into the README and docs/
-    python -m tests.long.promises --check           fail where theirs is not that of the results
-    python -m tests.long.promises --tests junit.xml count the cases of a run of the tests (pytest --junitxml)
+    python -m tests.long.promises                     print it
+    python -m tests.long.promises --readme            write it into the README and docs/
+    python -m tests.long.promises --check             fail where theirs is not that of the results
+    python -m tests.long.promises --tests a.xml b.xml count the cases of runs of the tests (pytest --junitxml)
+
+The long tests and the others run apart, so a count takes the reports of both; a case that is in several counts once.
 
 Every figure is read from tests/long/results; a row whose results are not there, or are a record of an older form, says
 "not tested". In a document the table stands between ``<!-- promises -->`` and ``<!-- end of promises -->``; a part of
@@ -33,6 +35,7 @@ __all__ = ["COMPILED_UPDATES", "FULL_SIZES", "PARTS", "ROWS", "STOPS", "Row", "t
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"<!-- promises(?P<some>: [^>]*?)? -->\n.*?<!-- end of promises -->", re.DOTALL)
 NOT_TESTED = "not tested"
+KINDS = ("error", "failure", "skipped", "passed")  # of outcomes of a case, the worst first
 
 # What one case of a test goes through: parts and stops of a sampler, sizes of a disk that is full, compiled updates.
 PARTS = 125
@@ -210,7 +213,10 @@ ROWS: tuple[Row, ...] = (
             f"{counted(r['digests'])} digests by NEON, emulated: "
             f"{sum(count for name, count in r['differ'].items() if 'aarch64' in name)} differ"
         ),
-        lambda r: f"contracted into fma: {counted(sum(r['control'].values()))} differ",
+        lambda r: "; ".join(
+            f"{'contracted into fma' if 'contracted' in name else name}: {counted(count)} differ"
+            for name, count in r["control"].items()
+        ),
     ),
     Row("samplers follow their exact law", "law", _law, _wrong_law),
     told("the loss and its gradient follow theirs", "loss_law"),
@@ -348,20 +354,37 @@ def with_promises(text: str) -> str:
     return BLOCK.sub(renewed, text)
 
 
-def count_cases(path: Path) -> Record:
-    """Passed cases of a run of the tests, by "file::function"; of one that failed there are none."""
-    suite = ElementTree.parse(path).getroot()
-    totals: Counter[str] = Counter()
-    passed: Counter[str] = Counter()
-    for case in suite.iter("testcase"):
+def outcomes(path: Path) -> dict[str, str]:
+    """What became of each case of a report of pytest: "passed", "skipped", "failure" or "error", by "file::case".
+
+    A case has two entries where its test and what follows it both fail: the worse of them counts.
+    """
+    found: dict[str, str] = {}
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
         kinds = {child.tag for child in case}
-        kind = next((each for each in ("error", "failure", "skipped") if each in kinds), "passed")
-        totals[kind] += 1
-        name = f"{case.attrib['classname'].removeprefix('tests.')}::{case.attrib['name'].partition('[')[0]}"
-        if kind == "passed":
-            passed[name] += 1
-    if totals["error"] or totals["failure"]:
-        raise ValueError(f"{path}: {totals['error'] + totals['failure']} cases failed; mend them first")
+        kind = next((each for each in KINDS if each in kinds), "passed")
+        name = f"{case.attrib['classname'].removeprefix('tests.')}::{case.attrib['name']}"
+        found[name] = min(kind, found.get(name, kind), key=KINDS.index)
+    return found
+
+
+def count_cases(*paths: Path) -> Record:
+    """Passed cases of runs of the tests, by "file::function"; where one failed in any run there are none.
+
+    Args:
+        paths: reports of pytest. Of a case in several of them one that passed counts, once; a run that leaves cases out
+            may say that it skipped them.
+    """
+    reports = {path: outcomes(path) for path in paths}
+    for path, found in reports.items():
+        failed = sum(kind in ("error", "failure") for kind in found.values())
+        if failed:
+            raise ValueError(f"{path}: {failed} cases failed; mend them first")
+    merged: dict[str, str] = {}
+    for found in reports.values():
+        merged |= {name: kind for name, kind in found.items() if kind == "passed" or name not in merged}
+    totals = Counter(merged.values())
+    passed = Counter(name.partition("[")[0] for name, kind in merged.items() if kind == "passed")
     ran_on = machine(torch.device("cpu"))
     return {"benchmark": "tests", "machine": ran_on, "totals": dict(totals), "passed": dict(sorted(passed.items()))}
 
@@ -370,10 +393,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--readme", action="store_true", help="write the tables of the README and docs/")
     parser.add_argument("--check", action="store_true", help="only compare the documents' tables with the results")
-    parser.add_argument("--tests", type=Path, metavar="XML", help="keep what a run of the tests counted")
+    parser.add_argument("--tests", type=Path, nargs="+", metavar="XML", help="keep what runs of the tests counted")
     options = parser.parse_args(arguments)
     if options.tests:
-        write_record(RESULTS / "tests.json", count_cases(options.tests))
+        write_record(RESULTS / "tests.json", count_cases(*options.tests))
     if not options.check:
         print(table())
     if options.check or options.readme:

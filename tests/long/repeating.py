@@ -25,7 +25,7 @@ from tqdm import tqdm
 import fastlangevin as fl
 from fastlangevin.models import MLP, MLPConfig
 from tests.long.record import finish, parser
-from tests.long.registered import arguments, results
+from tests.long.registered import arguments, operation, results
 
 __all__ = ["CONTROLS", "calls", "different", "products"]
 
@@ -38,7 +38,7 @@ def _fresh(value: Any) -> Any:
 
 
 def _operation(name: str, of: tuple[Any, ...]) -> Call:
-    writes = name.endswith("_") or name.startswith("watched")
+    writes = operation(name).endswith("_") or name.startswith("watched")
     return lambda: results(name, tuple(map(_fresh, of)) if writes else of)
 
 
