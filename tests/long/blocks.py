@@ -145,10 +145,9 @@ class Recorder:
                 made = (uniforms if uniform else normals)(draw.words(), out.shape)
                 self._compare("randn", draw, (out, made))
 
-        def step(out: Tensor, update: Update) -> None:
+        def step(out: Tensor, update: Update) -> Tensor:
             if not update.draws_noise:
-                real.step(out, update)
-                return
+                return real.step(out, update)
             draws = [self._drawn(out, update.address._replace(draw=number)) for number in _numbers(update)]
             checks = self._checks("step", draws[0])
             before = [(term.a, term.slot.clone() if checks else term.slot) for term in update.terms]
@@ -157,6 +156,7 @@ class Recorder:
                 noise = _weighted(update, [normals(draw.words(), out.shape) for draw in draws])
                 made = reference.combine(before, update.b, noise, update.mask, update.known)
                 self._compare("step", draws[0], (out, made))
+            return out
 
         def perturb(out: Tensor, drawn: Tensor | None, given: Perturbation) -> None:
             real.perturb(out, drawn, given)

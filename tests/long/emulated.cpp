@@ -72,8 +72,8 @@ void steps(int64_t set) {
         std::vector<float> out(n), x = numbers(n, 1, true), score = numbers(n, 2, true);
         std::vector<int64_t> fault(shape[0], INT64_MAX);
         for (double c : {1.0, 0.9}) {
-            PlainStep request{common(set), c,        0.1,          0.3,      fault.data(), 0,
-                              out.data(),  x.data(), score.data(), shape[0], shape[1]};
+            PlainStep request{common(set), c,          0.1,      0.3,          fault.data(), 0,
+                              nullptr,     out.data(), x.data(), score.data(), shape[0],     shape[1]};
             check(fl_step_plain(&request));
             tell("step", out);
             tell("faults", fault);

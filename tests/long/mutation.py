@@ -305,6 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         and (not options.family or fault.family in options.family)
         and not (options.missing and fault.name in rows)
     ]
+    if not chosen and options.missing:
+        print("no result is missing")
+        return 0
     if not chosen:
         parser.error("no fault is of these names and families")
     for fault in chosen:
