@@ -6,6 +6,7 @@
 Cases, each with Triton's own launch and the direct one:
     update      a plain update with its address: the checks, the choice of the implementation, and the launcher
     launcher    the launcher alone: what it prepares, and the launch
+    six         the same of an update of six terms and four draws
     tensors     the launcher with coefficients, seed and draw number in tensors
     normals     the launcher of random tensors
 
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks.timing import interleaved, machine
 from benchmarks.writing import write_record
-from fastlangevin.kernels.address import Address, Term, Update
+from fastlangevin.kernels.address import MAX_DRAWS, MAX_TERMS, Address, Draw, Term, Update
 
 SHAPE = (128, 3, 32, 32)
 
@@ -37,10 +38,13 @@ def cases() -> dict[str, Callable[[], object]]:
     number, word = torch.ones(()).expand(SHAPE), torch.zeros((), dtype=torch.int64)
     address = Address(3, 5, None, 0, 1)
     plain = Update((Term(1.0, x), Term(0.1, score)), 0.2, address, address.draw)
+    terms = (Term(1.0, x), *[Term(0.1, score)] * (MAX_TERMS - 1))
+    six = plain._replace(terms=terms, draws=tuple(Draw(0.5, place) for place in range(MAX_DRAWS)))
     tensors = Update((Term(number, x), Term(number, score)), number, address._replace(seed=word, draw=word), word)
     return {
         "update": lambda: move(plain, "triton", x),
         "launcher": lambda: step.step(x, plain),
+        "six": lambda: step.step(x, six),
         "tensors": lambda: step.step(x, tensors),
         "normals": lambda: randn.randn(x, address, uniform=False),
     }

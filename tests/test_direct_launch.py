@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 import torch
 
-from fastlangevin.kernels.address import Draw, DrawTable
+from fastlangevin.kernels.address import Address, Draw, DrawTable, Term, Update
 
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ["aligned", "dtype", "width", "none", "device", "debug", "plain aligned", "plain layout", "plain record"]
-FAULTS += ["plain order"]
+FAULTS += ["plain order", "plain dtype"]
 
 Arguments = dict[str, Any]
 
@@ -94,9 +94,8 @@ def test_bits_with_and_without() -> None:
 
     def run() -> list[torch.Tensor]:
         results = []
-        for given in updates("cuda"):
-            out = given.pop("out")
-            step.step(out, update_of(given))
+        for out, given in updates("cuda"):
+            step.step(out, given)
             results.append(out)
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             image = torch.arange(4 * 32 * 64, device="cuda").sin().to(dtype).view(4, 32, 8, 8)
@@ -128,7 +127,7 @@ def test_another_device() -> None:
         assert torch.equal(fl.step(on, on, a=0.1, b=0.2, seed=3).cpu(), want)
 
 
-def updates(device: str = "cpu") -> Iterator[Arguments]:
+def updates(device: str = "cpu") -> Iterator[tuple[torch.Tensor, Update]]:
     """Arguments of the step kernel's launcher that differ in all that a variant may hang on."""
 
     def tensor(shape: tuple[int, ...], dtype: torch.dtype, offset: int = 0) -> torch.Tensor:
@@ -138,32 +137,53 @@ def updates(device: str = "cpu") -> Iterator[Arguments]:
         begin = -flat.data_ptr() // flat.element_size() % (64 // flat.element_size()) + offset
         return flat[begin : begin + torch.Size(shape).numel()].view(shape)
 
-    address: Arguments = {"seed": 3, "draw": 5, "sample_ids": None, "sample_offset": 0, "purpose": 1}
-    plain: Arguments = {"c": 1.0, "a": 0.5, "b": 0.25, "noise": None, "mask": None, "known": None, **address}
+    address = Address(seed=3, draw=5, sample_ids=None, sample_offset=0, purpose=1)
+
+    def plain(x: torch.Tensor, score: torch.Tensor, c: Any = 1.0, a: Any = 0.5, **changes: Any) -> Update:
+        at = address._replace(**{name: changes.pop(name) for name in Address._fields if name in changes})
+        return Update((Term(c, x), Term(a, score)), 0.25, at, 9)._replace(**changes)
+
     floats = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
     shapes = (1, 4), (4, 3), (16, 64), (2, 3, 5, 7), (3, 4, 8, 8), (1, 1)
     for dtype, shape in itertools.product(floats, shapes):
         x, score = tensor(shape, dtype), tensor(shape, dtype)
-        yield {"out": x, "x": x, "score": score, **plain}
-        yield {"out": x, "x": x, "score": score, **plain, "b": None}
-        yield {"out": x, "x": x, "score": tensor(shape, torch.float32), **plain, "a": 0.75, "seed": 2**64 - 1}
+        yield x, plain(x, score)
+        yield x, plain(x, score, b=None)
+        yield x, plain(x, tensor(shape, torch.float32), a=0.75, seed=2**64 - 1)
         # By one element, misaligned; by eight, aligned again where an element has two bytes or more.
         for offsets in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (8, 8, 8)):
             out, x, score = (tensor(shape, dtype, offset) for offset in offsets)
-            yield {"out": out, "x": x, "score": score, **plain, "draw": 2**32 - 1}
+            yield out, plain(x, score, draw=2**32 - 1)
     x, wide = tensor((16, 64), torch.float32), tensor((16, 64), torch.float64)
     for change in (
         {"draw": 0, "seed": 1},
         {"seed": 2**31, "draw": 2**31, "sample_offset": 2**40, "purpose": 255},
         {"seed": 2**63 + 1, "sample_offset": 1, "purpose": 16},
     ):
-        yield {"out": x, "x": x, "score": x, **plain, **change}
+        yield x, plain(x, x, **change)
     for dtype, offset, freeze in itertools.product(floats, (0, 1), (False, True)):
         record, state = tensor((16,), torch.int64, offset), tensor((16, 64), dtype)
-        yield {"out": state, "x": state, "score": state, **plain, "fault": record, "freeze": freeze}
+        number = 2**63 - 1 if offset else tensor((), torch.int64)
+        for each in (9, number):
+            yield state, plain(state, state, fault=record, freeze=freeze, number=each)
+    for dtype, count in itertools.product(floats[::2] + floats[-1:], (1, 3, 6)):
+        # The last slot may be of another dtype, and lies elsewhere.
+        offset = count % 2
+        state, last = tensor((16, 64), dtype), tensor((16, 64), torch.float32, offset)
+        terms = tuple(Term(0.5, each) for each in (*[state] * (count - 1), state if count == 1 else last))
+        yield state, Update(terms, 0.25, address, 9)
+        weights = tensor((5,), torch.float64 if dtype == torch.float64 else torch.float32, offset)
+        table = DrawTable(weights, tensor((5,), torch.int64, offset))
+        for draws in (table, *(tuple(Draw(0.5, 3 * place) for place in range(size)) for size in (1, 4))):
+            yield state, Update(terms, 0.25, address, 9, draws)
+            yield state, Update(terms, None, address, 9, draws)
+            yield state, Update(terms, 0.25, address, 9, draws, noise=last)
+        yield state, Update(terms, 0.25, address, 9, (Draw(1.0, 2**31),), fault=tensor((16,), torch.int64))
+        spread = tensor((), weights.dtype).expand(16, 64)
+        yield state, Update(tuple(Term(spread, slot) for _, slot in terms), spread, address, 9)
     # As integers these are 0, the smallest above it, 16, and far out.
     for number in (0.0, 5e-324, 8e-323, -1.5):
-        yield {"out": wide, "x": wide, "score": wide, **plain, "c": number, "a": -number}
+        yield wide, plain(wide, wide, c=number, a=-number)
     word, words = tensor((), torch.int64), tensor((16,), torch.int64, 1)
     sample = tensor((16,), torch.float32, 1)
     own = {
@@ -175,19 +195,13 @@ def updates(device: str = "cpu") -> Iterator[Arguments]:
         "noise": {"noise": x},
         "misaligned noise": {"noise": tensor((16, 64), torch.float32, 1)},
         "mask": {"mask": x > 0, "known": x},
-        "terms": {"more": [(0.5, x), (sample.view(16, 1), x)]},
-        "draws": {"draws": (Draw(0.5, 0), Draw(-0.25, 2**32 - 6))},
-        "table": {"draws": DrawTable(sample, words)},
     }
     for change in own.values():
-        spread = {
-            name: value.expand(16, 64) if name in "cab" and isinstance(value, torch.Tensor) else value
-            for name, value in change.items()
-        }
-        yield {"out": x, "x": x, "score": x, **plain, **spread}
+        spread = {name: value.expand(16, 64) if name in "cab" else value for name, value in change.items()}
+        yield x, plain(x, x, **spread)
     for strided in (x.t().contiguous().t(), tensor((16, 128), torch.float32)[:, ::2]):
-        yield {"out": strided, "x": strided, "score": x, **plain}
-        yield {"out": x, "x": x, "score": strided, **plain}
+        yield strided, plain(strided, x)
+        yield x, plain(x, strided)
 
 
 def harness(path: str) -> Any:
@@ -200,19 +214,13 @@ def harness(path: str) -> Any:
     return module
 
 
-def update_of(given: Arguments) -> Any:
-    """The update of arguments by their names."""
-    return harness("tests/laws/two_terms.py").update_of(**given)
-
-
 def launches() -> list[tuple[Any, tuple[int, ...], Arguments, Arguments]]:
     """Kernel, grid, arguments and options of many launches of all kernels."""
     from fastlangevin.kernels.triton import step
 
     made = []
-    for arguments in updates():
-        given = dict(arguments)
-        call = step.prepare(given.pop("out"), update_of(given))
+    for out, update in updates():
+        call = step.prepare(out, update)
         made.append((step.step_kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
     for kernel, call, *_ in harness("tests/gates/variants.py").calls().values():
         made.append((kernel, call.grid, call.arguments, {"num_warps": call.launch.num_warps}))
@@ -276,6 +284,17 @@ def forget() -> None:
     step.shortcut.kept.clear()
 
 
+def changed(update: Update, generator: random.Random) -> Update:
+    """The same with other plain numbers."""
+    at, draws = update.address, update.draws
+    terms = tuple(Term(generator.random() if type(a) is float else a, slot) for a, slot in update.terms)
+    if type(at.seed) is int:
+        at = at._replace(seed=generator.getrandbits(64))
+    if type(draws) is tuple and draws != (Draw(1.0, draws[0].offset),):
+        draws = tuple(Draw(generator.random(), generator.getrandbits(32)) for _ in draws)
+    return update._replace(terms=terms, address=at, draws=draws)
+
+
 def differences(recorder: Recorder, driver: Any, count: int) -> dict[str, int]:
     """Launches by Triton and direct ones, of the same arguments in a mixed order."""
     import triton
@@ -300,17 +319,12 @@ def differences(recorder: Recorder, driver: Any, count: int) -> dict[str, int]:
         driver.stream = generator.randrange(100)
         triton.knobs.runtime.debug = generator.random() < 0.2
         if generator.random() < 0.7:
-            given = dict(generator.choice(sets))
-            out = given.pop("out")
+            out, given = generator.choice(sets)
             # Numbers change from call to call, and must reach the kernel.
-            for name in "ca":
-                if type(given[name]) is float:
-                    given[name] = generator.random()
-            if type(given["seed"]) is int:
-                given["seed"] = generator.getrandbits(64)
+            given = changed(given, generator)
 
-            def call(out: torch.Tensor = out, given: Arguments = given) -> None:
-                step.step(out, update_of(given))
+            def call(out: torch.Tensor = out, given: Update = given) -> None:
+                step.step(out, given)
         else:
             kernel, grid, arguments, options = generator.choice(bare)
 
@@ -358,18 +372,23 @@ def with_fault(fault: str) -> Callable[[], None]:
         found = kept[1](kernel)
         return found and (found[:-1] if fault == "device" else (found[0], *found[2:]))
 
-    def plainly(*tensors: Any, **arguments: Any) -> Any:
-        known = kept[2](*tensors, **arguments)
+    def plainly(shortcut: Any, out: torch.Tensor, update: Update) -> Any:
+        known = kept[2](shortcut, out, update)
         if known is None:
             return None
-        key = list(known[0])
+        (begun, *key), *rest = known
+        slots = range(6, 6 + 3 * len(update.terms), 3)
         if fault == "plain aligned":
-            key[1] = None
+            for place in (5, *(first + 2 for first in slots)):
+                key[place] = None
         if fault == "plain layout":
-            key[9:] = [key[8].numel()]
+            sized = [each.numel() if isinstance(each, torch.Size) else each for each in key]
+            key = [None if type(each) is tuple else each for each in sized]
+        if fault == "plain dtype":
+            key = [None if isinstance(each, torch.dtype) else each for each in key]
         if fault == "plain record":
-            key[7] = None
-        return tuple(key), *known[1:]
+            key[slots.stop] = None
+        return (begun, *key), *rest
 
     def swapped(self: Any, key: Any, *changing: Any) -> Any:
         return kept[3](self, key, changing[1], changing[2], changing[0], *changing[3:])
@@ -391,8 +410,8 @@ def unusual(recorder: Recorder) -> tuple[dict[str, str], dict[str, int]]:
 
     from fastlangevin.kernels.triton import direct_launch, step
 
-    arguments = next(updates())
-    call = step.prepare(arguments.pop("out"), update_of({**arguments, "sample_offset": 3}))
+    out, update = next(updates())
+    call = step.prepare(out, update._replace(address=update.address._replace(sample_offset=3)))
     kernel = step.step_kernel
     found = {}
     original = triton.runtime.jit.JITFunction.run

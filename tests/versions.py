@@ -44,6 +44,7 @@ TESTS = (
     "tests/test_loops.py",
     "tests/test_direct_launch.py",
     "tests/test_triton_kernels.py",
+    "tests/test_triton_move.py",
     "tests/test_triton_dsm.py::test_sizes",
     "tests/test_mixture.py",
     "tests/test_samplers.py",

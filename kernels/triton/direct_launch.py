@@ -20,6 +20,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from ..environment import switch
+from .layout import Call
 
 __all__ = ["Shortcut", "launch", "use_direct_launch"]
 
@@ -158,14 +159,12 @@ class Shortcut:
 
     Args:
         kernel: the kernel.
-        changing: names of these arguments. Whatever values the caller passes under one key must be of one kind to
-            Triton.
     """
 
-    def __init__(self, kernel: Any, changing: Sequence[str]) -> None:
+    def __init__(self, kernel: Any) -> None:
         self.kernel = kernel
-        self.order = [kernel.arg_names.index(name) for name in changing]
-        self.kept: dict[tuple[Any, ...], tuple[Callable[..., Any], list[Any]]] = {}
+        self.places = {name: place for place, name in enumerate(kernel.arg_names)}
+        self.kept: dict[tuple[Any, ...], tuple[Callable[..., Any], list[Any], list[int]]] = {}
 
     def circumstances(self) -> tuple[Any, ...] | None:
         """What a key must begin with; None where nothing may be launched by one."""
@@ -176,16 +175,20 @@ class Shortcut:
         found = self.kept.get(key)
         if found is None:
             return False
-        runner, template = found
+        runner, template, order = found
         values = template.copy()
-        for place, value in zip(self.order, changing, strict=True):
+        for place, value in zip(order, changing, strict=True):
             values[place] = value
         runner(*values)
         return True
 
-    def keep(self, key: tuple[Any, ...], compiled: Any, grid: tuple[int, int, int], arguments: dict[str, Any]) -> None:
-        """Keeps what :func:`launch` returned for a key."""
+    def keep(self, key: tuple[Any, ...], compiled: Any, call: Call, changing: Sequence[str]) -> None:
+        """Keeps what :func:`launch` returned for a key, and of the call the arguments but those named in ``changing``.
+
+        Whatever values the caller passes for these under the key must be of one kind to Triton.
+        """
         if len(self.kept) >= KEPT:
             self.kept.clear()
-        values = [arguments[name] for name in self.kernel.arg_names]
-        self.kept[key] = compiled[grid], [each.data_ptr() if isinstance(each, Tensor) else each for each in values]
+        values = [call.arguments[name] for name in self.places]
+        template = [each.data_ptr() if isinstance(each, Tensor) else each for each in values]
+        self.kept[key] = compiled[call.grid], template, [self.places[name] for name in changing]

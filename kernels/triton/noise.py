@@ -9,10 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .factors import number
-from .loops import bound
 from .philox import pair, philox, uniform
-from .ptx import multiply
 
 
 @triton.jit
@@ -61,55 +58,3 @@ def take(drawn, part: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr):
         return interleave4(drawn)
     else:
         return tl.join(drawn[2 * part], drawn[2 * part + 1])
-
-
-@triton.jit
-def add_draw(
-    z,
-    words,
-    c2,
-    weight,
-    first_group,
-    group_lane,
-    WIDTH: tl.constexpr,
-    dtype: tl.constexpr,
-):
-    """z + weight times the normals of draw ``c2``, each rounded; the other words are those of the rows."""
-    c1, _, c3, k0, k1 = words
-    drawn = draw_groups((c1, c2, c3, k0, k1), first_group, group_lane, WIDTH)
-    summed = ()
-    for j in tl.static_range(WIDTH):
-        summed += (z[j] + multiply(drawn[j].to(dtype), weight),)
-    return summed
-
-
-@triton.jit
-def draw_sum(
-    words,
-    weights,
-    offsets,
-    weights_ptr,
-    numbers_ptr,
-    draws,
-    first_group,
-    group_lane,
-    WIDTH: tl.constexpr,
-    COUNT: tl.constexpr,
-    dtype: tl.constexpr,
-):
-    """The noise of several draws, left to right: COUNT of them as arguments, or ``draws`` of a table if it is 0."""
-    _, first, _, _, _ = words
-    # Minus zero added to a number is that number, plus and minus zero too.
-    zero = tl.full(group_lane.shape, -0.0, dtype)
-    z = ()
-    for _ in tl.static_range(WIDTH):
-        z += (zero,)
-    if COUNT:
-        for j in tl.static_range(COUNT):
-            c2 = first + offsets[j].to(tl.uint32)
-            z = add_draw(z, words, c2, number(weights[j], dtype), first_group, group_lane, WIDTH, dtype)
-    else:
-        for j in range(bound(draws)):
-            c2 = tl.load(numbers_ptr + j).to(tl.uint32)
-            z = add_draw(z, words, c2, tl.load(weights_ptr + j), first_group, group_lane, WIDTH, dtype)
-    return z

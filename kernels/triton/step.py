@@ -1,11 +1,11 @@
 """One move of a sampler, with its noise drawn inside.
 
-    out = a_0 s_0 + a_1 s_1 + ... + b z        z = w_0 z_0 + w_1 z_1 + ...,  z_j ~ N(0, 1)
+    out = a_0 s_0 + a_1 s_1 + ... + b z        z ~ N(0, 1), or a weighted sum of such draws
 
-in fp32 (fp64 for an fp64 state, the z_j being fp32 normals widened): z first, left to right, then the terms in their
-order, then b z. One draw of weight 1 is not multiplied. The result is rounded once to the state's dtype, then replaced
-by ``known`` where ``mask`` is True. Every operation is rounded on its own, so the bits are those of
-``fastlangevin.reference``; nothing here may be contracted, reassociated or approximated.
+in fp32 (fp64 for an fp64 state s_0): z first, as ``draws.py`` sums it, then the terms in their order, then b z. The
+result is rounded once to the state's dtype, then replaced by ``known`` where ``mask`` is True. Every operation is
+rounded on its own, so the bits are those of ``fastlangevin.reference``; nothing here may be contracted, reassociated or
+approximated.
 
 Bytes per element: each slot and out once, 12 for two fp32 terms, 6 for 16-bit, 24 for fp64; per-element factors,
 ``noise``, ``mask`` (1) and ``known`` come on top. Without ``noise`` the normals cost no memory traffic.
@@ -20,27 +20,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..address import MAX_DRAWS, MAX_TERMS, Update
+from ..address import Update
 from . import plain
 from .direct_launch import Shortcut, launch
-from .factors import ELEMENT, draw_arguments, factor, factor_argument
-from .layout import (
-    CHANGING,
-    Call,
-    address,
-    call_for,
-    elements_of,
-    locate,
-    on_device,
-    random_arguments,
-    signed_words,
-    tile,
-)
+from .draws import OFFSETS, WEIGHTS, draw_arguments, sum_draws
+from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, tile
 from .levels import rows_of
-from .noise import draw_groups, draw_sum, take
+from .noise import take
 from .philox import load_as, round_to
 from .ptx import multiply
-from .watch import draw_number, overflows
+from .terms import ELEMENT, FACTORS, FLOAT, SLOTS, coefficient, coefficient_argument
+from .watch import overflows, step_number
 
 # Of the 53.2 machine instructions of an fp32 element on sm_90, 5 are the update's own, 10.5 the random words, 30 the
 # normals made of them and the rest addresses, masks and accesses. At 4.3 TB/s and 0.77 of its issue rate an H200 hides
@@ -48,67 +38,42 @@ from .watch import draw_number, overflows
 # by arithmetic. Measured negatives for fp32: loads without a mask, of elements that exist in place of those that do
 # not, half an instruction more; 32 elements a thread, 1.5 less but 108 registers.
 
-# What changes from step to step, and never compiles anew: kinds of arguments alone do.
-NUMBERS = (*(f"a{k}" for k in range(MAX_TERMS)), "b", *(f"w{k}" for k in range(MAX_DRAWS)))
-WORDS = (*(f"o{k}" for k in range(MAX_DRAWS)), "draws", "number", *CHANGING)
+# Places of the operands in the table of the layout; a term has two, its slot's and its coefficient's.
+OUT = tl.constexpr(0)
+NOISE = tl.constexpr(1)
+MASK = tl.constexpr(2)
+KNOWN = tl.constexpr(3)
+B = tl.constexpr(4)
+TERM = tl.constexpr(5)
 
-
-@triton.jit
-def _product(
-    slot,
-    a,
-    KIND: tl.constexpr,
-    TERM: tl.constexpr,
-    layout_ptr,
-    base,
-    e,
-    valid,
-    first_row,
-    row_lane,
-    row_valid,
-    NDIM: tl.constexpr,
-    dtype: tl.constexpr,
-):
-    """A term of the sum; the noise is term 6, whose factor is b."""
-    ptrs = locate(a, layout_ptr, 10 + TERM, base, row_lane, e, NDIM) if KIND == ELEMENT else None
-    return multiply(slot, factor(a, KIND, ptrs, valid, first_row, row_lane, row_valid, dtype))
+# None of these compiles a kernel anew, whatever its value or alignment.
+ANY = (*FACTORS, "b", *WEIGHTS, *OFFSETS, "draw_count", "number", *CHANGING)
 
 
 @triton.jit(
-    do_not_specialize=("draws", "number", "o0", "o1", "o2", "o3", *CHANGING),
-    do_not_specialize_on_alignment=(*NUMBERS, "fault_ptr", "weights_ptr", "numbers_ptr", "layout_ptr", *WORDS),
+    do_not_specialize=ANY,
+    do_not_specialize_on_alignment=("fault_ptr", "number_ptr", "weights_ptr", "numbers_ptr", "layout_ptr", *ANY),
 )
 def step_kernel(
     out_ptr,
-    s0_ptr,
-    s1_ptr,
-    s2_ptr,
-    s3_ptr,
-    s4_ptr,
-    s5_ptr,
+    slot_0,
+    slot_1,
+    slot_2,
+    slot_3,
+    slot_4,
+    slot_5,
     noise_ptr,
     mask_ptr,
     known_ptr,
     fault_ptr,
-    a0,
-    a1,
-    a2,
-    a3,
-    a4,
-    a5,
+    number_ptr,
+    a_0,
+    a_1,
+    a_2,
+    a_3,
+    a_4,
+    a_5,
     b,
-    w0,
-    w1,
-    w2,
-    w3,
-    o0,
-    o1,
-    o2,
-    o3,
-    weights_ptr,
-    numbers_ptr,
-    draws,
-    number,
     layout_ptr,
     rows: tl.int64,
     count: tl.int64,
@@ -119,12 +84,20 @@ def step_kernel(
     ids_ptr,
     sample_offset: tl.int64,
     purpose,
-    A0_KIND: tl.constexpr,
-    A1_KIND: tl.constexpr,
-    A2_KIND: tl.constexpr,
-    A3_KIND: tl.constexpr,
-    A4_KIND: tl.constexpr,
-    A5_KIND: tl.constexpr,
+    number: tl.int64,
+    weight_0,
+    weight_1,
+    weight_2,
+    weight_3,
+    offset_0,
+    offset_1,
+    offset_2,
+    offset_3,
+    weights_ptr,
+    numbers_ptr,
+    draw_count,
+    TERMS: tl.constexpr,
+    A_KINDS: tl.constexpr,
     B_KIND: tl.constexpr,
     DRAWS: tl.constexpr,
     FREEZE: tl.constexpr,
@@ -134,67 +107,68 @@ def step_kernel(
     GROUPS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    dtype: tl.constexpr = tl.float64 if s0_ptr.dtype.element_ty == tl.float64 else tl.float32
+    dtype: tl.constexpr = tl.float64 if slot_0.dtype.element_ty == tl.float64 else tl.float32
     # A thread's access is 16 bytes at most, so a group of four fp64 elements is taken in two halves.
     PARTS: tl.constexpr = 2 if dtype == tl.float64 else 1
     LANES: tl.constexpr = WIDTH // PARTS
+    slots = slot_0, slot_1, slot_2, slot_3, slot_4, slot_5
+    factors = a_0, a_1, a_2, a_3, a_4, a_5
 
     first_row, first_group, row_lane, group_lane, row_valid, group_valid = tile(rows, count, GROUPS, TILE)
     if b is not None and noise_ptr is None:
         row, row_known = rows_of(first_row, row_lane, row_valid, rows, GROUPS, TILE)
         words = address(row, row_known, seed, seed_high, draw, ids_ptr, sample_offset, purpose)
-        if DRAWS < 0:
-            drawn = draw_groups(words, first_group, group_lane, WIDTH)
-        else:
-            weights, offsets = (w0, w1, w2, w3), (o0, o1, o2, o3)
-            drawn = draw_sum(
-                words, weights, offsets, weights_ptr, numbers_ptr, draws, first_group, group_lane, WIDTH, DRAWS, dtype
-            )
+        weights = weight_0, weight_1, weight_2, weight_3
+        offsets = offset_0, offset_1, offset_2, offset_3
+        table = weights_ptr, numbers_ptr, draw_count
+        drawn = sum_draws(words, first_group, group_lane, weights, offsets, table, DRAWS, WIDTH, dtype)
 
     if fault_ptr is not None:
-        at = draw_number(number)
+        step = step_number(number, number_ptr)
         fault_ptrs = fault_ptr + first_row + row_lane
         if FREEZE:
-            frozen = (tl.load(fault_ptrs, mask=row_valid, other=at) < at)[:, None]
+            frozen = (tl.load(fault_ptrs, mask=row_valid, other=step) < step)[:, None]
 
     for part in tl.static_range(PARTS):
         lane = tl.arange(0, LANES)[None, :] + part * LANES
         base, e, valid = elements_of(
             first_row, first_group, row_lane, group_lane, group_valid, count, elements, lane, NDIM, IS_LONG, WIDTH
         )
-        where = (layout_ptr, base, e, valid, first_row, row_lane, row_valid)
         # All loads before the arithmetic, which they overlap.
-        state = load_as(locate(s0_ptr, layout_ptr, 1, base, row_lane, e, NDIM), valid, dtype)
-        if s1_ptr is not None:
-            s1 = load_as(locate(s1_ptr, layout_ptr, 2, base, row_lane, e, NDIM), valid, dtype)
-        if s2_ptr is not None:
-            s2 = load_as(locate(s2_ptr, layout_ptr, 3, base, row_lane, e, NDIM), valid, dtype)
-        if s3_ptr is not None:
-            s3 = load_as(locate(s3_ptr, layout_ptr, 4, base, row_lane, e, NDIM), valid, dtype)
-        if s4_ptr is not None:
-            s4 = load_as(locate(s4_ptr, layout_ptr, 5, base, row_lane, e, NDIM), valid, dtype)
-        if s5_ptr is not None:
-            s5 = load_as(locate(s5_ptr, layout_ptr, 6, base, row_lane, e, NDIM), valid, dtype)
-        moved = _product(state, a0, A0_KIND, 0, *where, NDIM, dtype)
-        if s1_ptr is not None:
-            moved += _product(s1, a1, A1_KIND, 1, *where, NDIM, dtype)
-        if s2_ptr is not None:
-            moved += _product(s2, a2, A2_KIND, 2, *where, NDIM, dtype)
-        if s3_ptr is not None:
-            moved += _product(s3, a3, A3_KIND, 3, *where, NDIM, dtype)
-        if s4_ptr is not None:
-            moved += _product(s4, a4, A4_KIND, 4, *where, NDIM, dtype)
-        if s5_ptr is not None:
-            moved += _product(s5, a5, A5_KIND, 5, *where, NDIM, dtype)
+        state = load_as(locate(slot_0, layout_ptr, TERM, base, row_lane, e, NDIM), valid, dtype)
+        values = (state,)
+        for i in tl.static_range(1, TERMS):
+            values += (load_as(locate(slots[i], layout_ptr, TERM + 2 * i, base, row_lane, e, NDIM), valid, dtype),)
+        for i in tl.static_range(TERMS):
+            a = coefficient(
+                factors[i],
+                (A_KINDS >> (2 * i)) & 3,
+                layout_ptr,
+                TERM + 2 * i + 1,
+                first_row,
+                row_lane,
+                row_valid,
+                base,
+                e,
+                valid,
+                NDIM,
+                dtype,
+            )
+            product = multiply(values[i], a)
+            if i == 0:
+                moved = product
+            else:
+                moved += product
         if b is not None:
             if noise_ptr is not None:
-                z = load_as(locate(noise_ptr, layout_ptr, 7, base, row_lane, e, NDIM), valid, dtype)
+                z = load_as(locate(noise_ptr, layout_ptr, NOISE, base, row_lane, e, NDIM), valid, dtype)
             else:
                 z = take(drawn, part, WIDTH, PARTS).to(dtype)
-            moved += _product(z, b, B_KIND, 6, *where, NDIM, dtype)
+            factor = coefficient(b, B_KIND, layout_ptr, B, first_row, row_lane, row_valid, base, e, valid, NDIM, dtype)
+            moved += multiply(z, factor)
         if mask_ptr is not None:
-            fixed = tl.load(locate(mask_ptr, layout_ptr, 8, base, row_lane, e, NDIM), mask=valid)
-            known = load_as(locate(known_ptr, layout_ptr, 9, base, row_lane, e, NDIM), valid, dtype)
+            fixed = tl.load(locate(mask_ptr, layout_ptr, MASK, base, row_lane, e, NDIM), mask=valid)
+            known = load_as(locate(known_ptr, layout_ptr, KNOWN, base, row_lane, e, NDIM), valid, dtype)
             moved = tl.where(fixed, known, moved)
         if FREEZE:
             moved = tl.where(frozen, state, moved)
@@ -205,40 +179,63 @@ def step_kernel(
                 faulty = group
             else:
                 faulty |= group
-        out_ptrs = locate(out_ptr, layout_ptr, 0, base, row_lane, e, NDIM)
+        out_ptrs = locate(out_ptr, layout_ptr, OUT, base, row_lane, e, NDIM)
         tl.store(out_ptrs, round_to(moved, out_ptr.dtype.element_ty), mask=valid)
     if fault_ptr is not None:
-        tl.atomic_min(fault_ptrs, at, mask=faulty & group_valid, sem="relaxed")
+        tl.atomic_min(fault_ptrs, step, mask=faulty & group_valid, sem="relaxed")
+
+
+def fewest_warps(compute: torch.dtype, operands: int, dimensions: int, draws: int) -> int:
+    """How many warps a program needs so that no register is spilled; a program of 2 has 16 elements a thread.
+
+    Args:
+        compute: the computing dtype.
+        operands: how many there are: the result, the slots, the factors of each element, and the rest.
+        dimensions: the kernel's NDIM: 0 if one index serves all operands, else each has an address for each element.
+        draws: the kernel's DRAWS.
+    """
+    # The compiler puts the loads first, and their addresses take the registers, the more the deeper the layout is. On
+    # sm_80 six terms in two dimensions take 216 registers of 2 warps and 126 of 4, for 5 instructions an element; with
+    # all that an update may have, 8 to 88 bytes of 4 warps were spilled in three to seven, and 8 warps take 112. Of 2
+    # warps two terms take 120 registers in two dimensions and 254 in more, and with a sum of draws 64 to 248 bytes were
+    # spilled.
+    if dimensions and operands > 9:
+        return 8
+    # In fp64 the loads of 16 elements take 72 registers; the 5 instructions an element that 8 cost stay hidden behind
+    # 24 bytes.
+    if compute == torch.float64 or dimensions > 2 or (dimensions and (operands > 3 or draws != 1)):
+        return 4
+    return 2
 
 
 def prepare(out: Tensor, update: Update) -> Call:
     """The launch that :func:`step` makes, of the same arguments. The state must not be empty."""
-    state, noisy = update.state, update.b is not None
+    state, number, watched = update.state, update.number, update.fault is not None
     compute = torch.float64 if state.dtype == torch.float64 else torch.float32
-    slots: list[Tensor | None] = [slot for _, slot in update.terms]
-    slots += [None] * (MAX_TERMS - len(slots))
+    noise = update.noise if update.b is not None else None
     known = update.known if update.mask is not None else None
-    arguments: dict[str, Any] = {"out_ptr": out, **{f"s{k}_ptr": slot for k, slot in enumerate(slots)}}
-    arguments |= {"noise_ptr": update.noise if noisy else None, "mask_ptr": update.mask, "known_ptr": known}
-    operands = list(arguments.values())
-    number = update.number if isinstance(update.number, Tensor) else signed_words(update.number)[0]
-    arguments |= {"fault_ptr": update.fault, "number": None if update.fault is None else number}
-    arguments["FREEZE"] = update.freeze
-    factors = [*(a for a, _ in update.terms), *[None] * (MAX_TERMS - len(update.terms)), update.b]
-    for name, value in zip((*(f"a{k}" for k in range(MAX_TERMS)), "b"), factors, strict=True):
-        argument, kind = factor_argument(value, compute)
-        arguments[name], arguments[f"{name.upper()}_KIND"] = argument, kind
-        operands.append(argument if kind == ELEMENT.value else None)
-    arguments |= draw_arguments(update, compute)
-    call = call_for(state, operands, random_arguments(update.address), **arguments)
-    if state.dtype == torch.float64:
-        # 8 elements a thread: of 16 the loads, which the compiler puts first, take 72 registers on sm_80. The 5
-        # instructions an element that it costs stay hidden behind 24 bytes.
-        call = call._replace(launch=call.launch._replace(num_warps=4))
-    return call
+    arguments: dict[str, Any] = {"out_ptr": out, **dict.fromkeys((*SLOTS, *FACTORS, "b"))}
+    arguments.update(noise_ptr=noise, mask_ptr=update.mask, known_ptr=known, fault_ptr=update.fault)
+    arguments["number_ptr"] = number if watched and isinstance(number, Tensor) else None
+    arguments["number"] = 0 if not watched or isinstance(number, Tensor) else number
+    operands = [out, noise, update.mask, known, None]
+    b_kind, kinds = FLOAT.value, 0
+    if update.b is not None:
+        arguments["b"], b_kind = coefficient_argument(update.b, compute)
+        operands[B.value] = arguments["b"] if b_kind == ELEMENT.value else None
+    for place, (a, slot) in enumerate(update.terms):
+        factor, kind = coefficient_argument(a, compute)
+        arguments[SLOTS[place]], arguments[FACTORS[place]] = slot, factor
+        kinds |= kind << 2 * place
+        operands += [slot, factor if kind == ELEMENT.value else None]
+    arguments.update(TERMS=len(update.terms), A_KINDS=kinds, B_KIND=b_kind, FREEZE=update.freeze and watched)
+    call = call_for(state, operands, draw_arguments(update, compute), **arguments)
+    present = sum(each is not None for each in operands)
+    warps = fewest_warps(compute, present, call.arguments["NDIM"], call.arguments["DRAWS"])
+    return call._replace(launch=call.launch._replace(num_warps=warps))
 
 
-shortcut = Shortcut(step_kernel, plain.CHANGING)
+shortcut = Shortcut(step_kernel)
 
 
 def step(out: Tensor, update: Update) -> Tensor:
@@ -246,7 +243,7 @@ def step(out: Tensor, update: Update) -> Tensor:
 
     Args:
         out: shape and dtype of the state, any strides; may be any of the slots.
-        update: its factors are floats, or tensors of the computing dtype expanded to the shape. A draw or a number in
+        update: its factors are numbers, or tensors of the computing dtype expanded to the shape. A draw or a number in
             memory is read by the kernel, at every graph replay.
     """
     if not out.numel():
@@ -259,5 +256,5 @@ def step(out: Tensor, update: Update) -> Tensor:
         made = launch(step_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
         if known is not None and made is not None:
             key, *_ = known
-            shortcut.keep(key, made, call.grid, call.arguments)
+            shortcut.keep(key, made, call, plain.changing(update))
     return out

@@ -19,12 +19,12 @@ FP64_LIMIT = tl.constexpr(0x7FF00000)
 
 
 @triton.jit
-def draw_number(draw):
-    """The draw, an argument or in memory, as the int64 that is recorded."""
-    if draw.dtype.is_ptr():
-        return tl.load(draw).to(tl.uint32).to(tl.int64)
+def step_number(number, number_ptr):
+    """The number of a step that is recorded, an argument or in memory, as int64."""
+    if number_ptr is not None:
+        return tl.load(number_ptr)
     else:
-        return draw.to(tl.uint32).to(tl.int64)
+        return number
 
 
 @triton.jit

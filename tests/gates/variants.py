@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastlangevin.kernels.address import Address, Draw, DrawTable, Term, Update
+from fastlangevin.kernels.address import MAX_DRAWS, Address, Draw, DrawTable, Term, Update
 from fastlangevin.kernels.operands import (
     ChainNetwork,
     ChainUpdates,
@@ -35,6 +35,9 @@ STATES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, 
 # The kernels of the objective: with the levels drawn or given; with what is wanted, or from the clean data.
 OBJECTIVE = ("perturb_levels", "perturb_given", "dsm_both", "dsm_values", "dsm_gradient", "dsm_clean", "norms")
 FAST = [f"{kind}-{name}" for kind in ("step", "watched", "randn", "rand", *OBJECTIVE) for name in STATES]
+# Moves of several terms, of draws that are arguments and of a table of draws; fp32 where no other state is named.
+FAST += ["move-terms3", "move-terms6", "move-draws4", "move-draws4-bf16", "move-draws4-fp64"]
+FAST += ["move-table", "move-table6", "move-table6-bf16", "move-table6-fp64"]
 # InstanceNorm++ ("added": of a sum) and GroupNorm, whose first kernel is the same, in either memory format: their
 # arithmetic is nobody's stream and may be contracted.
 NORM = ("statistics", "apply", "added", "sums", "gradient")
@@ -42,13 +45,14 @@ KINDS = (*(f"norm_{kind}" for kind in NORM), "group_apply", "group_sums", "group
 NORMS = [f"{kind}{last}-{name}" for kind in KINDS for last in ("", "_last") for name in ("fp32", "bf16", "fp64")]
 NORMS += [f"elu-{name}" for name in ("fp32", "bf16", "fp64")]
 RESCALES = [f"rescale-{name}" for name in STATES]
-# Whatever width their accesses have: it hangs on what they are given.
+# Whatever width their accesses have: it hangs on what they are given. "all6" is six terms with all that an update
+# may have; it and "deep" layouts take the most registers.
 OTHERS = ["step-autocast", "step-tensors", "step-inpainting", "step-known-noise", "step-strided", "randn-strided"]
 OTHERS += ["perturb-short", "perturb-strided", "dsm-short", "dsm-known-noise", "dsm-strided"]
-# Moves of several terms and draws; the last two of a 16-bit and of an fp64 state.
-MOVES = ["move-terms3", "move-terms6", "move-elements6", "move-draws4", "move-table", "move-table6"]
-MOVES += ["move-table6-bf16", "move-table6-fp64"]
-OTHERS += [*MOVES, "norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
+OTHERS += ["norms-strided", "roots-fp32", "values-fp64", "levels-fp64", "watched-freezing", "watched-strided"]
+OTHERS += ["move-elements6", "move-strided3", "move-strided6", "move-all6", "move-deep2", "move-deep6"]
+OTHERS += ["move-deep-all6"]
+OTHERS += [f"move-all6-table-{name}" for name in STATES]
 # Chains of a perceptron: how its matrices are multiplied, its width, depth and features. The largest of each that is
 # taken, and the usual one.
 MLPS = ["mlp-fp32-64-2-2", "mlp-fp32-64-4-32", "mlp-fp32-128-3-16", "mlp-tf32-128-2-16", "mlp-bf16-64-4-32"]
@@ -170,24 +174,32 @@ def calls() -> dict[str, Variant]:
         randn.randn_kernel, randn.prepare(x.transpose(1, 2), uniform=False, address=ADDRESS), {}
     )
 
-    def slots(state: torch.Tensor, count: int = 6) -> list[torch.Tensor]:
-        # Histories of a 16-bit state are kept in fp32.
-        wide = torch.float64 if state.dtype == torch.float64 else torch.float32
-        return [state, *[torch.zeros(state.shape, dtype=wide)] * (count - 1)]
-
-    def table(state: torch.Tensor) -> DrawTable:
-        wide = torch.float64 if state.dtype == torch.float64 else torch.float32
-        return DrawTable(torch.zeros(32, dtype=wide), torch.zeros(32, dtype=torch.int64))
-
-    add_step("move-terms3", *slots(x, 3))
-    add_step("move-terms6", *slots(x))
-    add_step("move-elements6", *slots(x), factors=[x] * 6, b=x)
-    add_step("move-draws4", x, x, draws=tuple(Draw(0.5, place) for place in range(4)))
-    add_step("move-table", x, x, draws=table(x))
-    add_step("move-table6", *slots(x), draws=table(x))
-    for name in ("bf16", "fp64"):
-        state = torch.zeros(4, 3, 64, 64, dtype=STATES[name])
-        add_step(f"move-table6-{name}", *slots(state), draws=table(state))
+    last = x.contiguous(memory_format=torch.channels_last)
+    several = tuple(Draw(0.5, place) for place in range(MAX_DRAWS))
+    watch: dict[str, Any] = {"mask": x.bool(), "fault": sample, "freeze": True}
+    add_step("move-terms3", *[x] * 3)
+    add_step("move-terms6", *[x] * 6)
+    add_step("move-elements6", *[x] * 6, factors=[x] * 6, b=x)
+    add_step("move-strided3", last, *[x] * 2)
+    add_step("move-strided6", last, *[x] * 5)
+    add_step("move-all6", last, *[x] * 5, factors=[x] * 6, b=x, known=x, draws=several, **watch)
+    # No two of five dimensions merge, and a program's rows are no power of two.
+    deep = torch.zeros(4, 3, 2, 2, 3, 3)
+    turned = torch.zeros(4, 3, 3, 2, 2, 3).permute(0, 5, 4, 3, 2, 1)
+    own = {"mask": turned.bool(), "fault": sample, "freeze": True, "address": tensors}
+    add_step("move-deep2", turned, deep, draws=several)
+    add_step("move-deep6", turned, *[deep] * 5, known=deep, draws=several, **own)
+    add_step("move-deep-all6", turned, *[deep] * 5, factors=[deep] * 6, b=deep, known=deep, draws=several, **own)
+    for name, dtype in STATES.items():
+        # Histories and factors of a 16-bit state are fp32.
+        state, wide = x.to(dtype), x.double() if dtype == torch.float64 else x
+        table = DrawTable(torch.zeros(32, dtype=wide.dtype), torch.zeros(32, dtype=torch.int64))
+        own = {"factors": [wide] * 6, "b": wide, "known": state, "draws": table, **watch}
+        add_step(f"move-all6-table-{name}", last.to(dtype), *[wide] * 5, **own)
+        suffix = "" if name == "fp32" else f"-{name}"
+        add_step(f"move-draws4{suffix}", state, draws=several)
+        add_step(f"move-table{suffix}", state, draws=table)
+        add_step(f"move-table6{suffix}", state, *[wide] * 5, draws=table)
 
     made |= objective_calls() | norm_calls() | rescale_calls() | mlp_calls() | mixture_calls()
     return {name: made[name] for name in VARIANTS}
