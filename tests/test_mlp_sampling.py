@@ -219,7 +219,9 @@ def test_a_network_that_was_changed_runs_in_the_loop(name, caplog):
     assert caplog.text.count("chains of an MLP run update by update") == 1
     assert reason in caplog.text
     assert not is_kernel(results[0])
-    assert torch.equal(results[0].samples, sample(net, chain="loop").samples)
+    # Not of the first run: an embedding with a largest norm scales its rows when they are looked up, some of them twice
+    # before rounding leaves them below it, so that the first updates had other weights.
+    assert torch.equal(results[1].samples, sample(net, chain="loop").samples)
     with pytest.raises(ValueError, match=f"chain='kernel' needs a kernel .*{reason}".replace("()", r"\(\)")):
         sample(net, chain="kernel")
 
