@@ -357,9 +357,13 @@ def test_many_operands_of_strided_elements_have_fewer_elements_a_thread() -> Non
         (given._replace(terms=every), 8),
     ):
         assert step.prepare(factors[0], update).launch.num_warps == warps
+    doubled = tuple(Term(a.double(), slot.double()) for a, slot in every)
+    assert step.prepare(doubled[0].slot, given._replace(terms=doubled)).launch.num_warps == 4
     deep = values((4, 3, 2, 5, 2), torch.float32, 1)
     turned = deep.permute(0, 4, 3, 2, 1).contiguous().permute(0, 4, 3, 2, 1)
     assert step.prepare(deep, of(deep.shape, terms=(Term(1.0, turned),))).launch.num_warps == 4
+    assert step.prepare(deep, of(deep.shape, terms=(Term(1.0, turned),), draws=several)).launch.num_warps == 8
+    assert step.prepare(deep, of(deep.shape, terms=(Term(1.0, turned),) * 3)).launch.num_warps == 8
     assert step.prepare(deep, of(deep.shape, terms=(Term(1.0, deep),))).launch.num_warps == 2
 
 

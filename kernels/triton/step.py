@@ -24,11 +24,11 @@ from ..address import Update
 from . import plain
 from .direct_launch import Shortcut, launch
 from .draws import OFFSETS, WEIGHTS, draw_arguments, sum_draws
-from .layout import CHANGING, Call, address, call_for, elements_of, locate, on_device, tile
+from .layout import CHANGING, Call, Launch, address, call_for, elements_of, locate, on_device, tile
 from .levels import rows_of
 from .noise import take
 from .philox import load_as, round_to
-from .ptx import multiply
+from .ptx import IS_PTX, multiply
 from .terms import ELEMENT, FACTORS, FLOAT, SLOTS, coefficient, coefficient_argument
 from .watch import overflows, step_number
 
@@ -186,7 +186,7 @@ def step_kernel(
 
 
 def fewest_warps(compute: torch.dtype, operands: int, dimensions: int, draws: int) -> int:
-    """How many warps a program needs so that no register is spilled; a program of 2 has 16 elements a thread.
+    """How many warps a program needs for its registers; a program of 2 warps has 16 elements a thread.
 
     Args:
         compute: the computing dtype.
@@ -194,18 +194,24 @@ def fewest_warps(compute: torch.dtype, operands: int, dimensions: int, draws: in
         dimensions: the kernel's NDIM: 0 if one index serves all operands, else each has an address for each element.
         draws: the kernel's DRAWS.
     """
-    # The compiler puts the loads first, and their addresses take the registers, the more the deeper the layout is. On
-    # sm_80 six terms in two dimensions take 216 registers of 2 warps and 126 of 4, for 5 instructions an element; with
-    # all that an update may have, 8 to 88 bytes of 4 warps were spilled in three to seven, and 8 warps take 112. Of 2
-    # warps two terms take 120 registers in two dimensions and 254 in more, and with a sum of draws 64 to 248 bytes were
-    # spilled.
-    if dimensions and operands > 9:
-        return 8
-    # In fp64 the loads of 16 elements take 72 registers; the 5 instructions an element that 8 cost stay hidden behind
-    # 24 bytes.
-    if compute == torch.float64 or dimensions > 2 or (dimensions and (operands > 3 or draws != 1)):
+    # In fp64 the loads of 16 elements, which the compiler puts first, take 72 registers; the 5 instructions an element
+    # that 8 cost stay hidden behind 24 bytes.
+    if compute == torch.float64:
         return 4
-    return 2
+    if dimensions == 0:
+        return 2
+    # Addresses take registers, the more the deeper the layout is. On sm_80 six terms in two dimensions take 216 of 2
+    # warps and 126 of 4, for 5 instructions an element; with all that an update may have, 156 of 4 and 74 of 8. In more
+    # dimensions two terms take 254 of 2 warps, six take 168 to 255 of 4, and up to 88 bytes of them were spilled.
+    warps = 8 if operands > 9 else 4 if operands > 3 or draws != 1 else 2
+    return min(2 * warps, 8) if dimensions > 2 else warps
+
+
+def options(launch: Launch) -> dict[str, Any]:
+    """Options of the compiler for a launch."""
+    # Left to itself ptxas stops at 64 or 80 registers of 8 warps, and spills 8 bytes of a few deep layouts.
+    most = {"maxnreg": 255} if launch.num_warps == 8 and IS_PTX.value else {}
+    return {"num_warps": launch.num_warps, "enable_fp_fusion": False, **most}
 
 
 def prepare(out: Tensor, update: Update) -> Call:
@@ -253,7 +259,7 @@ def step(out: Tensor, update: Update) -> Tensor:
         if known is not None and shortcut.launch(*known):
             return out
         call = prepare(out, update)
-        made = launch(step_kernel, call.grid, call.arguments, num_warps=call.launch.num_warps, enable_fp_fusion=False)
+        made = launch(step_kernel, call.grid, call.arguments, **options(call.launch))
         if known is not None and made is not None:
             key, *_ = known
             shortcut.keep(key, made, call, plain.changing(update))

@@ -150,7 +150,8 @@ def calls() -> dict[str, Variant]:
         given = (x, *(slots or (x,)))
         terms = tuple(map(Term, factors or (1.0, *[0.5] * (len(given) - 1)), given))
         update = Update(terms, 0.5, ADDRESS, ADDRESS.draw)._replace(**changes)
-        made[name] = Variant(step.step_kernel, step.prepare(x, update), {})
+        call = step.prepare(x, update)
+        made[name] = Variant(step.step_kernel, call, step.options(call.launch))
 
     for name, dtype in STATES.items():
         x = torch.zeros(4, 3, 64, 64, dtype=dtype)
