@@ -47,7 +47,8 @@ def begin(plan: Plan, spread: float, options: ChainOptions) -> ChainState:
     if resume is not None:
         return _resumed(resume, plan, size, options)
     elements_per_sample(size)
-    first = init if isinstance(init, Tensor) else torch.empty(size, dtype=dtype, device=where)
+    with counted():
+        first = init if isinstance(init, Tensor) else torch.empty(size, dtype=dtype, device=where)
     address = initial_address(first, options)
     with counted():
         if first is init:
