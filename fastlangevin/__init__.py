@@ -4,8 +4,9 @@ Every random number has an address, (seed, sample, draw, element, purpose), see 
 updates have the same bits on every implementation, in any batch, from any number of processes and after any resume; a
 whole sample has them where the score treats samples separately, bit for bit.
 
-Samplers: :func:`annealed_langevin`, :func:`consistent_annealed`, :func:`predictor_corrector`, :func:`interpolation`,
-:func:`langevin`; what they take beside a network, :class:`GaussianMixture`, :class:`Inpainting`, :func:`adapt`.
+Samplers: :func:`sample` runs a scheme of :mod:`fastlangevin.schemes`; :func:`annealed_langevin`,
+:func:`consistent_annealed`, :func:`predictor_corrector`, :func:`interpolation` and :func:`langevin` are a scheme and a
+call of it; what they take beside a network, :class:`GaussianMixture`, :class:`Inpainting`, :func:`adapt`.
 
 Ladders: :func:`geometric_sigmas`, :func:`linear_sigmas`, :func:`karras_sigmas`, :func:`continuous_ve_sigmas`, and
 :func:`plan`, which chooses a ladder and a step size for a budget.
@@ -26,7 +27,7 @@ The command line, ``fastlangevin``, samples, trains, converts, plans and tests i
 from fastlangevin import kernels_link as kernels_link
 
 # isort: split
-from fastlangevin import advisor, diagnostics, losses, models, rules, shards
+from fastlangevin import advisor, diagnostics, losses, models, rules, schemes, shards
 from fastlangevin.advisor import SamplingPlan, plan
 from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.fusion import FusionReport, fuse
@@ -46,6 +47,7 @@ from fastlangevin.samplers import (
     interpolation,
     langevin,
     predictor_corrector,
+    sample,
 )
 from fastlangevin.scores import adapt
 
@@ -87,6 +89,8 @@ __all__ = [
     "rand",
     "randn",
     "rules",
+    "sample",
+    "schemes",
     "shards",
     "step",
     "step_",

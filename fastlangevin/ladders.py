@@ -193,3 +193,26 @@ def continuous_ve_sigmas(sigma_min: float, sigma_max: float, levels: int, t_end:
     if last >= 1:
         raise ValueError(f"t_end must be from 0 to below 1, where the ladder begins, got {last}")
     return _ladder(low * (high / low) ** t for t in evenly(1.0, last, count))
+
+
+def per_level(name: str, value: Any, levels: int) -> list[Any]:
+    """The entries of a sequence with one for each level, or as many times a single value.
+
+    Args:
+        name: what errors call it.
+        value: the sequence, array or tensor, or a single value.
+        levels: how many levels there are.
+
+    Raises:
+        ValueError: the sequence has another length.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        return [value] * levels
+    entries = list(value)
+    if len(entries) != levels:
+        raise ValueError(
+            f"{name} must be one number, or one for each of the {levels} levels, got {len(entries)}: {shown(entries)}"
+        )
+    return entries

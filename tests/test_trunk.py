@@ -119,6 +119,58 @@ def test_small_plain_calls_go_the_quick_way(monkeypatch, name):
         general()
 
 
+LADDER = [1.0, 0.1]
+SAMPLERS: dict[str, Callable[[Callable[..., torch.Tensor], int], object]] = {
+    "annealed_langevin": lambda score, steps: fl.annealed_langevin(
+        score, LADDER, init=X, epsilon=0.01, steps_per_level=steps // 2, seed=1
+    ),
+    "langevin": lambda score, steps: fl.langevin(score, X, epsilon=0.01, steps=steps, seed=1),
+}
+
+
+@pytest.mark.skipif(not PINNED, reason="counted with Python 3.11 and PyTorch 2.13")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_update_of_a_chain_calls_few_functions(name):
+    sampler = SAMPLERS[name]
+    few, many = (calls(lambda steps=steps: sampler(lambda *given: SCORE, steps)) for steps in (20, 40))
+    print(f"an update of {name}: {(many - few) / 20} function calls")
+    assert (many - few) / 20 <= 36
+
+
+def frames() -> list[str]:
+    """The files of the package that are being run, the innermost last; one for each function."""
+    frame, found = sys._getframe(), []
+    while frame is not None:
+        found.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    return [path for path in reversed(found) if path.startswith(FOLDERS)]
+
+
+def test_a_state_passes_few_files(monkeypatch):
+    stacks = []
+    chosen, launchers = runtime.choose("auto", torch.device("cpu"))
+    if chosen != "cpp":
+        pytest.skip("the quick ways are those of the C++ kernels")
+
+    def quick_step(*arguments):
+        stacks.append(frames())
+        return launchers.quick_step(*arguments)
+
+    def score(x, labels):
+        stacks.append(frames())
+        return SCORE
+
+    monkeypatch.setattr(runtime, "_automatic", lambda kind: (chosen, launchers._replace(quick_step=quick_step)))
+    SAMPLERS["annealed_langevin"](score, 4)
+    asked, updated = stacks[:2]
+    files = {Path(path).name for path in (*asked, *updated)} | {"native.py"}
+    print(f"from annealed_langevin to the first update: {', '.join(sorted(files))}")
+    assert len(files) <= 8
+    # From the loop to the kernel's launcher, which is one more.
+    loop = max(place for place, path in enumerate(updated) if path.endswith("sample.py"))
+    assert len(updated) - loop <= 5
+
+
 def test_calls_and_returns_are_counted(tmp_path):
     names = {}
     (tmp_path / "one.py").write_text("def first(other):\n    other()\n    other()\n    return len([])\n")

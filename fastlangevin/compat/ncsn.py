@@ -40,7 +40,7 @@ from fastlangevin.compat.ncsn_losses import (
     sliced_score_matching_vr,
 )
 from fastlangevin.compat.region import known_region
-from fastlangevin.ladders import Sigmas, positive
+from fastlangevin.ladders import Sigmas, number, positive
 from fastlangevin.noise import Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers import annealed_langevin, langevin
@@ -114,7 +114,7 @@ def anneal_Langevin_dynamics(
         annealed_langevin,
         sigmas=sigmas,
         init=x_mod,
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         seed=seed,
         generator=generator,
@@ -206,7 +206,7 @@ def baseline_Langevin_dynamics(
         langevin,
         init=x_mod,
         steps=integer("n_steps", n_steps, 0, 2**32),
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         seed=seed,
         generator=generator,
         sample_ids=sample_ids,
@@ -259,7 +259,7 @@ def anneal_Langevin_dynamics_inpainting(
         annealed_langevin,
         sigmas=sigmas,
         init=init,
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         inpainting=region,
         seed=seed,

@@ -26,7 +26,7 @@ from fastlangevin.compat.addresses import samples_of
 from fastlangevin.compat.lists import After, listed
 from fastlangevin.compat.region import known_region
 from fastlangevin.compat.verbose import Verbose
-from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas
+from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas, number
 from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.noise import Generators, Purpose, SampleOptions, Seed, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import floating
@@ -96,7 +96,7 @@ def anneal_Langevin_dynamics(
         watched or scorenet,
         sigmas,
         init=x_mod,
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         denoise=denoise,
         seed=seed,
@@ -160,7 +160,7 @@ def anneal_Langevin_dynamics_inpainting(
         annealed_langevin,
         sigmas=sigmas,
         init=init,
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         inpainting=region,
         seed=seed,
@@ -221,7 +221,7 @@ def anneal_Langevin_dynamics_interpolation(
         sigmas,
         points=points,
         init=x_mod,
-        step_lr=step_lr,
+        step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         seed=seed,
         generator=generator,

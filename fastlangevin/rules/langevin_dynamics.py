@@ -14,9 +14,10 @@ grows by sqrt(T), the ``noise_scale`` of other code.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
-from fastlangevin.ladders import Sigmas, check_sigmas, positive
+from fastlangevin.ladders import Sigmas, check_sigmas, per_level, positive
 from fastlangevin.rules.coefficients import Coefficients, not_negative
 
 __all__ = ["Corrector", "annealed", "langevin", "ornstein_uhlenbeck", "step_size"]
@@ -95,15 +96,19 @@ def ornstein_uhlenbeck(alpha: float, sigma: float, temperature: float = 1.0) -> 
 
 
 def annealed(
-    ladder: Sigmas, epsilon: float, corrector: Corrector = "langevin", temperature: float = 1.0
+    ladder: Sigmas,
+    epsilon: float | Sequence[float],
+    corrector: Corrector = "langevin",
+    temperature: float | Sequence[float] = 1.0,
 ) -> list[Coefficients]:
     """One rule a level of annealed Langevin dynamics, with alpha_i = epsilon sigma_i^2 / sigma_L^2.
 
     Args:
         ladder: noise levels in units of the data, largest first.
-        epsilon: the paper's step size at the last level, ``step_size(None, step_lr)`` of the published code's.
+        epsilon: the paper's step size at the last level, ``step_size(None, step_lr)`` of the published code's; or one
+            for each level.
         corrector: ``"langevin"``, or ``"ou"`` without the discretisation's excess width on the Gaussian part.
-        temperature: T, see :func:`langevin`.
+        temperature: T, see :func:`langevin`; or one for each level.
 
     Returns:
         ``L`` rules, the first for sigma_1.
@@ -114,12 +119,9 @@ def annealed(
     if corrector not in get_args(Corrector):
         raise ValueError(f"corrector must be one of {', '.join(get_args(Corrector))}, got {corrector!r}")
     levels = check_sigmas(ladder, "ladder")
-    epsilon = positive("epsilon", epsilon)
+    sizes = [positive("epsilon", each) for each in per_level("epsilon", epsilon, len(levels))]
     rules = []
-    for sigma in levels:
-        alpha = epsilon * (sigma / levels[-1]) ** 2
-        if corrector == "langevin":
-            rules.append(langevin(alpha, temperature))
-        else:
-            rules.append(ornstein_uhlenbeck(alpha, sigma, temperature))
+    for sigma, size, heat in zip(levels, sizes, per_level("temperature", temperature, len(levels)), strict=True):
+        alpha = size * (sigma / levels[-1]) ** 2
+        rules.append(langevin(alpha, heat) if corrector == "langevin" else ornstein_uhlenbeck(alpha, sigma, heat))
     return rules

@@ -5,6 +5,7 @@ consistent_annealed    Jolicoeur-Martineau et al. 2021
 interpolation          annealed Langevin dynamics of samples that share their noise (Song and Ermon 2020)
 langevin               unadjusted Langevin dynamics at one level
 predictor_corrector    Song et al. 2021, Algorithm 1, variance exploding
+sample                 any scheme: the others are a scheme and a call of it
 """
 
 from fastlangevin.samplers.annealed import annealed_langevin
@@ -15,6 +16,7 @@ from fastlangevin.samplers.interpolation import interpolation
 from fastlangevin.samplers.langevin import langevin
 from fastlangevin.samplers.options import ChainOptions, RunOptions
 from fastlangevin.samplers.predictor_corrector import predictor_corrector
+from fastlangevin.samplers.sample import sample
 from fastlangevin.samplers.watching import NonFiniteError
 
 __all__ = [
@@ -33,4 +35,5 @@ __all__ = [
     "interpolation",
     "langevin",
     "predictor_corrector",
+    "sample",
 ]

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
-from fastlangevin import rules
-from fastlangevin.ladders import Sigmas, check_sigmas
-from fastlangevin.noise import STREAM_VERSION, integer
+from fastlangevin import schemes
+from fastlangevin.ladders import Sigmas
 from fastlangevin.rules import Corrector
+from fastlangevin.samplers.calls import Score
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
-from fastlangevin.samplers.plan import Move, Plan, check_draws
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.sample import run
 
-__all__ = ["annealed_langevin", "annealed_plan"]
-
-
-def annealed_plan(
-    sampler: str,
-    sigmas: Sigmas,
-    epsilon: float | None,
-    step_lr: float | None,
-    steps_per_level: int,
-    corrector: Corrector,
-    temperature: float,
-    denoise: bool,
-    options: ChainOptions,
-) -> Plan:
-    """The chain of annealed Langevin dynamics: ``steps_per_level`` updates at each level in turn."""
-    ladder = check_sigmas(sigmas)
-    size = rules.step_size(epsilon, step_lr)
-    repeats = integer("steps_per_level", steps_per_level, 1, 2**31)
-    moves = [Move(rule, level) for level, rule in enumerate(rules.annealed(ladder, size, corrector, temperature))]
-    record = {
-        "sampler": sampler,
-        "stream": STREAM_VERSION,
-        "sigmas": ladder,
-        "epsilon": size,
-        "steps_per_level": repeats,
-        "corrector": corrector,
-        "denoise": bool(denoise),
-        **({} if temperature == 1.0 else {"temperature": float(temperature)}),
-        **options_record(options),
-    }
-    last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None
-    return Plan(lambda index: moves[index // repeats], check_draws(len(ladder) * repeats), last, record, ladder)
+__all__ = ["annealed_langevin"]
 
 
 @overload
@@ -62,11 +31,12 @@ def annealed_langevin(
     score: Score,
     sigmas: Sigmas,
     *,
-    epsilon: float | None = None,
-    step_lr: float | None = None,
-    steps_per_level: int = 100,
+    epsilon: float | Sequence[float] | None = None,
+    step_lr: float | Sequence[float] | None = None,
+    steps_per_level: int | Sequence[int] = 100,
     corrector: Corrector = "langevin",
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
+    first_level: int = 0,
     denoise: bool = False,
     **options: Unpack[ChainOptions],
 ) -> Tensor | SamplingResult:
@@ -83,11 +53,13 @@ def annealed_langevin(
             dtype. :func:`fastlangevin.adapt` makes one from a network of another convention. Or a
             :class:`fastlangevin.GaussianMixture`, whose exact score at each level is taken.
         sigmas: noise levels in units of the data, largest first.
-        epsilon: the paper's step size at the last level.
+        epsilon: the paper's step size at the last level; or one number for each level.
         step_lr: the published code's, equal to epsilon/2. Exactly one of the two must be given.
-        steps_per_level: updates for each noise level, T.
+        steps_per_level: updates for each noise level, T; or a number of updates for each level.
         corrector: ``"langevin"`` or ``"ou"``, see :func:`fastlangevin.rules.annealed`.
-        temperature: factor on the variance of the noise; 1 samples the distribution itself.
+        temperature: factor on the variance of the noise; 1 samples the distribution itself. Or one number for each
+            level.
+        first_level: the level that the chain begins at; those above it are left out.
         denoise: end with x + sigma_L^2 score(x, L-1), the step to the posterior mean.
         options: those of :class:`fastlangevin.samplers.ChainOptions`.
 
@@ -98,9 +70,15 @@ def annealed_langevin(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    check_score(score)
     chosen = complete(options, ChainOptions)
-    plan = annealed_plan(
-        "annealed_langevin", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
+    scheme = schemes.annealed_langevin(
+        sigmas,
+        epsilon=epsilon,
+        step_lr=step_lr,
+        steps_per_level=steps_per_level,
+        corrector=corrector,
+        temperature=temperature,
+        first_level=first_level,
+        denoise=denoise,
     )
-    return run_labelled(score, plan, chosen)
+    return run(score, scheme, chosen)

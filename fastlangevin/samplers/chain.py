@@ -64,6 +64,7 @@ class ChainState:
         fault: int64 ``(B,)``, the number of each sample's first update that was not finite, 2^63 - 1 where there is
             none; or None where nobody looked.
         telemetry: the norms kept so far, or None.
+        carried: tensors by the names of the slots that the scheme keeps between steps beside the state.
     """
 
     x: Tensor
@@ -75,6 +76,7 @@ class ChainState:
     record: dict[str, Any] = field(default_factory=dict)
     fault: Tensor | None = None
     telemetry: Telemetry | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def address(self) -> Address:

@@ -6,13 +6,12 @@ from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
-from fastlangevin import rules
-from fastlangevin.ladders import Sigmas, check_sigmas
-from fastlangevin.noise import STREAM_VERSION
+from fastlangevin import schemes
+from fastlangevin.ladders import Sigmas
+from fastlangevin.samplers.calls import Score
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
-from fastlangevin.samplers.plan import Move, Plan
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.sample import run
 
 __all__ = ["consistent_annealed"]
 
@@ -57,18 +56,6 @@ def consistent_annealed(
             for the ladder.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    check_score(score)
-    ladder = check_sigmas(sigmas)
-    size = rules.step_size(epsilon, step_lr)
     chosen = complete(options, ChainOptions)
-    record = {
-        "sampler": "consistent_annealed",
-        "stream": STREAM_VERSION,
-        "sigmas": ladder,
-        "epsilon": size,
-        "denoise": bool(denoise),
-        **options_record(chosen),
-    }
-    moves = [Move(rule, level) for level, rule in enumerate(rules.consistent(ladder, size))]
-    last = Move(rules.denoise(ladder[-1]), len(ladder) - 1) if denoise else None
-    return run_labelled(score, Plan(moves.__getitem__, len(moves), last, record, ladder), chosen)
+    scheme = schemes.consistent_annealed(sigmas, epsilon=epsilon, step_lr=step_lr, denoise=denoise)
+    return run(score, scheme, chosen)

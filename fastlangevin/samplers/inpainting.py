@@ -13,6 +13,7 @@ from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.noise import Purpose
 from fastlangevin.ops.arguments import floating, same_place
 from fastlangevin.ops.move import move
+from fastlangevin.schemes import Scheme
 
 __all__ = ["Inpainting", "Region"]
 
@@ -61,10 +62,10 @@ class Region:
         x: Tensor,
         address: Address,
         impl: str,
-        at: Callable[[int], tuple[int, float]],
-        total: int,
+        scheme: Scheme,
     ) -> None:
-        """``at``: index of the level and its sigma, of each of the ``total`` updates."""
+        if not scheme.ladder:
+            raise ValueError(f"inpainting= needs a ladder of noise levels, which the scheme {scheme.name} has not")
         for name, tensor in (("mask", inpainting.mask), ("known", inpainting.known)):
             same_place(name, tensor, x)
             try:
@@ -79,10 +80,15 @@ class Region:
         self.noise = inpainting.noise
         self.address = address._replace(purpose=int(Purpose.INPAINTING))
         self.impl = impl
-        self.at = at
-        self.total = total
+        self.scheme = scheme
+        self.total = scheme.total
         self.drawn = -1
         self.perturbed = self.known
+
+    def at(self, number: int) -> tuple[int, float]:
+        """Index of the level of a step, and its sigma."""
+        level = self.scheme.make(number).level or 0
+        return level, self.scheme.ladder[level]
 
     def _perturb(self, draw: int, sigma: float) -> Tensor:
         if self.drawn != draw:

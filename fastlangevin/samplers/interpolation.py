@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from fastlangevin import schemes
 from fastlangevin.ladders import Sigmas, evenly
 from fastlangevin.noise import Address, Purpose, integer
 from fastlangevin.ops.arguments import floating, sizes
 from fastlangevin.ops.random import random_at
 from fastlangevin.rules import Corrector
-from fastlangevin.samplers.annealed import annealed_plan
-from fastlangevin.samplers.chain import ChainState, SamplingResult
-from fastlangevin.samplers.labelled import Score, check_score, run_labelled
+from fastlangevin.samplers.calls import Score, check_score
+from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.sample import run
 from fastlangevin.samplers.start import initial_address
 from fastlangevin.scores import check_ladder
 
@@ -65,16 +65,22 @@ def interpolation(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    check_score(score)
     count = integer("points", points, 2, 2**20)
     chosen = complete(options, ChainOptions)
     for name, given in (("sample_ids", chosen["sample_ids"]), ("resume", chosen["resume"])):
         if given is not None:
             raise ValueError(f"interpolation takes no {name}=: its rows are numbered from sample_offset= on")
-    plan = annealed_plan(
-        "interpolation", sigmas, epsilon, step_lr, steps_per_level, corrector, temperature, denoise, chosen
+    scheme = schemes.annealed_langevin(
+        sigmas,
+        epsilon=epsilon,
+        step_lr=step_lr,
+        steps_per_level=steps_per_level,
+        corrector=corrector,
+        temperature=temperature,
+        denoise=denoise,
     )
-    check_ladder(score, plan.ladder, chosen["strict_ladder"])
+    check_score(score, scheme)
+    check_ladder(score, scheme.ladder, chosen["strict_ladder"])
     rows, *rest, device = _rows(chosen)
     begun, impl = chosen["init"], chosen["impl"]
     first = begun if isinstance(begun, Tensor) else torch.empty((rows, *rest), dtype=chosen["dtype"], device=device)
@@ -84,13 +90,12 @@ def interpolation(
     if first is not begun:
         first = random_at(first, _of_rows(address, rows, device), uniform=begun == "uniform", impl=impl)
         if begun == "normal":
-            first.mul_(plan.ladder[0])
+            first.mul_(scheme.spread)
     init = first.detach().repeat_interleave(count, 0)
 
-    def noise(start: ChainState) -> Callable[[int], Tensor]:
-        return RowNoise(init, count, address, impl)
-
-    plan = plan._replace(noise=noise, record={**plan.record, "points": count})
+    scheme = scheme._replace(
+        name="interpolation", record={**scheme.record, "sampler": "interpolation", "points": count}
+    )
     # Samples, whose numbers the noise of an inpainting has, go on from those of the rows before. The ladder is checked.
     started: ChainOptions = {
         **chosen,
@@ -101,7 +106,7 @@ def interpolation(
         "sample_offset": count * address.sample_offset,
         "strict_ladder": False,
     }
-    return run_labelled(score, plan, started)
+    return run(score, scheme, started, RowNoise(init, count, address, impl))
 
 
 def _rows(chosen: ChainOptions) -> tuple[Any, ...]:

@@ -7,23 +7,11 @@ from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
-from fastlangevin import rules
-from fastlangevin.calling import Guarded
-from fastlangevin.mixture import GaussianMixture, PerturbedMixture
-from fastlangevin.noise import MAX_DRAW, STREAM_VERSION, integer
+from fastlangevin import schemes
+from fastlangevin.mixture import GaussianMixture
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.engine import run
-from fastlangevin.samplers.options import (
-    DEFAULTS,
-    ChainOptions,
-    RunOptions,
-    check_callable,
-    complete,
-    options_record,
-    takes,
-)
-from fastlangevin.samplers.plan import Level, Move, Plan
-from fastlangevin.samplers.start import begin
+from fastlangevin.samplers.options import DEFAULTS, RunOptions, complete, takes
+from fastlangevin.samplers.sample import run
 
 __all__ = ["langevin"]
 
@@ -66,27 +54,9 @@ def langevin(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    chosen: ChainOptions = {**complete(options, RunOptions), "init": init}
-    source: object = None  # the kernel of another score would take its first level
-    if isinstance(score, GaussianMixture):
-        source = PerturbedMixture(score, [0.0], chosen["impl"])
-        score = source.at_one_level
-    else:
-        score = Guarded("score", check_callable("score", score, "score(x)"), in_place=True)
     if not isinstance(init, Tensor):
         raise TypeError(
             f"init must be a tensor of initial states (B, ...), got {type(init).__name__}; use torch.as_tensor"
         )
-    size = rules.step_size(epsilon, step_lr)
-    total = integer("steps", steps, 0, MAX_DRAW + 1)
-    move = Move(rules.langevin(size, temperature), None)
-    record: dict[str, Any] = {"sampler": "langevin", "stream": STREAM_VERSION, "epsilon": size, "steps": total}
-    if temperature != 1.0:
-        record["temperature"] = float(temperature)
-    plan = Plan(lambda index: move, total, None, record | options_record(chosen), [])
-
-    def at_one_level(x: Tensor, level: Level) -> Tensor:
-        return score(x)
-
-    result = run(at_one_level, at_one_level, plan, begin(plan, 0.0, chosen), chosen, source)
-    return result if chosen["full_output"] else result.samples
+    scheme = schemes.langevin(steps=steps, epsilon=epsilon, step_lr=step_lr, temperature=temperature)
+    return run(score, scheme, {**complete(options, RunOptions), "init": init})

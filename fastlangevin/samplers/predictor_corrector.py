@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Unpack, get_args, overload
+from typing import Any, Literal, Unpack, overload
 
 from torch import Tensor
 
-from fastlangevin import rules
-from fastlangevin.ladders import Sigmas, check_sigmas
-from fastlangevin.noise import STREAM_VERSION, integer
-from fastlangevin.rules import Coefficients, SignalNorm
+from fastlangevin import schemes
+from fastlangevin.ladders import Sigmas
+from fastlangevin.rules import SignalNorm
+from fastlangevin.samplers.calls import Score
 from fastlangevin.samplers.chain import SamplingResult
-from fastlangevin.samplers.labelled import Score, check_score, run_labelled
-from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
-from fastlangevin.samplers.plan import Move, Plan, check_draws
-from fastlangevin.samplers.signal import SignalToNoise
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.sample import run
+from fastlangevin.schemes.variance_exploding import Predictor
 
 __all__ = ["predictor_corrector"]
-
-Predictor = Literal["reverse_diffusion", "ancestral", "euler_maruyama", "probability_flow", "none"]
-PREDICTORS = {
-    "reverse_diffusion": rules.ve_reverse_diffusion,
-    "ancestral": rules.ve_ancestral,
-    "euler_maruyama": rules.ve_euler_maruyama,
-    "probability_flow": rules.ve_probability_flow,
-}
 
 
 @overload
@@ -75,39 +66,8 @@ def predictor_corrector(
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    check_score(score)
-    ladder = check_sigmas(sigmas)
-    if predictor not in get_args(Predictor):
-        raise ValueError(f"predictor must be one of {', '.join(get_args(Predictor))}, got {predictor!r}")
-    corrections = integer("corrector_steps", corrector_steps, 0, 2**31)
-    if predictor == "none" and not corrections:
-        raise ValueError("predictor='none' with corrector_steps=0 leaves nothing to do; give one of the two")
-    signal = SignalToNoise(snr, norm)
     chosen = complete(options, ChainOptions)
-    if chosen["order"] != "score":
-        raise ValueError("predictor_corrector has order='score' alone: its step size follows from the score")
-    record = {
-        "sampler": "predictor_corrector",
-        "stream": STREAM_VERSION,
-        "sigmas": ladder,
-        "snr": signal.snr,
-        "predictor": predictor,
-        "corrector_steps": corrections,
-        "norm": norm,
-        "denoise": bool(denoise),
-        **options_record(chosen),
-    }
-    predictions = [] if predictor == "none" else PREDICTORS[predictor](ladder)
-    each = corrections + (predictor != "none")
-    total = check_draws(each * len(ladder))
-    last = None
-    if denoise:
-        total -= predictor != "none"
-        last = Move(rules.denoise(ladder[-1]), len(ladder) - 1)
-
-    def move(index: int) -> Move:
-        level, turn = divmod(index, each)
-        rule: Coefficients | SignalToNoise = signal if turn < corrections else predictions[level]
-        return Move(rule, level)
-
-    return run_labelled(score, Plan(move, total, last, record, ladder), chosen)
+    scheme = schemes.predictor_corrector(
+        sigmas, snr=snr, predictor=predictor, corrector_steps=corrector_steps, norm=norm, denoise=denoise
+    )
+    return run(score, scheme, chosen)

@@ -26,8 +26,8 @@ from torch import Tensor
 from fastlangevin.calling import same_bits
 from fastlangevin.samplers.cuda_graph import CudaGraphs
 from fastlangevin.samplers.device_steps import DeviceSteps, Kind
-from fastlangevin.samplers.one_by_one import Chain
 from fastlangevin.samplers.options import CudaGraph
+from fastlangevin.samplers.stepping import Stepper
 
 __all__ = ["updates"]
 
@@ -52,7 +52,7 @@ def graphs_for(device: torch.device) -> Graphs | None:
 
 
 @contextmanager
-def updates(chain: Chain, done: int, mode: CudaGraph) -> Iterator[Callable[[int], None]]:
+def updates(chain: Stepper, done: int, mode: CudaGraph) -> Iterator[Callable[[int], None]]:
     """What makes the update of a number: the chain's own method, or replays.
 
     Raises:
@@ -69,7 +69,7 @@ def updates(chain: Chain, done: int, mode: CudaGraph) -> Iterator[Callable[[int]
         if graphs is not None:
             replays = Replays(chain, graphs, mode)
     if replays is None:
-        yield chain.update
+        yield chain.step
         return
     try:
         yield replays
@@ -77,15 +77,17 @@ def updates(chain: Chain, done: int, mode: CudaGraph) -> Iterator[Callable[[int]
         replays.graphs.close()
 
 
-def _means(chain: Chain, done: int, mode: CudaGraph) -> tuple[Graphs | None, str | None]:
+def _means(chain: Stepper, done: int, mode: CudaGraph) -> tuple[Graphs | None, str | None]:
     """What captures the updates of a chain, and if nothing does why, where that is worth a word."""
     if chain.region is not None:
         return None, "with inpainting= the noise of the region is made between updates"
     if chain.noise is not None:
         return None, "this sampler makes its noise outside of the update"
+    if chain.scheme.carries != ("x",):
+        return None, f"{chain.scheme.name} keeps slots beside the state from step to step"
     if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return None, "a CUDA graph is being captured already"
-    if not chain.x.numel() or chain.plan.total - done < _least(mode):
+    if not chain.x.numel() or chain.scheme.total - done < _least(mode):
         return None, None
     graphs = graphs_for(chain.x.device)
     if graphs is None:
@@ -106,7 +108,7 @@ def _tell(level: int, why: str) -> None:
 class Replays:
     """Makes the updates of a chain, in any order of their numbers."""
 
-    def __init__(self, chain: Chain, graphs: Graphs, mode: CudaGraph) -> None:
+    def __init__(self, chain: Stepper, graphs: Graphs, mode: CudaGraph) -> None:
         self.chain = chain
         self.graphs = graphs
         self.mode = mode
@@ -118,19 +120,23 @@ class Replays:
     def __call__(self, index: int) -> None:
         # Norms that are kept are measured between the score and the update, by the loop.
         watch = self.chain.watch
-        measured = bool(watch.kept) and watch.wants(index, self.chain.plan.move(index).level)
-        replay = None if self.failed or measured else self._replay(index)
-        if replay is None:
-            self.chain.update(index)
+        measured = bool(watch.kept) and watch.wants(index, self.chain.scheme.level(index))
+        kind = None if self.failed or measured else self._kind(index)
+        if kind is None:
+            self.chain.step(index)
             return
+        replay = self.captured[kind]
         if self.next != (index, self.steps.first):
             self.steps.seek(index)
+        before = self.chain.evaluations
         replay()
+        self.chain.evaluations = before + kind.evaluations
         self.next = index + 1, self.steps.first
         if not self.chain.x.is_inference():
             torch.autograd.graph.increment_version(self.chain.x)
 
-    def _replay(self, index: int) -> Callable[[], None] | None:
+    def _kind(self, index: int) -> Kind | None:
+        """The kind of a step, if one of that kind has been captured."""
         try:
             kind = self.steps.kind(index)
             if kind not in self.captured and self.steps.counts[kind] >= _least(self.mode):
@@ -142,28 +148,28 @@ class Replays:
                 raise RuntimeError(f"cuda_graph=True cannot be done: {why}; leave it 'auto'") from error
             _tell(logging.WARNING, why)
             return None
-        return self.captured.get(kind)
+        return kind if kind in self.captured else None
 
     def _capture(self, kind: Kind, index: int) -> Callable[[], None]:
         x, steps = self.chain.x, self.steps
         last = steps.last(kind)
         kept, scratch, alone = x.clone(), x.clone(), x.clone()
         fault = self.chain.watch.record()
-        counters = steps.counters.clone()
+        counters, evaluations = steps.counters.clone(), self.chain.evaluations
 
         def warm_up() -> None:
             scratch.copy_(kept)
             steps.seek(index, counters)
-            steps.update(kind, scratch, counters)
+            steps.step(kind, scratch, counters)
 
         self.next = -1, -1
         try:
             with _generators_kept(x):
-                self.chain.update(last, alone)
+                self.chain.step(last, alone)
             with _generators_kept(x), _casts_anew():
                 self.graphs.warm(warm_up)
                 steps.seek(index)
-                replay = self.graphs.capture(lambda: steps.update(kind, x, steps.counters))
+                replay = self.graphs.capture(lambda: steps.step(kind, x, steps.counters))
             with _generators_kept(x):
                 x.copy_(kept)
                 steps.seek(last)
@@ -178,6 +184,7 @@ class Replays:
             raise
         finally:
             x.copy_(kept)
+            self.chain.evaluations = evaluations
             if self.chain.watch.fault is not None and fault is not None:
                 self.chain.watch.fault.copy_(fault)
         return replay

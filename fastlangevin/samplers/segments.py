@@ -19,12 +19,12 @@ from torch import Tensor
 
 from fastlangevin.chain_score import ChainKernel, Run, Segment
 from fastlangevin.kernels.address import Address
-from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.options import ChainOptions
-from fastlangevin.samplers.plan import Move, Plan
+from fastlangevin.samplers.stepping import Stepper
 from fastlangevin.samplers.watching import Watch
+from fastlangevin.schemes import Scheme, Step
 
 __all__ = ["Segments"]
 
@@ -43,15 +43,15 @@ class Segments:
 
     Args:
         kernel: what makes a segment's updates.
-        plan: the chain.
-        start: where it begins.
+        scheme: the table.
+        start: where the chain begins.
         watch: what is looked for in the state.
         watched: whether the caller looks at each update, so that a segment has one.
     """
 
-    def __init__(self, kernel: ChainKernel, plan: Plan, start: ChainState, watch: Watch, watched: bool) -> None:
+    def __init__(self, kernel: ChainKernel, scheme: Scheme, start: ChainState, watch: Watch, watched: bool) -> None:
         self.kernel = kernel
-        self.plan = plan
+        self.scheme = scheme
         self.start = start
         self.watch = watch
         self.watched = watched
@@ -60,14 +60,14 @@ class Segments:
         self.own_bits = bool(getattr(kernel, "own_bits", False))
 
     @classmethod
-    def of(cls, score: object, plan: Plan, start: ChainState, options: ChainOptions, watch: Watch) -> Segments | None:
+    def of(cls, score: object, chain: Stepper, start: ChainState, options: ChainOptions) -> Segments | None:
         """The segments of a chain, or None where its updates are made one by one.
 
         Raises:
             ValueError: the caller asks for a kernel that there is not.
         """
         found: Segments | None = None
-        reason, matmul = _reason_for_loop(plan, start, options), options["matmul"]
+        reason, matmul = _reason_for_loop(chain, start, options), options["matmul"]
         if reason is None:
             kernel_for = getattr(score, "chain_kernel", None)
             kernel = None if kernel_for is None else kernel_for(start.x, options["impl"])
@@ -76,7 +76,7 @@ class Segments:
             else:
                 if matmul != "fp32":
                     kernel = _multiplying(kernel, matmul)
-                found = cls(kernel, plan, start, watch, options["callback"] is not None)
+                found = cls(kernel, chain.scheme, start, chain.watch, options["callback"] is not None)
                 if found.watched and not found.own_bits:
                     found, reason = None, "a callback looks at every update"
         was_kernel = start.record.get("chain") == "kernel"
@@ -93,14 +93,15 @@ class Segments:
         """A chain's record, which says where the score has a kernel's roundings."""
         return {**record, "chain": "kernel"} if self.own_bits else record
 
-    def denoise(self, x: Tensor, move: Move) -> bool:
+    def denoise(self, x: Tensor, step: Step) -> bool:
         """Makes the denoise step with the kernel's score, if that has bits of its own."""
-        if not self.own_bits or not isinstance(move.rule, Coefficients):
+        rule = step.rule
+        if not self.own_bits or rule is None:
             return False
         before = x.clone()
-        self.kernel(x, Segment(self._address(0), [Run(move.rule, move.level or 0, 1)], 0, None))
+        self.kernel(x, Segment(self._address(0), [Run(rule, step.level or 0, 1)], 0, None))
         if self.watch.fault is not None:
-            self.watch.find(x, before, self.plan.total)
+            self.watch.find(x, before, self.scheme.total)
         return True
 
     def run(self, x: Tensor, done: int, frames: Frames) -> int:
@@ -146,26 +147,29 @@ class Segments:
 
     def _runs(self, done: int, length: int) -> list[Run]:
         runs: list[Run] = []
-        moves = map(self.plan.move, range(done, min(done + length, self.plan.total)))
-        for move, same in groupby(moves):
-            if not isinstance(move.rule, Coefficients):
+        steps = map(self.scheme.make, range(done, min(done + length, self.scheme.total)))
+        for step, same in groupby(steps):
+            rule = step.rule
+            if rule is None:
                 break
-            runs.append(Run(move.rule, move.level or 0, sum(1 for _ in same)))
+            runs.append(Run(rule, step.level or 0, sum(1 for _ in same)))
         return runs
 
 
-def _reason_for_loop(plan: Plan, start: ChainState, options: ChainOptions) -> str | None:
+def _reason_for_loop(chain: Stepper, start: ChainState, options: ChainOptions) -> str | None:
     """What acts between two updates, or keeps a kernel from the state."""
     acting = {
         "drift=": options["drift"] is not None,
         "inpainting=": options["inpainting"] is not None,
         "clamp=": options["clamp"] is not None,
         "order='noise'": options["order"] != "score",
-        "the noise of an interpolation": plan.noise is not None,
+        "the noise of an interpolation": chain.noise is not None,
         "telemetry=": bool(options["telemetry"]),
         "cuda_graph=True": options["cuda_graph"] is True,
     }
     reasons = [f"{name} acts between two updates" for name, acts in acting.items() if acts]
+    if chain.scheme.carries != ("x",) or chain.scheme.draws_per_step != 1:
+        reasons.append(f"the steps of {chain.scheme.name} are more than an update of the state")
     if start.x.dtype != torch.float32:
         reasons.append(f"the state is {start.x.dtype} and not torch.float32")
     if not start.x.is_contiguous():

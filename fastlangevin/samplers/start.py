@@ -16,15 +16,15 @@ from fastlangevin.ops.random import random_at
 from fastlangevin.runtime import choose
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.options import ChainOptions
-from fastlangevin.samplers.plan import Plan
+from fastlangevin.schemes import Scheme
 
 __all__ = ["begin", "initial_address"]
 
 UNUSUAL = ("temperature", "order", "clamp", "clamp_denoised", "drift", "inpainting", "matmul")
 
 
-def begin(plan: Plan, spread: float, options: ChainOptions) -> ChainState:
-    """The state that a chain begins with; ``spread`` is the standard deviation of a normal one."""
+def begin(scheme: Scheme, options: ChainOptions) -> ChainState:
+    """The state that a chain begins with."""
     init, shape, resume, impl = options["init"], options["shape"], options["resume"], options["impl"]
     dtype = options["dtype"]
     if isinstance(init, Tensor):
@@ -45,7 +45,7 @@ def begin(plan: Plan, spread: float, options: ChainOptions) -> ChainState:
         where = torch.empty(0, dtype=torch.float32, device=options["device"]).device
     choose(impl, resume.x.device if isinstance(resume, ChainState) else where)
     if resume is not None:
-        return _resumed(resume, plan, size, options)
+        return _resumed(resume, scheme, size, options)
     elements_per_sample(size)
     with counted():
         first = init if isinstance(init, Tensor) else torch.empty(size, dtype=dtype, device=where)
@@ -56,8 +56,8 @@ def begin(plan: Plan, spread: float, options: ChainOptions) -> ChainState:
         else:
             x = random_at(first, address, uniform=init == "uniform", impl=impl)
             if init == "normal":
-                x.mul_(spread)
-    return ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, None, plan.record)
+                x.mul_(scheme.spread)
+    return ChainState(x, 0, address.seed, address.sample_ids, address.sample_offset, None, scheme.record)
 
 
 def initial_address(first: Tensor, options: ChainOptions) -> Address:
@@ -92,9 +92,9 @@ def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> Non
     integer("resume.step", resume.step, 0, total)
 
 
-def _resumed(resume: ChainState, plan: Plan, size: tuple[int, ...], options: ChainOptions) -> ChainState:
+def _resumed(resume: ChainState, scheme: Scheme, size: tuple[int, ...], options: ChainOptions) -> ChainState:
     """A copy of the state to go on from; what the caller says of it again must agree."""
-    _check_resume(resume, plan.record, plan.total)
+    _check_resume(resume, scheme.record, scheme.total)
     if size and size != tuple(resume.x.shape):
         raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
     seed, ids, offset = options["seed"], options["sample_ids"], options["sample_offset"]
@@ -105,7 +105,8 @@ def _resumed(resume: ChainState, plan: Plan, size: tuple[int, ...], options: Cha
         if offset != resume.sample_offset or not _same(ids, resume.sample_ids):
             raise ValueError("resume= goes on with its own samples; leave sample_ids= and sample_offset= out")
     with counted():
-        return replace(resume, x=resume.x.detach().clone())
+        carried = {name: slot.detach().clone() for name, slot in resume.carried.items()}
+        return replace(resume, x=resume.x.detach().clone(), carried=carried)
 
 
 def _same(one: Seed | Sequence[int] | None, other: Seed | Sequence[int] | None) -> bool:

@@ -33,6 +33,11 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
         ValueError: its record is too long; ladders of 1,048,576 levels have room.
         OSError: the folder cannot be written; an older file is left as it was.
     """
+    if state.carried:
+        raise ValueError(
+            f"state keeps {', '.join(state.carried)} beside the state, for which files have no room yet; resume it in "
+            "the same process"
+        )
     parts = {
         "x": state.x,
         "seed": state.seed,

@@ -14,7 +14,8 @@ import fastlangevin as fl
 from fastlangevin import rules
 from fastlangevin.kernels.address import Term
 from fastlangevin.noise import Purpose
-from fastlangevin.samplers import one_by_one
+from fastlangevin.ops import quick
+from fastlangevin.samplers import stepping
 from tests.long.law import EPSILON, LADDER, LIMIT, MU, STEPS, VARIANCES, exact_law, score
 
 __all__ = ["EPSILON", "LADDER", "LIMIT", "MU", "STEPS", "VARIANCES", "exact_law", "score"]
@@ -129,14 +130,15 @@ def to_bfloat16(x):
 @contextlib.contextmanager
 def mistaken(change=None, rule=None, after=None):
     """The samplers with a mistake: in the updates, in the rules, in the state after each update."""
-    real = one_by_one.move
+    real = stepping.move
 
     def move(update, impl, out):
         real(update if change is None else change(update), impl, out)
         return out if after is None else after(out)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_by_one, "move", move)
+        patch.setattr(stepping, "move", move)
+        patch.setattr(quick, "step", lambda *arguments, **options: None)
         if rule is not None:
-            patch.setattr(rules, "annealed", lambda ladder, epsilon, corrector, temperature: rule(ladder, epsilon))
+            patch.setattr(rules, "annealed", lambda ladder, epsilon, *others: rule(ladder, epsilon[0]))
         yield

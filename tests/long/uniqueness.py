@@ -42,7 +42,8 @@ from fastlangevin.data import AddressedBatches, Augment, Images
 from fastlangevin.kernels.address import Address, Update
 from fastlangevin.models import ConvConfig, ConvScore
 from fastlangevin.noise import Purpose
-from fastlangevin.samplers import one_by_one, start
+from fastlangevin.ops import quick
+from fastlangevin.samplers import start, stepping
 from fastlangevin.training import TrainConfig, train
 from tests.long.blocks import Draw, Recorder, words_of_reference
 from tests.long.equal_rows import find
@@ -322,13 +323,14 @@ def mixed(size: Size, quiet: bool = True) -> Recorder:
 @contextmanager
 def drawing(number_of: Callable[[Any], Any]) -> Iterator[None]:
     """Updates whose draw numbers are others."""
-    right = one_by_one.move
+    right = stepping.move
 
     def wrong(update: Update, impl: str, out: Tensor) -> Tensor:
         address = update.address._replace(draw=number_of(update.address.draw))
         return right(update._replace(address=address), impl, out)
 
-    with mock.patch.object(one_by_one, "move", wrong):
+    general = mock.patch.object(quick, "step", return_value=None)
+    with general, mock.patch.object(stepping, "move", wrong):
         yield
 
 
@@ -383,15 +385,15 @@ def draws_of_predictor_and_corrector_shared(size: Size) -> Iterator[None]:
 @contextmanager
 def resumed_from_zero(size: Size) -> Iterator[None]:
     """A resumed chain that counts its draws from zero."""
-    begun = one_by_one.Chain.__init__
+    begun = stepping.Stepper.__init__
     first = 0
 
-    def begin(self: Any, score: Any, plan: Any, state: Any, options: Any) -> None:
+    def begin(self: Any, score: Any, scheme: Any, state: Any, *others: Any) -> None:
         nonlocal first
         first = state.step
-        begun(self, score, plan, state, options)
+        begun(self, score, scheme, state, *others)
 
-    with drawing(lambda draw: draw - first), mock.patch.object(one_by_one.Chain, "__init__", begin):
+    with drawing(lambda draw: draw - first), mock.patch.object(stepping.Stepper, "__init__", begin):
         yield
 
 

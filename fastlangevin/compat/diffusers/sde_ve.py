@@ -24,7 +24,8 @@ from fastlangevin.ops import step as update
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.rules import SignalNorm
 from fastlangevin.rules.coefficients import not_negative
-from fastlangevin.samplers.signal import SignalToNoise
+from fastlangevin.samplers.signal import measured
+from fastlangevin.schemes import Measure
 
 __all__ = ["FusedScoreSdeVeScheduler"]
 
@@ -82,7 +83,7 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         correct_steps: int = 1,
         norm: SignalNorm = "batch",
     ) -> None:
-        self._signal = SignalToNoise(float(snr), norm)
+        self._signal = Measure(float(snr), norm)
         # A step's draws: its corrections, then the prediction.
         self._stride = integer("correct_steps", correct_steps, 0, 2**31) + 1
         self.timesteps: Tensor | None = None
@@ -267,7 +268,7 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         self._check_lengths()
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
         run, number, draw = self._correction(timestep, call)
-        c, a, b = self._signal.coefficients(model_output, call.address(draw), None, "auto")
+        c, a, b = measured(self._signal, model_output, call.address(draw), None, "auto")
         fault = self._chains.fault(call.key, run)
         moved, fault = call.move(a, b, c, draw=draw, number=number, fault=fault)
         call.look(moved, fault, number, run.draws, number // self._stride)

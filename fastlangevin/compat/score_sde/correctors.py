@@ -16,7 +16,8 @@ from fastlangevin.ladders import positive
 from fastlangevin.noise import integer
 from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.rules import Coefficients, SignalNorm
-from fastlangevin.samplers.signal import SignalToNoise
+from fastlangevin.samplers import signal
+from fastlangevin.schemes import Measure
 
 __all__ = ["AnnealedLangevinDynamics", "Corrector", "LangevinCorrector", "NoneCorrector"]
 
@@ -86,16 +87,15 @@ class LangevinCorrector(Corrector):
         noise: AddressedNoise | None = None,
     ) -> None:
         super().__init__(sde, score_fn, snr, n_steps, noise=noise)
-        self.norm = SignalToNoise(self.snr, norm).norm
+        self.norm = Measure(self.snr, norm).norm
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), t)
-        signal = SignalToNoise(self.snr, self.norm)
         mean = x
         for index in range(self.n_steps):
             score = self.score_fn(x, t)
-            noise = None if signal.norm == "sqrt_d" else self.noise.normals(x)
-            ratio = signal.ratio(score, NO_ADDRESS, noise)
+            noise = None if self.norm == "sqrt_d" else self.noise.normals(x)
+            ratio = signal.ratio(self.norm, score, NO_ADDRESS, noise)
             wanted = self._wants_mean(index)
             x, mean = self.noise.update(x, score, 1.0, a * ratio**2, b * ratio, mean=wanted, noise=noise)
         return x, mean

@@ -30,8 +30,8 @@ FORMULAS = (
         "steps linear in sigma",
         "power of sigma",
         LANGEVIN,
-        "alpha = epsilon * (sigma / levels[-1]) ** 2",
-        "alpha = epsilon * (sigma / levels[-1])",
+        "alpha = size * (sigma / levels[-1]) ** 2",
+        "alpha = size * (sigma / levels[-1])",
         RULES,
     ),
     Fault(

@@ -4,8 +4,9 @@ from tests.long.faults.fault import Fault
 
 __all__ = ["RUNNING"]
 
-ENGINE = "fastlangevin/samplers/engine.py"
-ONE_BY_ONE = "fastlangevin/samplers/one_by_one.py"
+LOOP = "fastlangevin/samplers/sample.py"
+STEPPING = "fastlangevin/samplers/stepping.py"
+BY_LEVEL = "fastlangevin/schemes/by_level.py"
 FRAMES = "fastlangevin/samplers/frames.py"
 WATCHING = "fastlangevin/samplers/watching.py"
 SAMPLERS = "tests/test_samplers.py"
@@ -14,41 +15,73 @@ RUNNING = (
     Fault(
         "annealing: the next level one update early",
         "levels",
-        "fastlangevin/samplers/annealed.py",
-        "moves[index // repeats]",
-        "moves[min((index + 1) // repeats, len(moves) - 1)]",
+        BY_LEVEL,
+        "place = number // self.steps",
+        "place = min((number + 1) // self.steps, len(self.rules) - 1)",
         (f"{SAMPLERS}::test_it_is_algorithm_1",),
     ),
     Fault(
         "annealing: denoise step of the first level's sigma",
         "denoise step",
-        "fastlangevin/samplers/annealed.py",
-        "rules.denoise(ladder[-1])",
-        "rules.denoise(ladder[0])",
+        BY_LEVEL,
+        "step_of(denoise(ladder[-1])",
+        "step_of(denoise(ladder[0])",
         ("tests/test_compat_ncsn.py::test_the_published_list_holds_every_update",),
     ),
     Fault(
         "a stopped chain is denoised",
         "denoise step",
-        ENGINE,
-        "if plan.denoise is not None and done == total:",
-        "if plan.denoise is not None:",
+        LOOP,
+        "if scheme.denoise is not None and done == total:",
+        "if scheme.denoise is not None:",
         (f"{SAMPLERS}::test_a_chain_resumes_after_any_step",),
     ),
     Fault(
         "the noise of the draw before",
         "address",
-        ONE_BY_ONE,
-        "self.address._replace(draw=index)",
-        "self.address._replace(draw=max(index - 1, 0))",
+        STEPPING,
+        "(seed, number, ids, offset, purpose))",
+        "(seed, max(number - 1, 0), ids, offset, purpose))",
         (f"{SAMPLERS}::test_it_is_algorithm_1",),
+    ),
+    Fault(
+        "the noise of the draw before, of a step of several rows",
+        "address",
+        STEPPING,
+        "draw = number if self.scheme.draws_per_step == 1",
+        "draw = max(number - 1, 0) if self.scheme.draws_per_step == 1",
+        ("tests/test_moves.py", "tests/test_compat_ncsn.py"),
+    ),
+    Fault(
+        "a score that is kept in memory that the next call writes to",
+        "address",
+        STEPPING,
+        "value.clone() if lasting else value",
+        "value",
+        ("tests/test_schemes.py::test_a_network_may_return_the_same_memory_at_every_call",),
+    ),
+    Fault(
+        "the law of a score that does not scale the data",
+        "formula",
+        "fastlangevin/schemes/law.py",
+        "evaluate.alpha**2 * variance",
+        "variance",
+        ("tests/test_schemes.py::test_laws_are_the_closed_forms",),
+    ),
+    Fault(
+        "a draw of the next step passes",
+        "validation",
+        "fastlangevin/schemes/checks.py",
+        "not 0 <= row.draw < draws_per_step",
+        "not 0 <= row.draw <= draws_per_step",
+        ("tests/test_schemes.py::test_steps_that_cannot_be_made_are_named",),
     ),
     Fault(
         "a resumed chain's samples numbered from zero",
         "resume",
         "fastlangevin/samplers/start.py",
-        "return replace(resume, x=resume.x.detach().clone())",
-        "return replace(resume, x=resume.x.detach().clone(), sample_offset=0)",
+        "return replace(resume, x=resume.x.detach().clone(), carried=carried)",
+        "return replace(resume, x=resume.x.detach().clone(), carried=carried, sample_offset=0)",
         (f"{SAMPLERS}::test_a_resumed_chain_has_the_samples_it_was_begun_with",),
     ),
     Fault(
@@ -63,7 +96,7 @@ RUNNING = (
         "a normal start of width 1",
         "power of sigma",
         "fastlangevin/samplers/start.py",
-        "x.mul_(spread)",
+        "x.mul_(scheme.spread)",
         "x.mul_(1.0)",
         (f"{SAMPLERS}::test_a_normal_start_has_the_width_of_the_first_level",),
     ),
@@ -92,11 +125,11 @@ RUNNING = (
         ("tests/test_watching.py::test_telemetry_is_what_the_formula_says",),
     ),
     Fault(
-        "predictor-corrector: half a denoise step",
-        "denoise step",
-        "fastlangevin/samplers/predictor_corrector.py",
-        "last = Move(rules.denoise(ladder[-1]), len(ladder) - 1)",
-        "last = Move(rules.denoise(ladder[-1])._replace(a=ladder[-1] ** 2 / 2), len(ladder) - 1)",
+        "predictor-corrector: the predictor before the corrector",
+        "order of operations",
+        "fastlangevin/schemes/variance_exploding.py",
+        "if turn == self.corrections:",
+        "if turn == 0:",
         ("tests/test_moves.py::test_predictor_corrector_is_what_was_published",),
     ),
     Fault(

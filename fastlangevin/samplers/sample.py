@@ -1,0 +1,132 @@
+"""The loop of all samplers: ``sample`` runs the steps of a scheme.
+
+All its randomness is one seed and one integer, so that a chain stopped after any step goes on with the same bits.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Literal, Unpack, overload
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fastlangevin.samplers.calls import Score, ScoreCalls, check_score, score_calls
+from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
+from fastlangevin.samplers.frames import Frames
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
+from fastlangevin.samplers.replaying import updates
+from fastlangevin.samplers.segments import Segments
+from fastlangevin.samplers.start import begin
+from fastlangevin.samplers.stepping import Noise, Stepper
+from fastlangevin.schemes import Scheme
+
+__all__ = ["run", "sample"]
+
+
+@overload
+def sample(score: Score, scheme: Scheme, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
+@overload
+def sample(score: Score, scheme: Scheme, *, full_output: Literal[True], **options: Any) -> SamplingResult: ...
+@takes(ChainOptions, DEFAULTS)  # type: ignore[misc]  # the overloads name only what changes the result
+def sample(score: Score, scheme: Scheme, **options: Unpack[ChainOptions]) -> Tensor | SamplingResult:
+    """Runs a scheme: :func:`annealed_langevin` and the other samplers are a scheme and a call of this.
+
+    Noise and steps depend on a sample's id and seed alone, not on its batch, and so do its bits if ``score`` treats
+    samples separately, bit for bit. ``shape`` or ``init`` must be given.
+
+    Args:
+        score: called as ``score(x, labels)`` with labels int64 ``(B,)``, or as ``score(x)`` if the scheme takes none;
+            it returns the score, shape of ``x``, any float dtype. :func:`fastlangevin.adapt` makes one from a network
+            of another convention. Or a :class:`fastlangevin.GaussianMixture`, whose exact score is taken.
+        scheme: a table of numbers, as the functions of :mod:`fastlangevin.schemes` make it.
+        options: those of :class:`fastlangevin.samplers.ChainOptions`. ``order`` and ``clamp`` change the scheme, as
+            :meth:`fastlangevin.schemes.Scheme.noise_first` and :meth:`fastlangevin.schemes.Scheme.clamped` do.
+
+    Returns:
+        The samples, or a :class:`SamplingResult` with ``full_output=True``.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or out of range.
+        NonFiniteError: a state is not finite, with ``non_finite="raise"``.
+    """
+    if not isinstance(scheme, Scheme):
+        raise TypeError(
+            f"scheme must be a Scheme, as the functions of fastlangevin.schemes make it, got {type(scheme).__name__}"
+        )
+    return run(score, scheme, complete(options, ChainOptions))
+
+
+def run(score: Score, scheme: Scheme, options: ChainOptions, noise: Noise | None = None) -> Tensor | SamplingResult:
+    """:func:`sample` with checked options.
+
+    Args:
+        score, scheme: as there.
+        options: the caller's.
+        noise: makes the noise of a step that is not that of the chain's own address.
+    """
+    check_score(score, scheme)
+    scheme = changed(scheme, options)
+    scheme.check()
+    calls = score_calls(score, scheme, options)
+    result = chain(calls, scheme, begin(scheme, options), options, noise)
+    return result if options["full_output"] else result.samples
+
+
+def changed(scheme: Scheme, options: ChainOptions) -> Scheme:
+    """A scheme with what options change about its table and its record."""
+    if options["order"] == "noise":
+        scheme = scheme.noise_first()
+    if options["clamp"] is not None:
+        scheme = scheme.clamped(*options["clamp"], denoised=options["clamp_denoised"])
+    return scheme._replace(record={**scheme.record, **options_record(options)})
+
+
+def chain(
+    score: ScoreCalls, scheme: Scheme, start: ChainState, options: ChainOptions, noise: Noise | None
+) -> SamplingResult:
+    """Runs a chain to its end, or to where its callback stops it; ``start.x`` is written to."""
+    total, done = scheme.total, start.step
+    callback = options["callback"]
+    stepper = Stepper(score.at, scheme, start, options, noise)
+    x, watch = stepper.x, stepper.watch
+    segments = Segments.of(score.source, stepper, start, options)
+    record = {name: value for name, value in start.record.items() if name != "chain"}
+    start = replace(start, record=record if segments is None else segments.record(record))
+    frames = Frames(options["trajectory"], total, x, start)
+    frames.add(done, x)
+    evaluations = 0  # of segments
+
+    def state() -> ChainState:
+        records: dict[str, Any] = {"fault": watch.record(), "telemetry": watch.telemetry()}
+        return replace(start, x=x.clone(), step=done, trajectory=frames.kept(), carried=stepper.carried(), **records)
+
+    stopped = False
+    # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
+    bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
+    with nullcontext() if bar is None else bar, torch.no_grad(), updates(stepper, done, options["cuda_graph"]) as make:
+        watch.check(done, state, now=start.fault is not None)
+        while done < total and not stopped:
+            made = 0 if segments is None else segments.run(x, done, frames)
+            evaluations += made
+            if not made:
+                make(done)
+                made = 1
+            done += made
+            frames.add(done, x)
+            if bar is not None:
+                bar.update(made)
+            if callback is not None:
+                info = StepInfo(x, done, total, scheme.make(done - 1).level, state)
+                stopped = bool(callback(info))
+            watch.check(done, state, now=stopped or done == total or made > 1)
+        left = state()
+        evaluations += stepper.evaluations
+        if scheme.denoise is not None and done == total:
+            if segments is None or not segments.denoise(x, scheme.denoise):
+                stepper.denoise(score.plain)
+            evaluations += scheme.denoise.evaluations
+            watch.check(done, lambda: left, now=True)
+    return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)

@@ -1,0 +1,56 @@
+"""Steps by their number, where those of a noise level are alike."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+from fastlangevin.rules import Coefficients, denoise
+from fastlangevin.schemes.table import Evaluate, Step, step_of
+
+__all__ = ["ByLevel", "denoising", "exploding"]
+
+
+class ByLevel:
+    """The step of a number. That of the last one is kept, so that the steps of a level are one object.
+
+    Args:
+        rules: of each level.
+        evaluations: of each level: what its score is called with.
+        steps: how many steps each level has, or one number for all.
+    """
+
+    def __init__(
+        self, rules: Sequence[Coefficients], evaluations: Sequence[Evaluate], steps: int | Sequence[int]
+    ) -> None:
+        self.rules = rules
+        self.evaluations = evaluations
+        self.steps = steps
+        self.ends = None if isinstance(steps, int) else list(accumulate(steps))
+        self.kept: tuple[int, Step] | None = None
+
+    @property
+    def total(self) -> int:
+        """Steps of all levels."""
+        return len(self.rules) * self.steps if isinstance(self.steps, int) else sum(self.steps)
+
+    def __call__(self, number: int) -> Step:
+        place = number // self.steps if self.ends is None else bisect_right(self.ends, number)  # type: ignore[operator]
+        if self.kept is not None:
+            last, step = self.kept
+            if last == place:
+                return step
+        step = step_of(self.rules[place], self.evaluations[place])
+        self.kept = place, step
+        return step
+
+
+def exploding(ladder: Sequence[float]) -> list[Evaluate]:
+    """What is evaluated at each level of variance exploding noise."""
+    return [Evaluate(level=level, sigma=sigma) for level, sigma in enumerate(ladder)]
+
+
+def denoising(ladder: Sequence[float]) -> Step:
+    """The step from the last level of variance exploding noise to the posterior mean: Tweedie's formula."""
+    return step_of(denoise(ladder[-1]), Evaluate(level=len(ladder) - 1, sigma=ladder[-1]))

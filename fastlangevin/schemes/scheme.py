@@ -1,0 +1,218 @@
+"""A scheme: a sampler as a table of numbers, whose steps are made by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from fastlangevin.noise import MAX_DRAW
+from fastlangevin.schemes.checks import check_steps
+from fastlangevin.schemes.law import Law, affine, follow
+from fastlangevin.schemes.listing import listed
+from fastlangevin.schemes.table import Clamp, Measure, Move, Row, Step
+
+__all__ = ["Init", "Scheme", "Takes", "check_draws"]
+
+Takes = Literal["labels", "nothing"]
+Init = Literal["uniform", "normal"] | tuple[float, float]
+
+
+class Scheme(NamedTuple):
+    """A sampler as a table.
+
+    ``print(scheme)`` shows the table, neighbouring steps that are alike in one line.
+
+    Attributes:
+        name: of the sampler.
+        make: the step of a number, from 0; for the same row of the table it may return the same object.
+        total: steps of a whole chain.
+        ladder: sigma of each level in units of the data, largest first; empty for a scheme that is on no ladder.
+        record: what decides the samples, by name; a chain is resumed under an equal record only.
+        takes: what a score function is called with beside the state: ``"labels"``, int64 ``(B,)``, or ``"nothing"``.
+        spread: standard deviation of ``init="normal"``, in units of the data.
+        denoise: a step after the last one, which is not numbered: a chain that is stopped before it makes it when it is
+            resumed.
+        draws_per_step: draw numbers that belong to a step, used or not.
+        carries: slots that are kept from one step to the next.
+    """
+
+    name: str
+    make: Callable[[int], Step]
+    total: int
+    ladder: list[float]
+    record: dict[str, Any]
+    takes: Takes = "labels"
+    spread: float = 1.0
+    denoise: Step | None = None
+    draws_per_step: int = 1
+    carries: tuple[str, ...] = ("x",)
+
+    def step(self, number: int) -> Step:
+        """The step of a number.
+
+        Args:
+            number: from 0 to ``total - 1``.
+
+        Raises:
+            ValueError: there is no such step.
+        """
+        if not (type(number) is int and 0 <= number < self.total):
+            last = f"0 to {self.total - 1}" if self.total else "none, since it has no steps"
+            raise ValueError(f"step must be one of the scheme {self.name}, {last}, got {number!r}")
+        return self.make(number)
+
+    def check(self) -> None:
+        """Raises ValueError for a step that cannot be made, as :func:`fastlangevin.sample` does before the first one.
+
+        Such a step reads a slot that was not written, or names a draw that belongs to another step.
+        """
+        takes = self.takes == "labels"
+        check_steps(self.name, self.runs(), self.carries, self.draws_per_step, takes)
+        if self.denoise is not None:
+            check_steps(self.name, [(self.denoise, 1)], self.carries, self.draws_per_step, takes)
+
+    def level(self, number: int) -> int | None:
+        """The noise level of a step, or of the denoise step, whose number is ``total``."""
+        return self.make(number).level if number < self.total or self.denoise is None else self.denoise.level
+
+    def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[Step, int]]:
+        """The steps from a number to one before another, neighbours that are one object once, and how many they are."""
+        last, times = None, 0
+        for number in range(first, self.total if end is None else end):
+            step = self.make(number)
+            if step is last:
+                times += 1
+                continue
+            if last is not None:
+                yield last, times
+            last, times = step, 1
+        if last is not None:
+            yield last, times
+
+    @property
+    def evaluations(self) -> int:
+        """Calls of the network in a whole chain."""
+        calls = sum(step.evaluations * times for step, times in self.runs())
+        return calls if self.denoise is None else calls + self.denoise.evaluations
+
+    def law(
+        self,
+        mean: float | np.ndarray,
+        variance: float | np.ndarray,
+        *,
+        init: Init = "uniform",
+        full: bool = False,
+    ) -> Law:
+        """The exact mean and variance of the samples, if the data are Gaussian and the score is exact.
+
+        Every row of such a chain is affine in the state and the noise, so that both follow from the table without a
+        sample.
+
+        Args:
+            mean: of the data, a number or an array of any shape.
+            variance: of the data in units of the data squared, zero for a point, likewise. Elements are independent.
+            init: what the chain begins with: ``"uniform"``, U(0, 1); ``"normal"``, N(0, ``spread``^2); or a pair of its
+                mean and variance.
+            full: give both after every step too.
+
+        Returns:
+            A :class:`Law`; with ``full`` its arrays have one axis more, the first, for the start, each step and the
+            denoise step.
+
+        Raises:
+            ValueError: a row is not linear, as that of a measured step size or a clamp, or the score does not exist.
+        """
+        shape = np.broadcast_shapes(np.shape(mean), np.shape(variance))
+        data = Law(*(np.array(np.broadcast_to(each, shape), dtype=np.float64) for each in (mean, variance)))
+        if not (np.isfinite(data.mean).all() and np.isfinite(data.variance).all() and np.all(data.variance >= 0)):
+            raise ValueError(f"mean must be finite, and variance finite and not negative, got {mean} and {variance}")
+        begun = (
+            {"uniform": (0.5, 1 / 12), "normal": (0.0, self.spread**2)}.get(init, init)
+            if isinstance(init, str)
+            else init
+        )
+        if isinstance(begun, str):
+            raise ValueError(f"init must be 'uniform', 'normal' or a pair of mean and variance, got {init!r}")
+        first = Law(*(np.full(shape, each, dtype=np.float64) for each in begun))
+        last = [] if self.denoise is None else [(self.denoise, 1)]
+        maps = (
+            (affine(step, self.carries, self.draws_per_step, data), times)
+            for runs in (self.runs(), last)
+            for step, times in runs
+        )
+        return follow(first, maps, len(self.carries), full)
+
+    def noise_first(self) -> Scheme:
+        """The same scheme with the noise of a step added first, and the score taken where it led to.
+
+        Raises:
+            ValueError: a step size is measured from the score, so that the score must come first.
+        """
+        return self._replace(make=Changed(self.make, self._parted))
+
+    def _parted(self, step: Step) -> Step:
+        rows: list[Row] = []
+        for row in step.rows:
+            if isinstance(row, Measure):
+                raise ValueError(f"{self.name} has order='score' alone: its step size follows from the score")
+            if isinstance(row, Move) and row.b is not None and row.evaluate is not None:
+                slot = row.evaluate.slot
+                rows.append(Move(slot, {slot: 1.0}, row.b, row.draw))
+                row = row._replace(b=None)
+            rows.append(row)
+        return step._replace(rows=tuple(rows))
+
+    def clamped(self, low: float, high: float, *, denoised: bool = True) -> Scheme:
+        """The same scheme with the state clamped after every step.
+
+        Args:
+            low, high: ends of the interval, in units of the data.
+            denoised: whether the result of the denoise step is clamped too.
+        """
+
+        def clamp(step: Step) -> Step:
+            return step._replace(rows=(*step.rows, Clamp("x", low, high)))
+
+        last = None if self.denoise is None else clamp(self.denoise) if denoised else self.denoise
+        return self._replace(make=Changed(self.make, clamp), denoise=last)
+
+    def __str__(self) -> str:
+        draws = f", {self.draws_per_step} draws each" if self.draws_per_step > 1 else ""
+        title = f"{self.name}: {self.total} steps{draws}, {self.evaluations} evaluations"
+        return listed(title, self.runs(), self.denoise)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Changed:
+    """Steps that are a function of others. That of the last one is kept, so that equal steps stay one object.
+
+    Args:
+        make: the others by number.
+        change: the function.
+    """
+
+    def __init__(self, make: Callable[[int], Step], change: Callable[[Step], Step]) -> None:
+        self.make = make
+        self.change = change
+        self.kept: tuple[Step | None, Step | None] = None, None
+
+    def __call__(self, number: int) -> Step:
+        given = self.make(number)
+        last, made = self.kept
+        if made is None or last is not given:
+            made = self.change(given)
+            self.kept = given, made
+        return made
+
+
+def check_draws(steps: int, draws_per_step: int = 1) -> int:
+    """A number of steps, for which there must be enough draw numbers."""
+    if steps * draws_per_step > MAX_DRAW + 1:
+        raise ValueError(
+            f"the chain has {steps} updates; the draw number has room for {(MAX_DRAW + 1) // draws_per_step}"
+        )
+    return steps

@@ -1,0 +1,133 @@
+"""The types of a table: what a step does, row by row, and what is evaluated before a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+from fastlangevin.ladders import positive
+from fastlangevin.rules import Coefficients, SignalNorm
+
+__all__ = ["Clamp", "Evaluate", "Measure", "Move", "Row", "Step", "step_of"]
+
+
+class Evaluate(NamedTuple):
+    """One call of the network, before a row.
+
+    The perturbed data are alpha x_0 + sigma z. A network of labels is given ``level``.
+
+    Attributes:
+        slot: name of the slot that the network reads.
+        into: name of the slot that its result is written to.
+        level: index of the noise level, 0 for the largest; None for a score that takes no level.
+        sigma: standard deviation of the noise, in units of the data.
+        alpha: factor of the data, 1 for variance exploding noise.
+    """
+
+    slot: str = "x"
+    into: str = "score"
+    level: int | None = None
+    sigma: float = 0.0
+    alpha: float = 1.0
+
+
+# The score of the state itself.
+STATE = Evaluate()
+
+
+class Move(NamedTuple):
+    """A row: out <- a_0 s_0 + a_1 s_1 + ... + b z, summed in this order.
+
+    Attributes:
+        out: name of the slot that is written; it may be one of those that are read.
+        terms: factor of each slot, by its name.
+        b: standard deviation of the noise, in units of the data; None draws nothing.
+        draw: which of the draws of its step the noise is, from 0.
+        evaluate: what the network is called for first, or None.
+    """
+
+    out: str
+    terms: Mapping[str, float]
+    b: float | None = None
+    draw: int = 0
+    evaluate: Evaluate | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A row whose coefficients are measured: the corrector of a signal-to-noise ratio (Song et al. 2021, Algorithm 4).
+
+    x <- x + a score + sqrt(2 a) z with a = 2 alpha (snr ||z||/||score||)^2.
+
+    Attributes:
+        snr: the signal-to-noise ratio r, above zero.
+        norm: ``"sample"``, each sample's own norms; ``"batch"``, their means over the batch, as it was published: a
+            sample then depends on its batch; ``"sqrt_d"``, each sample's own score and sqrt(D) for the noise.
+        alpha: 1 for variance exploding noise.
+        evaluate: what the network is called for first.
+    """
+
+    snr: float
+    norm: SignalNorm = "sample"
+    alpha: float = 1.0
+    evaluate: Evaluate = STATE
+
+    def __post_init__(self) -> None:
+        positive("snr", self.snr)
+        if self.norm not in get_args(SignalNorm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
+
+
+class Clamp(NamedTuple):
+    """A row: every element of a slot is clamped to an interval.
+
+    Attributes:
+        slot: its name.
+        low, high: ends of the interval, in units of the data.
+    """
+
+    slot: str
+    low: float
+    high: float
+
+
+Row = Move | Measure | Clamp
+
+
+class Step(NamedTuple):
+    """The rows between two states of a chain. A chain is stopped, resumed and called back between steps only.
+
+    Attributes:
+        rows: made in this order.
+        level: index of the noise level, None for a chain without levels.
+    """
+
+    rows: tuple[Row, ...]
+    level: int | None = None
+
+    @property
+    def rule(self) -> Coefficients | None:
+        """The coefficients of a step that is a single update of the state by its own score; None for any other."""
+        row, *others = self.rows
+        if others or not isinstance(row, Move) or row.evaluate is None or row.draw or row.out != "x":
+            return None
+        if row.evaluate.slot != "x" or [*row.terms] != ["x", row.evaluate.into]:
+            return None
+        c, a = row.terms.values()
+        return Coefficients(c, a, row.b)
+
+    @property
+    def last(self) -> Row:
+        """The last row that is not a clamp."""
+        return next(row for row in reversed(self.rows) if not isinstance(row, Clamp))
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is called."""
+        return sum(not isinstance(row, Clamp) and row.evaluate is not None for row in self.rows)
+
+
+def step_of(rule: Coefficients, evaluate: Evaluate) -> Step:
+    """The step of one rule: x <- c x + a score + b z."""
+    return Step((Move("x", {"x": rule.c, evaluate.into: rule.a}, rule.b, evaluate=evaluate),), evaluate.level)
