@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class Launchers(NamedTuple):
     quick_step: Callable[..., Tensor | None] | None = None
     quick_randn: Callable[..., None] | None = None
     quick_perturb: Callable[..., tuple[Tensor, Tensor] | None] | None = None
-    quick_dsm: Callable[..., bool] | None = None
+    quick_dsm: Callable[..., tuple[Any, Tensor | None] | None] | None = None
     # Whole chains, which have no plain form: samplers make them update by update.
     mixture_chain: Callable[..., None] | None = None
     mixture_chain_features: int = 0  # the most elements of a sample that it takes

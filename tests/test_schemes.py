@@ -1,5 +1,6 @@
 """Samplers as tables: what they list, their exact laws, what runs them, and what is refused."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -10,6 +11,12 @@ import torch
 import fastlangevin as fl
 from fastlangevin import rules, schemes
 from fastlangevin.rules import LinearBeta
+from fastlangevin.samplers import ChainOptions
+from fastlangevin.samplers.calls import score_calls
+from fastlangevin.samplers.device_steps import DeviceSteps
+from fastlangevin.samplers.options import complete
+from fastlangevin.samplers.start import begin
+from fastlangevin.samplers.stepping import Stepper
 from fastlangevin.schemes import Clamp, Evaluate, Law, Measure, Move, Scheme, Step
 from fastlangevin.storage import stopped_chain
 
@@ -227,6 +234,8 @@ def test_a_chain_that_carries_more_than_its_state_resumes_anywhere(tmp_path):
     forgotten = fl.sample(score, scheme, shape=(6, 3), seed=3, full_output=True, callback=lambda info: info.step == 4)
     forgotten.state.carried["before"].zero_()
     assert not torch.equal(fl.sample(score, scheme, resume=forgotten.state), whole.samples)
+    with pytest.raises(ValueError, match="must hold the slots that two_step carries, before"):
+        fl.sample(score, scheme, resume=dataclasses.replace(half.state, carried={}))
     with pytest.raises(ValueError, match="before"):
         stopped_chain.save(tmp_path / "chain", half.state)
 
@@ -301,6 +310,7 @@ def test_laws_take_arrays_and_starts():
     assert both.mean.shape == both.variance.shape == (13, 2)
     for place in range(2):
         one = scheme.law(means[place], variances[place], full=True)
+        # The same sums in NumPy's and in Python's fp64: 13 steps of three roundings each, which no step amplifies.
         np.testing.assert_allclose(both.variance[:, place], one.variance, rtol=1e-14)
     assert scheme.law(0.5, 0.09) == scheme.law(0.5, 0.09, init=(0.5, 1 / 12))
     assert scheme.law(0.5, 0.09, init="normal") == scheme.law(0.5, 0.09, init=(0.0, 4.0))
@@ -362,7 +372,7 @@ def test_steps_that_cannot_be_made_are_named(name):
         (lambda: SCHEMES["langevin"].law(0.0, 0.0), "variance must be above zero at sigma = 0"),
         (lambda: SCHEMES["langevin"].law(0.0, -1.0), "not negative"),
         (lambda: SCHEMES["langevin"].law(0.0, 1.0, init="sigma"), "init must be"),
-        (lambda: SCHEMES["langevin"].clamped(0.0, 1.0).law(0.0, 1.0), "clamp of 'x' is not linear"),
+        (lambda: SCHEMES["langevin"].clamped(0.0, 1.0).law(0.0, 1.0), "the clamp of 'x' is not linear"),
         (lambda: schemes.predictor_corrector(LADDER, snr=0.1).law(0.0, 1.0), "measured from the score"),
         (lambda: schemes.predictor_corrector(LADDER, snr=0.1).noise_first().step(0), "order='score' alone"),
         (lambda: fl.sample(lambda x, labels: x, SCHEMES["langevin"], shape=(2, 2)), r"called as score\(x\) for"),
@@ -394,3 +404,46 @@ def test_a_measured_row_is_checked():
         Measure(0.1, "all")
     with pytest.raises(ValueError, match="snr must be finite and above zero"):
         Measure(0.0)
+
+
+def test_a_captured_step_asks_for_the_level_of_each_evaluation():
+    """Replayed steps take levels and numbers from tables; the state is made by the same calls as the loop's."""
+    scheme = heun(fl.geometric_sigmas(4.0, 0.1, 9).tolist())
+    score = exact_score(scheme)
+    options = complete({"shape": (6, 3), "seed": 3}, ChainOptions)
+    looped, replayed = (
+        Stepper(score_calls(score, scheme, options).at, scheme, begin(scheme, options), options) for _ in range(2)
+    )
+    steps = DeviceSteps(replayed)
+    for number in range(scheme.total):
+        looped.step(number)
+        kind = steps.kind(number)
+        if not number:
+            steps.seek(number)
+        steps.step(kind, replayed.x, steps.counters)
+    assert torch.equal(looped.x, replayed.x)
+
+
+def test_a_step_has_the_level_of_its_evaluation():
+    """Not that of the step, which callbacks see."""
+    seen = []
+
+    def score(x, labels):
+        seen.append(int(labels[0]))
+        return -x
+
+    row = Move("x", {"x": 1.0, "score": 0.1}, 0.1, evaluate=Evaluate(level=2, sigma=0.5))
+    fl.sample(score, one(row, total=3), shape=(2, 2), seed=1)
+    assert seen == [2, 2, 2]
+
+
+@pytest.mark.parametrize("make", [schemes.ancestral, schemes.reverse_diffusion, schemes.probability_flow])
+def test_a_ladder_may_be_read_once(make):
+    assert make(iter(LADDER)).record == make(LADDER).record
+
+
+@pytest.mark.parametrize("make", [schemes.ddpm, schemes.vp_ancestral])
+def test_a_schedule_may_be_read_once_and_is_checked(make):
+    assert make(iter(BETAS)).record == make(BETAS).record
+    with pytest.raises(TypeError, match="betas must be a schedule"):
+        make(5)

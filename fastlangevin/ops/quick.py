@@ -71,7 +71,7 @@ def _are_ids(ids: Any, batch: int) -> bool:
 
 
 def _is_plain_list(numbers: Any, length: int) -> bool:
-    """Whether something is a plain tensor of so many integers, one or more."""
+    """Whether ``numbers`` is a plain int64 tensor ``(length,)``, with a length of 1 or more."""
     return (
         type(numbers) is Tensor
         and numbers.dtype is _INT64
@@ -238,7 +238,7 @@ def objective(
         impl: the implementation.
         sums, gradient: what is wanted.
     """
-    output, labels, tables, address, noise, clean = given
+    output, labels, _, address, noise, clean = given
     place = placed(address)
     if (
         place is None
@@ -252,11 +252,6 @@ def objective(
     quick = choose_for(impl, "cpu")[1].quick_dsm
     if quick is None:
         return None
-    found = None
-    if sums:
-        batch, levels = output.shape[0], tables.scale.shape[0]
-        lists = (batch, _FLOAT32), (levels, _FLOAT32), (levels, _INT64), ((), _FLOAT32)
-        found = Sums(*[torch.empty(size, dtype=dtype, device="cpu") for size, dtype in lists])
-    derivative = torch.empty_like(output) if gradient else None
     segment = segment_elements(elements_per_sample(output.shape))
-    return (found, derivative) if quick(found, derivative, given, upstream, segment, place) else None
+    done: tuple[Sums | None, Tensor | None] | None = quick(given, upstream, segment, place, sums, gradient)
+    return done

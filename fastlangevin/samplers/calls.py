@@ -1,4 +1,4 @@
-"""How a sampler calls what its user gave as the score: with labels or without, with a drift, on a ladder."""
+"""Calls of a user's score by a sampler: with labels or without them, and with a drift."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ kernels would have rounded it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,46 +27,60 @@ __all__ = ["DeviceSteps", "Kind"]
 WINDOW = 4096
 
 
+class Form(NamedTuple):
+    """A move without its numbers, which stand in the table: the factor of each slot, then b."""
+
+    out: str
+    slots: tuple[str, ...]
+    noisy: bool
+    draw: int
+    evaluate: Evaluate | None
+
+
 class Kind(NamedTuple):
-    """What must be the same of two steps for one function to make both.
+    """The rows of steps that one function makes. The level of a labelled evaluation is 0, and stands in the table."""
 
-    Attributes:
-        rows: those of a step without its numbers, which stand in the table: of a move the names of its slots, and for b
-            0 or None.
-        labelled: whether the network is given a level.
-    """
-
-    rows: tuple[Row | tuple[Any, ...], ...]
-    labelled: bool
+    rows: tuple[Form | Measure | Clamp, ...]
 
     @property
     def evaluations(self) -> int:
         """Calls of the network."""
-        at = [row[-1] if type(row) is tuple else getattr(row, "evaluate", None) for row in self.rows]
-        return sum(each is not None for each in at)
+        return sum(not isinstance(row, Clamp) and row.evaluate is not None for row in self.rows)
 
     @property
     def width(self) -> int:
         """Numbers of a step in the table."""
-        return sum(len(row[1]) + 1 for row in self.rows if type(row) is tuple)
+        return sum(len(row.slots) + 1 for row in self.rows if isinstance(row, Form))
 
 
 def _kind(step: Step) -> Kind:
-    rows = [row if isinstance(row, Clamp) else _without_numbers(row) for row in step.rows]
-    return Kind(tuple(rows), step.level is not None)
+    return Kind(tuple(row if isinstance(row, Clamp) else _without_numbers(row) for row in step.rows))
 
 
-def _without_numbers(row: Move | Measure) -> Measure | tuple[Any, ...]:
+def _without_numbers(row: Move | Measure) -> Form | Measure:
     at = row.evaluate
-    evaluate = None if at is None else Evaluate(at.slot, at.into)
+    evaluate = None if at is None else Evaluate(at.slot, at.into, None if at.level is None else 0)
     if isinstance(row, Measure):
-        return Measure(row.snr, row.norm, row.alpha, evaluate or Evaluate())
-    return row.out, tuple(row.terms), row.b is not None, row.draw, evaluate
+        assert evaluate is not None
+        return replace(row, evaluate=evaluate)
+    return Form(row.out, tuple(row.terms), row.b is not None, row.draw, evaluate)
 
 
 def _numbers(step: Step) -> list[float]:
     moves = [row for row in step.rows if isinstance(row, Move)]
     return [number for row in moves for number in (*row.terms.values(), row.b or 0.0)]
+
+
+def _levels(step: Step) -> list[int]:
+    found = [row.evaluate for row in step.rows if not isinstance(row, Clamp)]
+    return [each.level or 0 for each in found if each is not None]
+
+
+def _filled(rows: list[list[float]] | list[list[int]], width: int, dtype: torch.dtype) -> Tensor:
+    """A table of rows, zeros behind the shorter ones."""
+    if any(len(row) > width for row in rows):
+        raise ValueError("later steps have more rows than the first ones")
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=dtype, device="cpu")
 
 
 class DeviceSteps:
@@ -80,9 +96,11 @@ class DeviceSteps:
         self.scheme = stepper.scheme
         self.batch = x.shape[0]
         self.window = min(WINDOW, self.scheme.total)
-        width = max(_kind(self.scheme.make(number)).width for number in range(self.window))
+        kinds = {_kind(self.scheme.make(number)) for number in range(self.window)}
+        width, evaluations = max(kind.width for kind in kinds), max(kind.evaluations for kind in kinds)
         self.table = torch.zeros((self.window, max(width, 1)), dtype=compute_dtype(x), device=x.device)
-        self.levels = torch.zeros(self.window, dtype=torch.int64, device=x.device)
+        # Of each evaluation of a step.
+        self.levels = torch.zeros((max(evaluations, 1), self.window), dtype=torch.int64, device=x.device)
         self.counters = torch.zeros(1 + max(self.batch, 1), dtype=torch.int64, device=x.device)
         self.kinds: list[Kind] = []
         self.counts: Counter[Kind] = Counter()
@@ -96,17 +114,12 @@ class DeviceSteps:
 
     def _fill(self, number: int) -> None:
         steps = [self.scheme.make(each) for each in range(number, min(number + self.window, self.scheme.total))]
-        width = self.table.shape[1]
-        rows = [_numbers(step) for step in steps]
-        if any(len(row) > width for row in rows):
-            raise ValueError("later steps have more rows than the first ones")
-        padded = [[*row, *[0.0] * (width - len(row))] for row in rows]
-        table = torch.tensor(padded, dtype=self.table.dtype, device="cpu")
+        table = _filled([_numbers(step) for step in steps], self.table.shape[1], self.table.dtype)
         if not bool(table.isfinite().all()):
             raise ValueError(f"a coefficient is not finite in {self.table.dtype}")
         self.table[: len(steps)].copy_(table)
-        levels = [step.level or 0 for step in steps]
-        self.levels[: len(steps)].copy_(torch.tensor(levels, dtype=torch.int64, device="cpu"))
+        levels = _filled([_levels(step) for step in steps], self.levels.shape[0], torch.int64)
+        self.levels[:, : len(steps)].copy_(levels.T)
         self.kinds = [_kind(step) for step in steps]
         self.counts = Counter(self.kinds)
         self.first = number
@@ -124,21 +137,26 @@ class DeviceSteps:
     def step(self, kind: Kind, x: Tensor, counters: Tensor) -> None:
         """The next step of ``x``, which must be of the kind, by ``counters``, which it moves on."""
         number, place = counters[0], counters[1:]
-        level = self.levels.index_select(0, place[: self.batch]) if kind.labelled else None
         numbers = iter(self.table.index_select(0, place[:1])[0].unbind())
-        rows = tuple(_with_numbers(row, numbers, level) for row in kind.rows)
+        levels = (each.index_select(0, place[: self.batch]) for each in self.levels)
+        rows = tuple(_with_numbers(row, numbers, levels) for row in kind.rows)
         draws = self.scheme.draws_per_step
         address = self.stepper.address._replace(draw=number if draws == 1 else number * draws)
         self.stepper.make(Step(rows), number, Surroundings(address), {"x": x})
         counters.add_(1)
 
 
-def _with_numbers(row: Any, numbers: Any, level: Any) -> Row:
+def _with_numbers(row: Form | Measure | Clamp, numbers: Iterator[Any], levels: Iterator[Any]) -> Row:
+    """A row whose numbers and levels are the next of those in the tables."""
     if isinstance(row, Clamp):
         return row
+    evaluate = row.evaluate
+    if evaluate is not None:
+        level = next(levels)
+        evaluate = evaluate if evaluate.level is None else evaluate._replace(level=level)
     if isinstance(row, Measure):
-        return Measure(row.snr, row.norm, row.alpha, row.evaluate._replace(level=level))
-    out, names, noisy, draw, evaluate = row
-    terms = {name: next(numbers) for name in names}
+        assert evaluate is not None
+        return replace(row, evaluate=evaluate)
+    terms = {name: next(numbers) for name in row.slots}
     b = next(numbers)
-    return Move(out, terms, b if noisy else None, draw, None if evaluate is None else evaluate._replace(level=level))
+    return Move(row.out, terms, b if row.noisy else None, row.draw, evaluate)

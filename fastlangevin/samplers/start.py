@@ -95,6 +95,8 @@ def _check_resume(resume: ChainState, record: dict[str, Any], total: int) -> Non
 def _resumed(resume: ChainState, scheme: Scheme, size: tuple[int, ...], options: ChainOptions) -> ChainState:
     """A copy of the state to go on from; what the caller says of it again must agree."""
     _check_resume(resume, scheme.record, scheme.total)
+    if resume.step and len(scheme.carries) > 1 and not resume.carried:
+        raise ValueError(f"resume= must hold the slots that {scheme.name} carries, {', '.join(scheme.carries[1:])}")
     if size and size != tuple(resume.x.shape):
         raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
     seed, ids, offset = options["seed"], options["sample_ids"], options["sample_offset"]

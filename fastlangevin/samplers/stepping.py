@@ -26,7 +26,7 @@ Noise = Callable[[int], Tensor]
 
 
 class Surroundings(NamedTuple):
-    """What a step is given beside its rows.
+    """The inputs of a step beside its rows.
 
     Attributes:
         address: of its first draw.

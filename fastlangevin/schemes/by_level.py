@@ -26,17 +26,17 @@ class ByLevel:
     ) -> None:
         self.rules = rules
         self.evaluations = evaluations
-        self.steps = steps
-        self.ends = None if isinstance(steps, int) else list(accumulate(steps))
+        self.each = steps if isinstance(steps, int) else 0  # 0: each level has its own
+        self.ends = list(accumulate([steps] * len(rules) if isinstance(steps, int) else steps))
         self.kept: tuple[int, Step] | None = None
 
     @property
     def total(self) -> int:
         """Steps of all levels."""
-        return len(self.rules) * self.steps if isinstance(self.steps, int) else sum(self.steps)
+        return self.ends[-1]
 
     def __call__(self, number: int) -> Step:
-        place = number // self.steps if self.ends is None else bisect_right(self.ends, number)  # type: ignore[operator]
+        place = number // self.each if self.each else bisect_right(self.ends, number)
         if self.kept is not None:
             last, step = self.kept
             if last == place:
@@ -47,7 +47,7 @@ class ByLevel:
 
 
 def exploding(ladder: Sequence[float]) -> list[Evaluate]:
-    """What is evaluated at each level of variance exploding noise."""
+    """The evaluations at the levels of variance exploding noise, one for each."""
     return [Evaluate(level=level, sigma=sigma) for level, sigma in enumerate(ladder)]
 
 

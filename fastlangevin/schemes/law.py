@@ -47,7 +47,7 @@ class Affine(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """What a slot holds: weights of the slots that were carried and of the step's draws, and a constant."""
+    """A slot as an affine map: weights of the carried slots and of the step's draws, and a constant."""
 
     carried: Array
     draws: Array
@@ -76,11 +76,11 @@ def affine(step: Step, carries: Sequence[str], draws: int, data: Law) -> Affine:
         held[name] = _Held(carried, np.zeros((draws, *shape)), np.zeros(shape))
     for row in step.rows:
         if isinstance(row, Clamp):
-            raise ValueError(f"there is no law in closed form: a clamp of {row.slot!r} is not linear; leave clamp= out")
+            raise ValueError(f"law needs linear rows, but the clamp of {row.slot!r} is not linear; leave clamp= out")
         if isinstance(row, Measure):
             raise ValueError(
-                "there is no law in closed form: the step size is measured from the score (Measure); take a corrector "
-                "of fixed step sizes, such as annealed Langevin dynamics"
+                "law needs linear rows, but the step size of a Measure is measured from the score; take a corrector of "
+                "fixed step sizes, such as annealed Langevin dynamics"
             )
         if row.evaluate is not None:
             held[row.evaluate.into] = _scored(held[row.evaluate.slot], row.evaluate, mean, variance)

@@ -77,10 +77,10 @@ class Scheme(NamedTuple):
         """The noise level of a step, or of the denoise step, whose number is ``total``."""
         return self.make(number).level if number < self.total or self.denoise is None else self.denoise.level
 
-    def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[Step, int]]:
-        """The steps from a number to one before another, neighbours that are one object once, and how many they are."""
+    def runs(self) -> Iterator[tuple[Step, int]]:
+        """The steps in their order, neighbours that are one object once, and how many they are."""
         last, times = None, 0
-        for number in range(first, self.total if end is None else end):
+        for number in range(self.total):
             step = self.make(number)
             if step is last:
                 times += 1
@@ -128,12 +128,9 @@ class Scheme(NamedTuple):
         data = Law(*(np.array(np.broadcast_to(each, shape), dtype=np.float64) for each in (mean, variance)))
         if not (np.isfinite(data.mean).all() and np.isfinite(data.variance).all() and np.all(data.variance >= 0)):
             raise ValueError(f"mean must be finite, and variance finite and not negative, got {mean} and {variance}")
-        begun = (
-            {"uniform": (0.5, 1 / 12), "normal": (0.0, self.spread**2)}.get(init, init)
-            if isinstance(init, str)
-            else init
-        )
-        if isinstance(begun, str):
+        named: dict[object, tuple[float, float]] = {"uniform": (0.5, 1 / 12), "normal": (0.0, self.spread**2)}
+        begun = named.get(init, init)
+        if isinstance(begun, str) or len(begun) != 2 or not begun[1] >= 0:
             raise ValueError(f"init must be 'uniform', 'normal' or a pair of mean and variance, got {init!r}")
         first = Law(*(np.full(shape, each, dtype=np.float64) for each in begun))
         last = [] if self.denoise is None else [(self.denoise, 1)]

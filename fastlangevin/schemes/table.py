@@ -112,7 +112,7 @@ class Step(NamedTuple):
         row, *others = self.rows
         if others or not isinstance(row, Move) or row.evaluate is None or row.draw or row.out != "x":
             return None
-        if row.evaluate.slot != "x" or [*row.terms] != ["x", row.evaluate.into]:
+        if row.evaluate.slot != "x" or row.evaluate.level != self.level or [*row.terms] != ["x", row.evaluate.into]:
             return None
         c, a = row.terms.values()
         return Coefficients(c, a, row.b)

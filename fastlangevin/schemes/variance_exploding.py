@@ -33,9 +33,8 @@ PREDICTORS = {
 }
 
 
-def _predicted(name: str, sigmas: Sigmas, made: list[Coefficients], denoise: bool, **record: Any) -> Scheme:
+def _predicted(name: str, ladder: list[float], made: list[Coefficients], denoise: bool, **record: Any) -> Scheme:
     """One update a level; the denoise step takes the place of the last."""
-    ladder = without_zero(sigmas, "sigmas")
     make = ByLevel(made, exploding(ladder), 1)
     record = {"sampler": name, "stream": STREAM_VERSION, "sigmas": ladder, **record, "denoise": bool(denoise)}
     last = denoising(ladder) if denoise else None
@@ -58,7 +57,8 @@ def reverse_diffusion(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
     Raises:
         TypeError, ValueError: ``sigmas`` does not descend.
     """
-    return _predicted("reverse_diffusion", sigmas, rules.ve_reverse_diffusion(sigmas), denoise)
+    ladder = check_sigmas(sigmas)
+    return _predicted("reverse_diffusion", ladder, rules.ve_reverse_diffusion(ladder), denoise)
 
 
 def ancestral(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
@@ -74,7 +74,8 @@ def ancestral(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
     Raises:
         TypeError, ValueError: ``sigmas`` does not descend.
     """
-    return _predicted("ancestral", sigmas, rules.ve_ancestral(sigmas), denoise)
+    ladder = check_sigmas(sigmas)
+    return _predicted("ancestral", ladder, rules.ve_ancestral(ladder), denoise)
 
 
 def euler_maruyama(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
@@ -90,7 +91,8 @@ def euler_maruyama(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
     Raises:
         TypeError, ValueError: ``sigmas`` does not descend or is not geometric.
     """
-    return _predicted("euler_maruyama", sigmas, rules.ve_euler_maruyama(sigmas), denoise)
+    ladder = check_sigmas(sigmas)
+    return _predicted("euler_maruyama", ladder, rules.ve_euler_maruyama(ladder), denoise)
 
 
 def probability_flow(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
@@ -106,7 +108,8 @@ def probability_flow(sigmas: Sigmas, *, denoise: bool = False) -> Scheme:
     Raises:
         TypeError, ValueError: ``sigmas`` does not descend.
     """
-    return _predicted("probability_flow", sigmas, rules.ve_probability_flow(sigmas), denoise)
+    ladder = check_sigmas(sigmas)
+    return _predicted("probability_flow", ladder, rules.ve_probability_flow(ladder), denoise)
 
 
 def euler_ancestral(sigmas: Sigmas, *, eta: float = 1.0, s_noise: float = 1.0) -> Scheme:
@@ -123,8 +126,9 @@ def euler_ancestral(sigmas: Sigmas, *, eta: float = 1.0, s_noise: float = 1.0) -
     Raises:
         TypeError, ValueError: ``sigmas`` does not descend, or ``eta`` or ``s_noise`` is negative.
     """
-    made = rules.euler_ancestral(sigmas, eta, s_noise)
-    return _predicted("euler_ancestral", sigmas, made, False, eta=float(eta), s_noise=float(s_noise))
+    ladder = without_zero(sigmas, "sigmas")
+    made = rules.euler_ancestral(ladder, eta, s_noise)
+    return _predicted("euler_ancestral", ladder, made, False, eta=float(eta), s_noise=float(s_noise))
 
 
 class _Turns:

@@ -13,6 +13,7 @@ from typing import Any
 from fastlangevin import rules
 from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.rules import Betas, Coefficients, LinearBeta, PosteriorVariance, alpha_bars
+from fastlangevin.rules.beta_schedules import check_betas
 from fastlangevin.schemes.by_level import ByLevel
 from fastlangevin.schemes.scheme import Scheme
 from fastlangevin.schemes.table import Evaluate
@@ -35,13 +36,19 @@ def _scheme(name: str, made: list[Coefficients], levels: list[tuple[float, float
     return Scheme(name, make, make.total, [], {"sampler": name, "stream": STREAM_VERSION, **record})
 
 
-def _of_betas(name: str, betas: Betas, made: list[Coefficients], **record: Any) -> Scheme:
-    bars = alpha_bars(betas)[::-1]
+def _of_betas(name: str, betas: Betas, rule: Callable[..., list[Coefficients]], **options: PosteriorVariance) -> Scheme:
+    """The scheme of a rule for betas, which are read once."""
+    schedule = check_betas(betas)
+    bars = alpha_bars(schedule)[::-1]
     levels = [(math.sqrt(bar), math.sqrt(1 - bar)) for bar in bars]
-    return _scheme(name, made, levels, {"alpha_bars": bars, **record})
+    return _scheme(name, rule(schedule, **options), levels, {"alpha_bars": bars, **options})
 
 
-def _of_times(name: str, schedule: LinearBeta, made: list[Coefficients], sigma: Callable[[float], float]) -> Scheme:
+def _of_times(
+    name: str, schedule: LinearBeta, rule: Callable[[LinearBeta], list[Coefficients]], sigma: Callable[[float], float]
+) -> Scheme:
+    """The scheme of a rule for the times of a schedule; ``sigma`` is that of alpha_bar."""
+    made = rule(schedule)
     bars = [schedule.alpha_bar(t) for t in schedule.times()]
     return _scheme(name, made, [(math.sqrt(bar), sigma(bar)) for bar in bars], {"alpha_bars": bars})
 
@@ -59,8 +66,7 @@ def ddpm(betas: Betas, *, variance: PosteriorVariance = "fixed_small") -> Scheme
     Raises:
         TypeError, ValueError: ``betas`` is not such a schedule, or ``variance`` is not known.
     """
-    betas = list(betas)
-    return _of_betas("ddpm", betas, rules.ddpm_ancestral(betas, variance), variance=variance)
+    return _of_betas("ddpm", betas, rules.ddpm_ancestral, variance=variance)
 
 
 def vp_ancestral(betas: Betas) -> Scheme:
@@ -75,8 +81,7 @@ def vp_ancestral(betas: Betas) -> Scheme:
     Raises:
         TypeError, ValueError: ``betas`` is not such a schedule.
     """
-    betas = list(betas)
-    return _of_betas("vp_ancestral", betas, rules.vp_ancestral(betas))
+    return _of_betas("vp_ancestral", betas, rules.vp_ancestral)
 
 
 def vp_reverse_diffusion(betas: Betas) -> Scheme:
@@ -91,8 +96,7 @@ def vp_reverse_diffusion(betas: Betas) -> Scheme:
     Raises:
         TypeError, ValueError: ``betas`` is not such a schedule.
     """
-    betas = list(betas)
-    return _of_betas("vp_reverse_diffusion", betas, rules.vp_reverse_diffusion(betas))
+    return _of_betas("vp_reverse_diffusion", betas, rules.vp_reverse_diffusion)
 
 
 def vp_probability_flow(betas: Betas) -> Scheme:
@@ -107,8 +111,7 @@ def vp_probability_flow(betas: Betas) -> Scheme:
     Raises:
         TypeError, ValueError: ``betas`` is not such a schedule.
     """
-    betas = list(betas)
-    return _of_betas("vp_probability_flow", betas, rules.vp_probability_flow(betas))
+    return _of_betas("vp_probability_flow", betas, rules.vp_probability_flow)
 
 
 def vp_euler_maruyama(schedule: LinearBeta) -> Scheme:
@@ -123,8 +126,7 @@ def vp_euler_maruyama(schedule: LinearBeta) -> Scheme:
     Raises:
         TypeError: ``schedule`` is something else.
     """
-    made = rules.vp_euler_maruyama(schedule)
-    return _of_times("vp_euler_maruyama", schedule, made, lambda bar: math.sqrt(1 - bar))
+    return _of_times("vp_euler_maruyama", schedule, rules.vp_euler_maruyama, lambda bar: math.sqrt(1 - bar))
 
 
 def subvp_euler_maruyama(schedule: LinearBeta) -> Scheme:
@@ -139,8 +141,7 @@ def subvp_euler_maruyama(schedule: LinearBeta) -> Scheme:
     Raises:
         TypeError: ``schedule`` is something else.
     """
-    made = rules.subvp_euler_maruyama(schedule)
-    return _of_times("subvp_euler_maruyama", schedule, made, lambda bar: 1 - bar)
+    return _of_times("subvp_euler_maruyama", schedule, rules.subvp_euler_maruyama, lambda bar: 1 - bar)
 
 
 def subvp_probability_flow(schedule: LinearBeta) -> Scheme:
@@ -155,5 +156,4 @@ def subvp_probability_flow(schedule: LinearBeta) -> Scheme:
     Raises:
         TypeError: ``schedule`` is something else.
     """
-    made = rules.subvp_probability_flow(schedule)
-    return _of_times("subvp_probability_flow", schedule, made, lambda bar: 1 - bar)
+    return _of_times("subvp_probability_flow", schedule, rules.subvp_probability_flow, lambda bar: 1 - bar)

@@ -24,7 +24,7 @@ _FLOAT32 = _CODES[torch.float32]
 # noise and clean samples.
 _NO_TABLES, _NO_SUMS, _NO_DATA = (0,) * 4, (0,) * 6, (0,) * 4
 # Of a gradient alone: values and their sums.
-_NO_RESULTS = (0,) * 4
+_NO_RESULTS = [0] * 4
 # Up to so many samples are sorted by level without scratch, and up to so many elements a sample is not cut.
 _FEW_SAMPLES = 1024
 _LONGEST_SEGMENT = 1024
@@ -143,27 +143,35 @@ def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: 
 
 
 def quick_dsm(
-    sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: Tensor, segment: int, words: Words
-) -> bool:
-    """:func:`dsm` of a contiguous fp32 output to contiguous results, where seed and draw are numbers.
+    given: Objective, upstream: Tensor, segment: int, words: Words, sums: bool, gradient: bool
+) -> tuple[Sums | None, Tensor | None] | None:
+    """:func:`dsm` of a contiguous fp32 output to new results, if seed and draw are numbers.
 
     Args:
-        sums, gradient, upstream, segment: as there.
         given: the objective, of which the output is not empty, and ``clean`` is contiguous fp32.
+        upstream, segment: as there.
         words: those of its address.
+        sums, gradient: what is wanted.
 
     Returns:
-        Whether it was done: it is not where no memory is behind a tensor, or the sums need scratch.
+        The sums and the gradient, None for what is not wanted; or None if no memory is behind a tensor, or the sums
+        need scratch.
     """
     output, labels, (scale, weight, slope), _, _, clean = given
     seed, draw, ids, offset, purpose = words
     batch, total = output.shape[0], output.nbytes // 4
     if total > _LONGEST_SEGMENT * batch or batch > _FEW_SAMPLES:
-        return False
+        return None
     at, of_clean = output.data_ptr(), 0 if clean is None else clean.data_ptr()
     if not at or not (clean is None or of_clean):
-        return False
-    results = _NO_RESULTS if sums is None else [each.data_ptr() for each in sums]
+        return None
+    found, results = None, _NO_RESULTS
+    if sums:
+        levels = scale.shape[0]
+        lists = (batch, torch.float32), (levels, torch.float32), (levels, torch.int64), ((), torch.float32)
+        found = Sums(*[torch.empty(size, dtype=dtype, device="cpu") for size, dtype in lists])
+        results = [each.data_ptr() for each in found]
+    derivative = torch.empty_like(output) if gradient else None
     native.dsm(
         _plain_pack(
             native.chosen_set(),
@@ -191,7 +199,7 @@ def quick_dsm(
             segment,
             *results,
             0,
-            0 if gradient is None else gradient.data_ptr(),
+            0 if derivative is None else derivative.data_ptr(),
             _FLOAT32,
             at,
             _FLOAT32,
@@ -203,7 +211,7 @@ def quick_dsm(
             total // batch,
         )
     )
-    return True
+    return found, derivative
 
 
 def _launch(kind: int, address: Address, operands: tuple[Tensor | None, ...], fields: tuple[int, ...]) -> None:

@@ -16,8 +16,8 @@ RUNNING = (
         "annealing: the next level one update early",
         "levels",
         BY_LEVEL,
-        "place = number // self.steps",
-        "place = min((number + 1) // self.steps, len(self.rules) - 1)",
+        "place = number // self.each",
+        "place = min((number + 1) // self.each, len(self.rules) - 1)",
         (f"{SAMPLERS}::test_it_is_algorithm_1",),
     ),
     Fault(
