@@ -416,7 +416,7 @@ def test_a_captured_step_asks_for_the_level_of_each_evaluation():
     )
     steps = DeviceSteps(replayed)
     for number in range(scheme.total):
-        looped.step(number)
+        looped.run(number)
         kind = steps.kind(number)
         if not number:
             steps.seek(number)

@@ -6,8 +6,10 @@ interpolation          annealed Langevin dynamics of samples that share their no
 langevin               unadjusted Langevin dynamics at one level
 predictor_corrector    Song et al. 2021, Algorithm 1, variance exploding
 sample                 any scheme: the others are a scheme and a call of it
+advance, due           a scheme in one's own loop, one call of the network at a time
 """
 
+from fastlangevin.samplers.advancing import advance, due
 from fastlangevin.samplers.annealed import annealed_langevin
 from fastlangevin.samplers.chain import Callback, ChainState, Fault, SamplingResult, StepInfo, Telemetry
 from fastlangevin.samplers.consistent import consistent_annealed
@@ -30,8 +32,10 @@ __all__ = [
     "SamplingResult",
     "StepInfo",
     "Telemetry",
+    "advance",
     "annealed_langevin",
     "consistent_annealed",
+    "due",
     "interpolation",
     "langevin",
     "predictor_corrector",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastlangevin.calling import Guarded, check_kept, counted, version
 from fastlangevin.mixture import GaussianMixture, PerturbedMixture
+from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.samplers.options import ChainOptions, check_callable
 from fastlangevin.samplers.stepping import Level
 from fastlangevin.schemes import Scheme
@@ -19,7 +20,7 @@ from fastlangevin.scores import ScoreFunction, check_ladder
 __all__ = ["Score", "ScoreCalls", "check_score", "score_calls"]
 
 Score = ScoreFunction | Callable[[Tensor], Tensor] | GaussianMixture
-CALLS = {"labels": "score(x, labels)", "nothing": "score(x)"}
+CALLS = {"labels": "score(x, labels)", "sigma": "score(x, sigma)", "nothing": "score(x)"}
 
 
 class ScoreCalls(NamedTuple):
@@ -39,6 +40,11 @@ class ScoreCalls(NamedTuple):
 def check_score(score: object, scheme: Scheme) -> None:
     """Raises unless a score is a mixture, or can be called as the scheme calls it."""
     if isinstance(score, GaussianMixture):
+        if scheme.output != "score" or scheme.takes == "sigma":
+            raise ValueError(
+                f"a GaussianMixture has the exact score at labels, but the scheme {scheme.name} is one of "
+                f"takes={scheme.takes!r} and output={scheme.output!r}; take the scheme of scores"
+            )
         if scheme.takes == "labels" and not scheme.ladder:
             raise ValueError(
                 f"a GaussianMixture needs a ladder of noise levels, which the scheme {scheme.name} has not"
@@ -64,10 +70,18 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
     """A checked score as a chain calls it.
 
     Raises:
-        ValueError: the score was built with another ladder, and ``options["strict_ladder"]`` is true.
+        ValueError: the score was built with another ladder, and ``options["strict_ladder"]`` is true; or an option needs
+            the score of a network that returns something else.
     """
+    if scheme.output != "score":
+        for name in ("drift", "telemetry"):
+            if options[name]:  # type: ignore[literal-required]
+                raise ValueError(f"{name}= needs the score, but the network of {scheme.name} returns {scheme.output!r}")
     if scheme.takes == "nothing":
         return _unlabelled(score, options)
+    if scheme.takes == "sigma":
+        told = _Told(Guarded("score", score, in_place=True), scheme.ladder)
+        return ScoreCalls(told, told, None)
     if scheme.ladder:
         check_ladder(score, scheme.ladder, options["strict_ladder"])
     if isinstance(score, GaussianMixture):
@@ -84,7 +98,8 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
         check_kept("score", value, count, "drift")
         return value + moved
 
-    return ScoreCalls(plain if drift is None else drifting, plain, score)
+    # A kernel of whole chains computes the score.
+    return ScoreCalls(plain if drift is None else drifting, plain, score if scheme.output == "score" else None)
 
 
 def _unlabelled(score: Score, options: ChainOptions) -> ScoreCalls:
@@ -101,6 +116,20 @@ def _unlabelled(score: Score, options: ChainOptions) -> ScoreCalls:
         return value
 
     return ScoreCalls(at_one_level, at_one_level, source)
+
+
+class _Told:
+    """A network of noise levels, called with the index of a level. Its table is on the state's device."""
+
+    def __init__(self, net: Callable[[Tensor, Tensor], Tensor], ladder: list[float]) -> None:
+        self.net = net
+        self.ladder = torch.tensor(ladder, dtype=torch.float64, device="cpu")
+        self.table: Tensor | None = None
+
+    def __call__(self, x: Tensor, level: Level) -> Tensor:
+        if self.table is None or self.table.device != x.device or self.table.dtype != x.dtype:
+            self.table = self.ladder.to(x.device, compute_dtype(x)).to(x.dtype)
+        return self.net(x, self.table[level] if isinstance(level, Tensor) else self.table[level or 0].expand(len(x)))
 
 
 class _Labelled:

@@ -64,7 +64,9 @@ class ChainState:
         fault: int64 ``(B,)``, the number of each sample's first update that was not finite, 2^63 - 1 where there is
             none; or None where nobody looked.
         telemetry: the norms kept so far, or None.
-        carried: tensors by the names of the slots that the scheme keeps between steps beside the state.
+        carried: tensors by the names of the slots that the scheme keeps between steps beside the state; inside a step,
+            of all slots that were written.
+        row: rows of the step that are made already, 0 between steps: see :func:`fastlangevin.samplers.advance`.
     """
 
     x: Tensor
@@ -77,6 +79,12 @@ class ChainState:
     fault: Tensor | None = None
     telemetry: Telemetry | None = None
     carried: dict[str, Tensor] = field(default_factory=dict)
+    row: int = 0
+
+    @property
+    def slots(self) -> dict[str, Tensor]:
+        """The slots by their names: the state ``x`` and those that are carried."""
+        return {"x": self.x, **self.carried}
 
     @property
     def address(self) -> Address:

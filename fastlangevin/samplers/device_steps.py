@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.samplers.stepping import Stepper, Surroundings
+from fastlangevin.samplers.stepping import Making, Stepper, Surroundings
 from fastlangevin.schemes import Clamp, Evaluate, Measure, Move, Row, Step
 
 __all__ = ["DeviceSteps", "Kind"]
@@ -142,7 +142,7 @@ class DeviceSteps:
         rows = tuple(_with_numbers(row, numbers, levels) for row in kind.rows)
         draws = self.scheme.draws_per_step
         address = self.stepper.address._replace(draw=number if draws == 1 else number * draws)
-        self.stepper.make(Step(rows), number, Surroundings(address), {"x": x})
+        self.stepper.make(Making(Step(rows), number, Surroundings(address), {"x": x}))
         counters.add_(1)
 
 

@@ -1,4 +1,4 @@
-"""The updates of a chain as replays of captured ones where that can be, else by the loop's own calls.
+"""The steps of a chain as replays of captured ones where that can be.
 
 An update of each kind is captured where it is first met and replayed from then on. Before that the score is called six
 times more: on copies of the state to be warm, while captured, and to compare a replay with an update of the loop, bit
@@ -29,7 +29,7 @@ from fastlangevin.samplers.device_steps import DeviceSteps, Kind
 from fastlangevin.samplers.options import CudaGraph
 from fastlangevin.samplers.stepping import Stepper
 
-__all__ = ["updates"]
+__all__ = ["Replays", "replays"]
 
 # Updates of a kind that must be left for "auto" to capture it: six calls of the score for nothing, where the device and
 # not its launches takes the time, are then at most 6 in 100.
@@ -52,29 +52,27 @@ def graphs_for(device: torch.device) -> Graphs | None:
 
 
 @contextmanager
-def updates(chain: Stepper, done: int, mode: CudaGraph) -> Iterator[Callable[[int], None]]:
-    """What makes the update of a number: the chain's own method, or replays.
+def replays(chain: Stepper, done: int, mode: CudaGraph) -> Iterator[Replays | None]:
+    """What replays the steps of a chain, or None where they are not captured.
 
     Raises:
-        ValueError: ``mode`` is True where updates of this chain cannot be captured.
-        RuntimeError: it is True and capturing one failed; also raised by the update.
+        ValueError: ``mode`` is True where steps of this chain cannot be captured.
+        RuntimeError: it is True and capturing one failed; also raised by the step.
     """
-    replays = None
+    graphs = None
     if mode is not False and not torch.compiler.is_compiling():
         graphs, why = _means(chain, done, mode)
         if mode is True and why is not None:
             raise ValueError(f"cuda_graph=True cannot be done: {why}; leave it 'auto'")
         if why is not None and chain.x.is_cuda:
             _tell(logging.INFO, why)
-        if graphs is not None:
-            replays = Replays(chain, graphs, mode)
-    if replays is None:
-        yield chain.step
+    if graphs is None:
+        yield None
         return
     try:
-        yield replays
+        yield Replays(chain, graphs, mode)
     finally:
-        replays.graphs.close()
+        graphs.close()
 
 
 def _means(chain: Stepper, done: int, mode: CudaGraph) -> tuple[Graphs | None, str | None]:
@@ -117,23 +115,24 @@ class Replays:
         self.next = -1, -1
         self.failed = False
 
-    def __call__(self, index: int) -> None:
-        # Norms that are kept are measured between the score and the update, by the loop.
+    def run(self, done: int) -> int:
+        """Replays the step of a number: returns 1, or 0 where it is to be made by calls."""
+        # Norms that are kept are measured between the score and the update.
         watch = self.chain.watch
-        measured = bool(watch.kept) and watch.wants(index, self.chain.scheme.level(index))
-        kind = None if self.failed or measured else self._kind(index)
+        measured = bool(watch.kept) and watch.wants(done, self.chain.scheme.level(done))
+        kind = None if self.failed or measured else self._kind(done)
         if kind is None:
-            self.chain.step(index)
-            return
+            return 0
         replay = self.captured[kind]
-        if self.next != (index, self.steps.first):
-            self.steps.seek(index)
+        if self.next != (done, self.steps.first):
+            self.steps.seek(done)
         before = self.chain.evaluations
         replay()
         self.chain.evaluations = before + kind.evaluations
-        self.next = index + 1, self.steps.first
+        self.next = done + 1, self.steps.first
         if not self.chain.x.is_inference():
             torch.autograd.graph.increment_version(self.chain.x)
+        return 1
 
     def _kind(self, index: int) -> Kind | None:
         """The kind of a step, if one of that kind has been captured."""
@@ -165,7 +164,7 @@ class Replays:
         self.next = -1, -1
         try:
             with _generators_kept(x):
-                self.chain.step(last, alone)
+                self.chain.run(last, alone)
             with _generators_kept(x), _casts_anew():
                 self.graphs.warm(warm_up)
                 steps.seek(index)

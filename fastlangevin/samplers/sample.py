@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Protocol, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -17,13 +17,29 @@ from fastlangevin.samplers.calls import Score, ScoreCalls, check_score, score_ca
 from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
-from fastlangevin.samplers.replaying import updates
+from fastlangevin.samplers.replaying import replays
 from fastlangevin.samplers.segments import Segments
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Noise, Stepper
 from fastlangevin.schemes import Scheme
 
-__all__ = ["run", "sample"]
+__all__ = ["Executor", "run", "sample"]
+
+
+class Executor(Protocol):
+    """A way of making steps: one by one, by replays of a graph, or many in one launch."""
+
+    def run(self, done: int) -> int:
+        """Makes the steps from a number on.
+
+        Args:
+            done: steps that are made, which is the number of the next.
+
+        Returns:
+            How many were made; 0 where the next is one for another way.
+        """
+        ...
+
 
 
 @overload
@@ -92,11 +108,11 @@ def chain(
     callback = options["callback"]
     stepper = Stepper(score.at, scheme, start, options, noise)
     x, watch = stepper.x, stepper.watch
-    segments = Segments.of(score.source, stepper, start, options)
-    record = {name: value for name, value in start.record.items() if name != "chain"}
-    start = replace(start, record=record if segments is None else segments.record(record))
     frames = Frames(options["trajectory"], total, x, start)
     frames.add(done, x)
+    segments = Segments.of(score.source, stepper, start, frames, options)
+    record = {name: value for name, value in start.record.items() if name != "chain"}
+    start = replace(start, record=record if segments is None else segments.record(record))
     evaluations = 0  # of segments
 
     def state() -> ChainState:
@@ -106,14 +122,17 @@ def chain(
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
-    with nullcontext() if bar is None else bar, torch.no_grad(), updates(stepper, done, options["cuda_graph"]) as make:
+    with nullcontext() if bar is None else bar, torch.no_grad(), replays(stepper, done, options["cuda_graph"]) as graphs:
+        executors: list[Executor] = [each for each in (segments, graphs, stepper) if each is not None]
         watch.check(done, state, now=start.fault is not None)
         while done < total and not stopped:
-            made = 0 if segments is None else segments.run(x, done, frames)
-            evaluations += made
-            if not made:
-                make(done)
-                made = 1
+            made = 0
+            for executor in executors:
+                made = executor.run(done)
+                if made:
+                    break
+            if executor is segments:
+                evaluations += made
             done += made
             frames.add(done, x)
             if bar is not None:
@@ -125,7 +144,7 @@ def chain(
         left = state()
         evaluations += stepper.evaluations
         if scheme.denoise is not None and done == total:
-            if segments is None or not segments.denoise(x, scheme.denoise):
+            if segments is None or not segments.denoise(scheme.denoise):
                 stepper.denoise(score.plain)
             evaluations += scheme.denoise.evaluations
             watch.check(done, lambda: left, now=True)

@@ -23,8 +23,7 @@ from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.stepping import Stepper
-from fastlangevin.samplers.watching import Watch
-from fastlangevin.schemes import Scheme, Step
+from fastlangevin.schemes import Step
 
 __all__ = ["Segments"]
 
@@ -43,24 +42,28 @@ class Segments:
 
     Args:
         kernel: what makes a segment's updates.
-        scheme: the table.
+        chain: its table, its state and what is looked for in that.
         start: where the chain begins.
-        watch: what is looked for in the state.
+        frames: the states that are kept.
         watched: whether the caller looks at each update, so that a segment has one.
     """
 
-    def __init__(self, kernel: ChainKernel, scheme: Scheme, start: ChainState, watch: Watch, watched: bool) -> None:
+    def __init__(self, kernel: ChainKernel, chain: Stepper, start: ChainState, frames: Frames, watched: bool) -> None:
         self.kernel = kernel
-        self.scheme = scheme
+        self.scheme = chain.scheme
+        self.x = chain.x
+        self.watch = chain.watch
         self.start = start
-        self.watch = watch
+        self.frames = frames
         self.watched = watched
-        self.singly = bool(watch.faults())
+        self.singly = bool(self.watch.faults())
         self.length = 1 if watched else FIRST_LENGTH
         self.own_bits = bool(getattr(kernel, "own_bits", False))
 
     @classmethod
-    def of(cls, score: object, chain: Stepper, start: ChainState, options: ChainOptions) -> Segments | None:
+    def of(
+        cls, score: object, chain: Stepper, start: ChainState, frames: Frames, options: ChainOptions
+    ) -> Segments | None:
         """The segments of a chain, or None where its updates are made one by one.
 
         Raises:
@@ -76,7 +79,7 @@ class Segments:
             else:
                 if matmul != "fp32":
                     kernel = _multiplying(kernel, matmul)
-                found = cls(kernel, chain.scheme, start, chain.watch, options["callback"] is not None)
+                found = cls(kernel, chain, start, frames, options["callback"] is not None)
                 if found.watched and not found.own_bits:
                     found, reason = None, "a callback looks at every update"
         was_kernel = start.record.get("chain") == "kernel"
@@ -93,51 +96,51 @@ class Segments:
         """A chain's record, which says where the score has a kernel's roundings."""
         return {**record, "chain": "kernel"} if self.own_bits else record
 
-    def denoise(self, x: Tensor, step: Step) -> bool:
+    def denoise(self, step: Step) -> bool:
         """Makes the denoise step with the kernel's score, if that has bits of its own."""
         rule = step.rule
         if not self.own_bits or rule is None:
             return False
-        before = x.clone()
-        self.kernel(x, Segment(self._address(0), [Run(rule, step.level or 0, 1)], 0, None))
+        before = self.x.clone()
+        self.kernel(self.x, Segment(self._address(0), [Run(rule, step.level or 0, 1)], 0, None))
         if self.watch.fault is not None:
-            self.watch.find(x, before, self.scheme.total)
+            self.watch.find(self.x, before, self.scheme.total)
         return True
 
-    def run(self, x: Tensor, done: int, frames: Frames) -> int:
-        """Makes the updates from number ``done`` on, and says how many: 0 where the next is one for the loop."""
+    def run(self, done: int) -> int:
+        """Makes the steps from number ``done`` on, and says how many: 0 where the next is one for the loop."""
         runs = self._runs(done, 1 if self.singly else self.length)
         made = sum(run.times for run in runs)
         if not made:
             return 0
         if self.watch.fault is None:
-            self._make(x, done, runs, frames)
+            self._make(done, runs)
             return made
-        if made == 1:
-            # The loop's update looks at its result itself, where the bits are the same. Neither waits for the device.
-            if not self.own_bits:
-                return 0
-            before = x.clone()
-            self.kernel(x, Segment(self._address(done), runs, 0, None))
-            self.watch.find(x, before, done)
-            return made
-        before, kept = x.clone(), frames.count
-        self._make(x, done, runs, frames)
-        if bool(x.isfinite().all()):
-            return made
-        self.singly = True
-        x.copy_(before)
-        frames.count = kept
-        return self.run(x, done, frames)
+        if made > 1:
+            before, kept = self.x.clone(), self.frames.count
+            self._make(done, runs)
+            if bool(self.x.isfinite().all()):
+                return made
+            self.singly = True
+            self.x.copy_(before)
+            self.frames.count = kept
+            runs = self._runs(done, 1)
+        # The loop's update looks at its result itself, where the bits are the same. Neither waits for the device.
+        if not self.own_bits:
+            return 0
+        before = self.x.clone()
+        self.kernel(self.x, Segment(self._address(done), runs, 0, None))
+        self.watch.find(self.x, before, done)
+        return 1
 
     def _address(self, first: int) -> Address:
         return self.start.address._replace(draw=first)
 
-    def _make(self, x: Tensor, done: int, runs: list[Run], frames: Frames) -> None:
+    def _make(self, done: int, runs: list[Run]) -> None:
         made = sum(run.times for run in runs)
-        segment = Segment(self._address(done), runs, frames.every, frames.coming(done + made))
+        segment = Segment(self._address(done), runs, self.frames.every, self.frames.coming(done + made))
         begun = time.perf_counter()
-        self.kernel(x, segment)
+        self.kernel(self.x, segment)
         if self.watched:
             return
         if time.perf_counter() - begun < SECONDS:

@@ -1,10 +1,12 @@
-"""The steps of a chain, one after the other: for each row a call of the score and of the update's kernel."""
+"""The steps of a chain, one after the other: for each evaluation a call of the score, then the rows up to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from fastlangevin.kernels.address import ONE_DRAW, Address, Term, Update
@@ -15,10 +17,10 @@ from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
 from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.signal import measured
-from fastlangevin.samplers.watching import Watch
-from fastlangevin.schemes import Clamp, Measure, Move, Scheme, Step
+from fastlangevin.samplers.watching import NO_FAULT, Watch, not_finite
+from fastlangevin.schemes import Clamp, Evaluate, Measure, Move, Scheme, Step
 
-__all__ = ["Level", "Noise", "Stepper", "Surroundings"]
+__all__ = ["Level", "Making", "Noise", "Stepper", "Surroundings"]
 
 # What a score is called with beside the state: the level's index, the labels of a replayed step, or nothing.
 Level = int | Tensor | None
@@ -42,20 +44,56 @@ class Surroundings(NamedTuple):
     telemetry: int | None = None
 
 
+@dataclass
+class Making:
+    """A step of which some rows are made.
+
+    Attributes:
+        step: the rows.
+        number: of the step, as the record of faults has it.
+        given: the address of its first draw, and what else it is given.
+        slots: the tensors by the names of their slots; written to.
+        row: place of the next row.
+        b: the standard deviation of the noise that the last row with a draw added.
+    """
+
+    step: Step
+    number: int | Tensor
+    given: Surroundings
+    slots: dict[str, Tensor]
+    row: int = 0
+    b: Any = None
+
+    @property
+    def over(self) -> bool:
+        """Whether all rows are made."""
+        return self.row == len(self.step.rows)
+
+    @property
+    def due(self) -> Evaluate | None:
+        """What the network is called for before the next row; None if that needs no call."""
+        return _evaluate(self.step, self.row)
+
+
+def _evaluate(step: Step, place: int) -> Evaluate | None:
+    row = step.rows[place]
+    return None if isinstance(row, Clamp) else row.evaluate
+
+
 class Stepper:
-    """Makes the steps of a scheme.
+    """Makes the steps of a scheme one by one.
 
     Args:
-        score: called as ``score(x, level)``.
+        score: called as ``score(x, level)``; None for one whose steps are advanced by their caller.
         scheme: the table.
-        start: where the chain begins; ``start.x`` is written to.
+        start: where the chain begins; ``start.x`` is written to, unless ``score`` is None.
         options: the caller's.
         noise: makes the noise of a step that is not that of the chain's own address.
     """
 
     def __init__(
         self,
-        score: Callable[[Tensor, Level], Tensor],
+        score: Callable[[Tensor, Level], Tensor] | None,
         scheme: Scheme,
         start: ChainState,
         options: ChainOptions,
@@ -64,11 +102,12 @@ class Stepper:
         self.score = score
         self.scheme = scheme
         self.x = start.x
-        self.slots = {"x": start.x, **start.carried}
+        self.slots = start.slots
         self.address = start.address
         self.words = quick.placed(self.address) is not None
         self.impl = options["impl"]
         self.noise = noise
+        self.owned = score is not None
         self.evaluations = 0
         # The last step that was made and its rule, since those of a level are one object.
         self.last: Step | None = None
@@ -87,29 +126,29 @@ class Stepper:
         """Copies of the slots that the next step reads beside the state."""
         return {name: self.slots[name].clone() for name in self.scheme.carries if name != "x" and name in self.slots}
 
-    def step(self, number: int, x: Tensor | None = None) -> None:
-        """The step of a number, of the chain's state, or of another one, whose norms are not kept."""
-        step = self.scheme.make(number)
+    def run(self, done: int, x: Tensor | None = None) -> int:
+        """Makes one step.
+
+        Args:
+            done: its number.
+            x: a state to be moved instead of the chain's, whose norms are not kept.
+
+        Returns:
+            1, the steps that were made.
+        """
+        step = self.scheme.make(done)
         if step is not self.last:
             self.last, self.rule = step, step.rule
-        seed, _, ids, offset, purpose = self.address
         if self.rule is not None and self.bare:
-            self._update(self.rule, step.level, self.x if x is None else x, (seed, number, ids, offset, purpose))
-            return
-        draw = number if self.scheme.draws_per_step == 1 else number * self.scheme.draws_per_step
-        given = Surroundings(Address(seed, draw, ids, offset, purpose))
-        if self.region is not None:
-            self.region.before(number, self.x if x is None else x, self.watch.frozen)
-            known = self.region.after(number)
-            given = given._replace(mask=None if known is None else self.region.mask, known=known)
-        if self.noise is not None:
-            given = given._replace(noise=self.noise(number))
-        if x is None and self.watch.kept and self.watch.wants(number, step.level):
-            given = given._replace(telemetry=number)
-        self.make(step, number, given, self.slots if x is None else {**self.slots, "x": x})
+            seed, _, ids, offset, purpose = self.address
+            self._update(self.rule, step.level, self.x if x is None else x, (seed, done, ids, offset, purpose))
+        else:
+            self.make(self.begin(step, done, x))
+        return 1
 
     def _update(self, rule: Coefficients, level: int | None, x: Tensor, place: Any) -> None:
         """A step that is a single update. Small ones take as long as the calls on the way, so there are few."""
+        assert self.score is not None
         score = self.score(x, level)
         self.evaluations += 1
         watch = self.watch.fault, self.watch.freeze
@@ -121,42 +160,70 @@ class Stepper:
                 Update(terms, b, address, address.draw, fault=self.watch.fault, freeze=self.watch.freeze), self.impl, x
             )
 
+    def begin(self, step: Step, number: int, x: Tensor | None = None) -> Making:
+        """A step of which no row is made, of the chain's state or of another one."""
+        last = step is self.scheme.denoise
+        draw = number if last else number * self.scheme.draws_per_step
+        given = Surroundings(self.address._replace(draw=draw))
+        if not last:
+            if self.region is not None:
+                self.region.before(number, self.x if x is None else x, self.watch.frozen)
+                known = self.region.after(number)
+                given = given._replace(mask=None if known is None else self.region.mask, known=known)
+            if self.noise is not None and step.draws:
+                given = given._replace(noise=self.noise(number))
+            if x is None and self.watch.kept and self.watch.wants(number, step.level):
+                given = given._replace(telemetry=number)
+        return Making(step, number, given, self.slots if x is None else {**self.slots, "x": x})
+
     def denoise(self, score: Callable[[Tensor, Level], Tensor]) -> None:
         """The step after the last one, with a score of its own."""
         assert self.scheme.denoise is not None
-        number = min(self.scheme.total, MAX_DRAW)
         self.score = score
-        self.make(self.scheme.denoise, number, Surroundings(self.address._replace(draw=number)), self.slots)
+        self.make(self.begin(self.scheme.denoise, min(self.scheme.total, MAX_DRAW)))
 
-    def make(self, step: Step, number: int | Tensor, given: Surroundings, slots: dict[str, Tensor]) -> None:
-        """A step whose levels, coefficients and draws may be tensors: see :class:`DeviceSteps`.
+    def make(self, making: Making) -> None:
+        """Makes a step, whose levels, coefficients and draws may be tensors: see :class:`DeviceSteps`."""
+        assert self.score is not None
+        while not making.over:
+            at = making.due
+            self.advance(making, None if at is None else self.score(making.slots[at.slot], at.level))
+
+    def advance(self, making: Making, output: Tensor | None) -> None:
+        """Makes the next row of a step, and those after it up to the next evaluation or the step's end.
 
         Args:
-            step: the rows.
-            number: of the step, as the record of faults has it.
-            given: the address of its first draw, and what else it is given.
-            slots: the tensors by the names of their slots; written to.
+            making: the step.
+            output: what the network returned for the next row, or None if that needs no call.
         """
-        b: Any = None
-        for row in step.rows:
-            if isinstance(row, Clamp):
-                slots[row.slot].clamp_(row.low, row.high)
-                continue
-            evaluate = row.evaluate
-            if evaluate is not None:
-                value = self.score(slots[evaluate.slot], evaluate.level)
-                # A network may return the same memory at its next call.
-                lasting = evaluate.into in self.scheme.carries or step.evaluations > 1
-                slots[evaluate.into] = value.clone() if lasting else value
-                self.evaluations += 1
-            here = given if given.known is None or row is step.last else given._replace(mask=None, known=None)
-            made = row if isinstance(row, Move) else self._measured(row, given, slots)
-            if made.b is not None:
-                b = made.b
-            if given.telemetry is not None and evaluate is not None:
-                score, a = slots[evaluate.into], made.terms[evaluate.into]
-                self.watch.measure(given.telemetry, score, a, b, given.address, given.noise, self.impl)
-            self._move(made, number, here, slots)
+        step, slots = making.step, making.slots
+        at = making.due
+        if at is not None and output is not None:
+            # A network may return the same memory at its next call.
+            lasting = at.into in self.scheme.carries or step.evaluations > 1
+            slots[at.into] = output.clone() if lasting else output
+            self.evaluations += 1
+        while True:
+            self._make_row(making, output if at is not None else None)
+            making.row += 1
+            if making.over or making.due is not None:
+                return
+            at = None
+
+    def _make_row(self, making: Making, output: Tensor | None) -> None:
+        row, given, slots = making.step.rows[making.row], making.given, making.slots
+        if isinstance(row, Clamp):
+            slot = slots[row.slot]
+            slots[row.slot] = torch.clamp(slot, row.low, row.high, out=slot if self.owned else None)
+            return
+        here = given if given.known is None or row is making.step.last else given._replace(mask=None, known=None)
+        made = row if isinstance(row, Move) else self._measured(row, given, slots)
+        if made.b is not None:
+            making.b = made.b
+        if given.telemetry is not None and output is not None and row.evaluate is not None:
+            score, a = slots[row.evaluate.into], made.terms[row.evaluate.into]
+            self.watch.measure(given.telemetry, score, a, making.b, given.address, given.noise, self.impl)
+        self._move(made, making.number, here, slots)
 
     def _measured(self, row: Measure, given: Surroundings, slots: dict[str, Tensor]) -> Move:
         into = row.evaluate.into
@@ -169,7 +236,11 @@ class Stepper:
         if row.draw:
             address = address._replace(draw=address.draw + row.draw)
         terms = tuple([Term(a, slots[name]) for name, a in row.terms.items()])
-        watch = self.watch
-        update = Update(terms, row.b, address, number, ONE_DRAW, noise, mask, known, watch.fault, watch.freeze)
+        fault, freeze = self.watch.fault, self.watch.freeze
+        differentiated = fault is not None and torch.is_grad_enabled() and any(slot.requires_grad for _, slot in terms)
+        recorded = None if differentiated else fault
+        update = Update(terms, row.b, address, number, ONE_DRAW, noise, mask, known, recorded, freeze)
         # Into a new tensor, but for the state: a slot may be one that a caller or a history still holds.
-        slots[row.out] = move(update, self.impl, slots["x"] if row.out == "x" else None)
+        slots[row.out] = moved = move(update, self.impl, slots["x"] if row.out == "x" and self.owned else None)
+        if fault is not None and differentiated:
+            fault.masked_fill_(not_finite(moved.detach()) & (fault == NO_FAULT), number)

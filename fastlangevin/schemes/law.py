@@ -104,7 +104,15 @@ def _combined(terms: list[tuple[float, _Held]]) -> _Held:
 
 
 def _scored(slot: _Held, evaluate: Evaluate, mean: Array, variance: Array) -> _Held:
-    """The score of a slot, which is perturbed data."""
+    """What an exact network returns for a slot, which is perturbed data."""
+    alpha, sigma = evaluate.alpha, evaluate.sigma
+    score = _score(slot, evaluate, mean, variance)
+    if evaluate.output == "denoised":
+        return _combined([(1 / alpha, slot), (sigma**2 / alpha, score)])
+    return _combined([({"score": 1.0, "scaled": sigma, "noise": -sigma}[evaluate.output], score)])
+
+
+def _score(slot: _Held, evaluate: Evaluate, mean: Array, variance: Array) -> _Held:
     spread = evaluate.alpha**2 * variance + evaluate.sigma**2
     if not np.all(spread > 0):
         raise ValueError(

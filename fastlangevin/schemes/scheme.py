@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -11,11 +11,12 @@ from fastlangevin.noise import MAX_DRAW
 from fastlangevin.schemes.checks import check_steps
 from fastlangevin.schemes.law import Law, affine, follow
 from fastlangevin.schemes.listing import listed
-from fastlangevin.schemes.table import Clamp, Measure, Move, Row, Step
+from fastlangevin.schemes.table import Clamp, Measure, Move, Row, Step, predicting
+from fastlangevin.scores import Output
 
 __all__ = ["Init", "Scheme", "Takes", "check_draws"]
 
-Takes = Literal["labels", "nothing"]
+Takes = Literal["labels", "sigma", "nothing"]
 Init = Literal["uniform", "normal"] | tuple[float, float]
 
 
@@ -30,12 +31,14 @@ class Scheme(NamedTuple):
         total: steps of a whole chain.
         ladder: sigma of each level in units of the data, largest first; empty for a scheme that is on no ladder.
         record: what decides the samples, by name; a chain is resumed under an equal record only.
-        takes: what a score function is called with beside the state: ``"labels"``, int64 ``(B,)``, or ``"nothing"``.
+        takes: what a network is called with beside the state: ``"labels"``, int64 ``(B,)``; ``"sigma"``, ``(B,)`` in
+            the state's dtype and in units of the data; or ``"nothing"``.
         spread: standard deviation of ``init="normal"``, in units of the data.
         denoise: a step after the last one, which is not numbered: a chain that is stopped before it makes it when it is
             resumed.
         draws_per_step: draw numbers that belong to a step, used or not.
         carries: slots that are kept from one step to the next.
+        output: what the network returns, as for :class:`Evaluate`.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Scheme(NamedTuple):
     denoise: Step | None = None
     draws_per_step: int = 1
     carries: tuple[str, ...] = ("x",)
+    output: Output = "score"
 
     def step(self, number: int) -> Step:
         """The step of a number.
@@ -68,7 +72,7 @@ class Scheme(NamedTuple):
 
         Such a step reads a slot that was not written, or names a draw that belongs to another step.
         """
-        takes = self.takes == "labels"
+        takes = self.takes != "nothing"
         check_steps(self.name, self.runs(), self.carries, self.draws_per_step, takes)
         if self.denoise is not None:
             check_steps(self.name, [(self.denoise, 1)], self.carries, self.draws_per_step, takes)
@@ -140,6 +144,28 @@ class Scheme(NamedTuple):
             for step, times in runs
         )
         return follow(first, maps, len(self.carries), full)
+
+    def predicting(self, output: Output, takes: Takes | None = None) -> Scheme:
+        """The same scheme for a network that returns something else than the score; it is not converted, so that no
+        digits are lost.
+
+        Args:
+            output: ``"score"``, ``"scaled"``, ``"noise"`` or ``"denoised"``, as for :class:`Evaluate`.
+            takes: what the network is called with, by default what it was.
+
+        Raises:
+            ValueError: the scheme is not one of scores, ``output`` is not known, or a step needs the score itself.
+        """
+        if output not in get_args(Output):
+            raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}")
+        if self.output != "score":
+            raise ValueError(f"the scheme {self.name} is one of output={self.output!r} already; take the one of scores")
+        kept = self._replace(takes=self.takes if takes is None else takes)
+        if output == "score":
+            return kept
+        last = None if self.denoise is None else predicting(self.denoise, output)
+        make = Changed(self.make, lambda step: predicting(step, output))
+        return kept._replace(make=make, denoise=last, output=output)
 
     def noise_first(self) -> Scheme:
         """The same scheme with the noise of a step added first, and the score taken where it led to.

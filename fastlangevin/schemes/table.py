@@ -8,8 +8,9 @@ from typing import NamedTuple, get_args
 
 from fastlangevin.ladders import positive
 from fastlangevin.rules import Coefficients, SignalNorm
+from fastlangevin.scores import Output
 
-__all__ = ["Clamp", "Evaluate", "Measure", "Move", "Row", "Step", "step_of"]
+__all__ = ["Clamp", "Evaluate", "Measure", "Move", "Row", "Step", "predicting", "step_of"]
 
 
 class Evaluate(NamedTuple):
@@ -23,6 +24,8 @@ class Evaluate(NamedTuple):
         level: index of the noise level, 0 for the largest; None for a score that takes no level.
         sigma: standard deviation of the noise, in units of the data.
         alpha: factor of the data, 1 for variance exploding noise.
+        output: what the network returns: ``"score"``; ``"scaled"``, sigma times the score; ``"noise"``, the predicted
+            z, which is -sigma times the score; ``"denoised"``, the predicted x_0, (x + sigma^2 score)/alpha.
     """
 
     slot: str = "x"
@@ -30,6 +33,7 @@ class Evaluate(NamedTuple):
     level: int | None = None
     sigma: float = 0.0
     alpha: float = 1.0
+    output: Output = "score"
 
 
 # The score of the state itself.
@@ -123,6 +127,11 @@ class Step(NamedTuple):
         return next(row for row in reversed(self.rows) if not isinstance(row, Clamp))
 
     @property
+    def draws(self) -> bool:
+        """Whether a row adds noise."""
+        return any(not isinstance(row, Clamp) and (isinstance(row, Measure) or row.b is not None) for row in self.rows)
+
+    @property
     def evaluations(self) -> int:
         """How often the network is called."""
         return sum(not isinstance(row, Clamp) and row.evaluate is not None for row in self.rows)
@@ -131,3 +140,45 @@ class Step(NamedTuple):
 def step_of(rule: Coefficients, evaluate: Evaluate) -> Step:
     """The step of one rule: x <- c x + a score + b z."""
     return Step((Move("x", {"x": rule.c, evaluate.into: rule.a}, rule.b, evaluate=evaluate),), evaluate.level)
+
+
+def predicting(step: Step, output: Output) -> Step:
+    """The step with the network's own output in place of the score.
+
+    A move of factor a of the score has a/sigma of the scaled score, -a/sigma of the noise, and of the predicted data D
+    the factor alpha a/sigma^2, with a/sigma^2 less of the state that the network read.
+
+    Args:
+        step: of scores.
+        output: what the network returns, as for :class:`Evaluate`.
+
+    Raises:
+        ValueError: a row measures the score, reads it again in a later row, or has no noise level.
+    """
+    rows: list[Row] = []
+    scores: set[str] = set()
+    for row in step.rows:
+        if isinstance(row, Measure):
+            raise ValueError(f"a corrector of a signal-to-noise ratio needs the score, not output={output!r}")
+        evaluate = None if isinstance(row, Clamp) else row.evaluate
+        if isinstance(row, Move) and scores & set(row.terms) - ({evaluate.into} if evaluate else set()):
+            raise ValueError(f"a step that reads a score in a later row needs the score, not output={output!r}")
+        if isinstance(row, Move) and evaluate is not None:
+            row = _of_output(row, evaluate, output)
+            scores.add(evaluate.into)
+        rows.append(row)
+    return step._replace(rows=tuple(rows))
+
+
+def _of_output(row: Move, evaluate: Evaluate, output: Output) -> Move:
+    slot, into, sigma = evaluate.slot, evaluate.into, evaluate.sigma
+    if not sigma > 0:
+        raise ValueError(f"output={output!r} needs a noise level above zero, got sigma = {sigma}")
+    terms = dict(row.terms)
+    a = terms[into]
+    if output == "denoised":
+        terms[slot] = terms[slot] - a / sigma**2
+        terms[into] = evaluate.alpha * a / sigma**2
+    else:
+        terms[into] = a * {"score": 1.0, "scaled": 1 / sigma, "noise": -1 / sigma}[output]
+    return row._replace(terms=terms, evaluate=evaluate._replace(output=output))

@@ -1,0 +1,99 @@
+"""One call of a network at a time: ``advance``, for loops that are not ours, such as a diffusers pipeline's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fastlangevin.memory import transforms
+from fastlangevin.noise import integer
+from fastlangevin.ops.arguments import like_state
+from fastlangevin.samplers.chain import ChainState
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions
+from fastlangevin.samplers.stepping import Stepper
+from fastlangevin.schemes import Clamp, Evaluate, Scheme, Step
+
+__all__ = ["advance", "due", "watchable"]
+
+
+def watchable(x: Tensor) -> bool:
+    """Whether the values of a state can be looked at: not where they are traced, transformed or not there at all."""
+    return not (transforms() or torch.compiler.is_compiling() or x.is_meta)
+
+
+def _step(scheme: Scheme, state: ChainState) -> Step:
+    """The step that a state is at."""
+    if not isinstance(state, ChainState):
+        raise TypeError(f"state must be a ChainState, got {type(state).__name__}")
+    steps = scheme.total + (scheme.denoise is not None)
+    if not 0 <= integer("state.step", state.step, 0, 2**62) < steps:
+        raise ValueError(f"state.step must be below {steps}, the steps of the scheme {scheme.name}, got {state.step}")
+    step = scheme.make(state.step) if state.step < scheme.total or scheme.denoise is None else scheme.denoise
+    if not 0 <= state.row < len(step.rows):
+        raise ValueError(f"state.row must be below {len(step.rows)}, the rows of step {state.step}, got {state.row}")
+    return step
+
+
+def due(scheme: Scheme, state: ChainState) -> Evaluate | None:
+    """What the network is to be called for next.
+
+    Args:
+        scheme: the table.
+        state: where the chain stands.
+
+    Returns:
+        The slot that the network reads, ``state.slots[due.slot]``, and its noise level; None if the next rows need no
+        call, so that ``advance(scheme, state, None)`` makes them.
+
+    Raises:
+        TypeError, ValueError: ``state`` is none of the scheme's, as after the last step.
+    """
+    row = _step(scheme, state).rows[state.row]
+    return None if isinstance(row, Clamp) else row.evaluate
+
+
+def advance(
+    scheme: Scheme, state: ChainState, output: Tensor | None, *, impl: str = "auto", watch: bool = True
+) -> ChainState:
+    """Makes the moves of a chain up to the next evaluation of the network, or to the end of the step.
+
+    :func:`fastlangevin.sample` is a loop of this. One's own loop is::
+
+        state = fl.ChainState(x, step=0, seed=0)
+        for _ in range(scheme.evaluations):
+            at = due(scheme, state)
+            state = advance(scheme, state, net(state.slots[at.slot], at.level))
+
+    Args:
+        scheme: the table.
+        state: where the chain stands. It is not changed, nor are its tensors.
+        output: what the network returned for :func:`due`, with the shape of the state; or None if that is None.
+        impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
+        watch: whether values that are not finite are recorded in ``fault`` of the state that is returned; nothing is
+            recorded inside of transforms and compiled programs.
+
+    Returns:
+        The state after the moves. Gradients of ``state.x`` and ``output`` are those of the moves.
+
+    Raises:
+        TypeError, ValueError: ``state`` is none of the scheme's, or ``output`` is of the wrong kind or shape, is
+            missing, or is given where none is due.
+    """
+    step = _step(scheme, state)
+    at = due(scheme, state)
+    if (at is None) != (output is None):
+        wanted = "None, since no call of the network is due" if at is None else f"the network's for the slot {at.slot}"
+        raise ValueError(f"output must be {wanted}, at row {state.row} of step {state.step} of {scheme.name}")
+    if output is not None:
+        like_state("output", output, state.x)
+    options: ChainOptions = {**DEFAULTS, "impl": impl, "non_finite": "report" if watch and watchable(state.x) else None}
+    stepper = Stepper(None, scheme, state, options)
+    making = stepper.begin(step, state.step)
+    making.row = state.row
+    stepper.advance(making, output)
+    slots = making.slots if not making.over else stepper.carried()
+    carried = {name: slot for name, slot in slots.items() if name != "x"}
+    made = replace(state, x=making.slots["x"], carried=carried, fault=stepper.watch.record(), row=making.row)
+    return replace(made, step=state.step + 1, row=0) if making.over else made
