@@ -1,5 +1,6 @@
 """compat.k_diffusion against k-diffusion's update in fp64, its exact law, and the addresses of its noise."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -143,6 +144,29 @@ def test_without_a_seed_torch_governs():
     assert not torch.equal(one, two)
 
 
+def test_a_run_that_was_stopped_goes_on_and_what_is_kept_is_that_of_our_samplers():
+    x = start()
+    options = {"disable": True, "seed": SEED, "full_output": True}
+    whole = k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, trajectory=1, **options)
+    assert whole.trajectory.shape == (5, *SHAPE)
+    assert torch.equal(whole.trajectory[0], x)
+    assert whole.evaluations == 4
+    begun = k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS[:3], **options)
+    state = dataclasses.replace(begun.state, record=whole.record)
+    seen = []
+    rest = k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, disable=True, resume=state, callback=seen.append)
+    assert torch.equal(rest, whole.samples)
+    assert [each["i"] for each in seen] == [2, 3]
+    with pytest.raises(ValueError, match=r"eta was 1\.0 and is now 0.5"):
+        k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, disable=True, resume=state, eta=0.5)
+    with pytest.raises(ValueError, match="resume= is a state of another chain: sigmas was"):
+        k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, disable=True, resume=begun.state)
+    with pytest.raises(ValueError, match=r"telemetry= needs the score, .* returns 'denoised'"):
+        k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, telemetry=1, **options)
+    with pytest.raises(TypeError, match="no option shape= here"):
+        k_diffusion.sample_euler_ancestral(denoiser, x, SIGMAS, shape=(1,))
+
+
 @pytest.mark.parametrize("eta", [1.0, 0.5])
 def test_it_has_its_exact_law_on_a_gaussian(eta):
     """D = s0^2 x/(s0^2 + sigma^2) on data N(0, s0^2)."""
@@ -219,7 +243,12 @@ def test_a_state_that_is_not_finite_is_told_of(options, value):
             state = told.value.state
             assert (state.step, state.seed, state.sample_offset) == (4, SEED, 3)
             assert state.x.isfinite().flatten(1).all(1).tolist() == [True, True, False, True]
-            assert "resume" not in str(told.value)
+            kept = {"sample_offset": 3, "resume": state, "non_finite": "freeze", **options}
+            rest = k_diffusion.sample_euler_ancestral(Failing(NEVER), x, SIGMAS, **kept)
+            healthy = k_diffusion.sample_euler_ancestral(Failing(NEVER), x, SIGMAS, sample_offset=3, **options)
+            good = [0, 1, 3]
+            assert torch.equal(rest[good], healthy[good])
+            assert not torch.equal(rest, healthy)
 
 
 def test_noise_samplers_and_ids_of_a_state_that_is_not_finite():

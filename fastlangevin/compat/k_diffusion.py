@@ -12,36 +12,41 @@ Deviations, by name:
   between its steps: their noise belongs to one Brownian path, which this is not.
 - *not finite*: a state that is NaN or infinite raises :class:`fastlangevin.NonFiniteError`, which names step and
   samples, at the end or within 32 steps; the published sampler returns it.
+- *callbacks*: with one, no step is replayed from a CUDA graph, since it must be called at each.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
-from fastlangevin import rules
+from fastlangevin import schemes
 from fastlangevin.calling import Guarded
 from fastlangevin.compat.addresses import samples_of
-from fastlangevin.compat.watched import Watched
-from fastlangevin.kernels.address import Address, Term, Update
+from fastlangevin.kernels.address import Address
 from fastlangevin.ladders import Sigmas, number
 from fastlangevin.losses.arguments import check_returned
-from fastlangevin.noise import Generators, Purpose, SampleOptions, Seed, resolve
-from fastlangevin.ops import move
+from fastlangevin.noise import Purpose, SampleOptions, resolve
 from fastlangevin.ops.arguments import compute_dtype, floating
 from fastlangevin.ops.random import random_at
-from fastlangevin.ops.sample_norms import NO_ADDRESS
 from fastlangevin.rules.variance_exploding import without_zero
+from fastlangevin.samplers import ChainOptions, RunOptions, SamplingResult
+from fastlangevin.samplers.options import DEFAULTS, check_callable, check_names, complete, takes
+from fastlangevin.samplers.sample import run
+from fastlangevin.samplers.stepping import Noise
 
 __all__ = ["noise_sampler", "sample_euler_ancestral"]
 
 NoiseSampler = Callable[[Any, Any], Tensor]
+
+# The callback and the progress bar are those of the published signature.
+OPTIONS = {name: default for name, default in DEFAULTS.items() if name not in ("callback", "progress")}
 
 # Of a level. Samplers that work in log sigma return to a level of the ladder by an exponential.
 SAME = 1e-6
@@ -110,7 +115,7 @@ def noise_sampler(x: Tensor, sigmas: Sigmas, **samples: Unpack[SampleOptions]) -
     return _Noise(x, _levels(sigmas), samples)
 
 
-@torch.no_grad()
+@takes(RunOptions, OPTIONS)
 def sample_euler_ancestral(
     model: Callable[..., Tensor],
     x: Tensor,
@@ -121,13 +126,9 @@ def sample_euler_ancestral(
     eta: float = 1.0,
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: Tensor | Sequence[int] | None = None,
-    sample_offset: int = 0,
-) -> Tensor:
-    """Euler steps down to sigma_down, then noise of sigma_up: :func:`fastlangevin.rules.euler_ancestral`.
+    **options: Any,
+) -> Tensor | SamplingResult:
+    """Euler steps down to sigma_down, then noise of sigma_up: :func:`fastlangevin.schemes.euler_ancestral`.
 
     Args:
         model: the denoiser, called as ``model(x, sigma, **extra_args)`` with sigma ``(B,)``.
@@ -139,54 +140,75 @@ def sample_euler_ancestral(
         disable: no progress bar; None for none where the output is no terminal.
         eta: share of the ancestral noise, zero or above; 0 is deterministic.
         s_noise: factor of the noise, zero or above.
-        noise_sampler: called as ``noise_sampler(sigma, sigma_next)``. One that :func:`noise_sampler` made is drawn
-            inside the update; by default one is made of the arguments below.
-        seed, generator, sample_ids, sample_offset: as for :class:`fastlangevin.noise.SampleOptions`.
+        noise_sampler: called as ``noise_sampler(sigma, sigma_next)``. One that :func:`noise_sampler` made for this
+            ladder is drawn inside the update; by default one is made of the seed and ids among the options.
+        options: those of :class:`fastlangevin.samplers.RunOptions`, such as ``seed``, ``resume`` and ``full_output``.
+            ``telemetry`` is refused, since the model returns no score.
 
     Returns:
-        The samples, with shape and dtype of ``x``.
+        The samples, with shape and dtype of ``x``; or a :class:`fastlangevin.SamplingResult` with ``full_output``.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite. It names the place of the step in ``sigmas``, as update and as level.
     """
-    if not callable(model):
-        raise TypeError(f"model must be callable as model(x, sigma), got {type(model).__name__}")
+    check_callable("model", model, "model(x, sigma)")
     floating("x", x)
+    check_names(RunOptions, options)
     levels = _levels(sigmas)
-    listed = rules.euler_ancestral(levels, eta, s_noise)
-    if noise_sampler is not None and (seed is not None or generator is not None or sample_ids is not None):
-        raise ValueError("noise_sampler= is the noise itself: give it, or seed=, generator= or sample_ids=, not both")
-    noise: _Noise | None = None
-    if noise_sampler is None:
-        samples: SampleOptions = {"seed": seed, "generator": generator, "sample_ids": sample_ids}
-        noise = _Noise(x, levels, {**samples, "sample_offset": sample_offset})
-    elif isinstance(noise_sampler, _Noise):  # made for another batch, perhaps
-        noise = _Noise(x, noise_sampler.levels, samples_of(noise_sampler.address))
-    denoise = Guarded("model", functools.partial(model, **(extra_args or {})), like_state=False)
-    handed = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
-    # A callback may keep the state it is shown.
-    own = x.clone() if callback is None else x
-    last = len(levels) - 2
-    address = NO_ADDRESS if noise is None else noise.address
-    watch = Watched(x, last + 1, address, "compat.k_diffusion.sample_euler_ancestral")
-    for index in trange(last + 1, disable=disable):
-        high, low = levels[index : index + 2]
-        sigma = handed[index].to(x.dtype).expand(x.shape[0])
-        denoised = check_returned("model", denoise(own, sigma), own)
-        if callback is not None:
-            callback({"x": own, "i": index, "sigma": handed[index], "sigma_hat": handed[index], "denoised": denoised})
-        _, a, b = listed[index]
-        k = a / high**2
-        z = None
-        if b is not None and noise is not None:
-            address = noise.at(high, low)
-        elif b is not None and noise_sampler is not None:
-            z = noise_sampler(handed[index], handed[index + 1])
-        terms = Term(1 - k, own), Term(k, denoised)
-        update = Update(terms, b, address, address.draw, noise=z, fault=watch.row(index))
-        own = move(update, out=own if callback is None else None)
-        if index < last:
-            watch.after(own, index)
-    watch.end(own, last)
-    return own
+    scheme = schemes.euler_ancestral(levels, eta=eta, s_noise=s_noise).predicting("denoised", "sigma")
+    if levels[-1]:
+        scheme = scheme._replace(total=len(levels) - 1, record={**scheme.record, "steps": len(levels) - 1})
+    drawn = noise_sampler if isinstance(noise_sampler, _Noise) else None
+    if noise_sampler is not None:
+        if any(options.get(name) is not None for name in ("seed", "generator", "sample_ids")):
+            raise ValueError(
+                "noise_sampler= is the noise itself: give it, or seed=, generator= or sample_ids=, not both"
+            )
+        # The seed of another noise sampler is its own affair, and none is drawn for it.
+        options |= {"seed": 0} if drawn is None else samples_of(drawn.address)
+    table = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
+    shows = sys.stderr.isatty() if disable is None else not disable
+    given: Any = {**options, "init": x, "progress": shows}
+    if callback is not None:
+        given["cuda_graph"] = False
+    chosen = complete(given, ChainOptions)
+    begun = 0 if chosen["resume"] is None else chosen["resume"].step
+    net = _Model(model, extra_args or {}, table, callback, begun)
+    return run(net, scheme, chosen, _noise_of_steps(noise_sampler, x, levels, table))
+
+
+class _Model:
+    """The denoiser with its further arguments, and the callback that is shown what it returned."""
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        extra_args: dict[str, Any],
+        table: Tensor,
+        callback: Callable[[dict[str, Any]], Any] | None,
+        begun: int,
+    ) -> None:
+        self.model = Guarded("model", functools.partial(model, **extra_args), like_state=False)
+        self.table = table
+        self.callback = callback
+        self.calls = begun
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        denoised = check_returned("model", self.model(x, sigma), x)
+        if self.callback is not None:
+            level = self.table[self.calls]
+            # The chain goes on in the memory of its state, which a callback may keep.
+            shown = {"x": x.clone(), "i": self.calls, "sigma": level, "sigma_hat": level, "denoised": denoised}
+            self.callback(shown)
+        self.calls += 1
+        return denoised
+
+
+def _noise_of_steps(given: NoiseSampler | None, x: Tensor, levels: list[float], table: Tensor) -> Noise | None:
+    """The noise of each step by a noise sampler; None if it is that of the chain's own addresses."""
+    if given is None or (isinstance(given, _Noise) and given.levels == levels):
+        return None
+    # One of ours may have been made for another batch.
+    made = _Noise(x, given.levels, samples_of(given.address)) if isinstance(given, _Noise) else given
+    return Noise(lambda step: made(table[step], table[step + 1]))

@@ -7,18 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fastlangevin.memory import transforms
 from fastlangevin.noise import Address
 from fastlangevin.ops import NO_FAULT
 from fastlangevin.samplers import ChainState
+from fastlangevin.samplers.advancing import watchable
 from fastlangevin.samplers.watching import EVERY, Watch, not_finite
 
-__all__ = ["Watched", "watchable"]
-
-
-def watchable(x: Tensor) -> bool:
-    """Whether the values of a state can be looked at: not where they are traced, transformed or not there at all."""
-    return not (transforms() or torch.compiler.is_compiling() or x.is_meta)
+__all__ = ["Watched"]
 
 
 class Watched(Watch):

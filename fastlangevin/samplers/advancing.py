@@ -12,7 +12,7 @@ from fastlangevin.noise import integer
 from fastlangevin.ops.arguments import like_state
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions
-from fastlangevin.samplers.stepping import Stepper
+from fastlangevin.samplers.stepping import Noise, Stepper
 from fastlangevin.schemes import Clamp, Evaluate, Scheme, Step
 
 __all__ = ["advance", "due", "watchable"]
@@ -55,7 +55,13 @@ def due(scheme: Scheme, state: ChainState) -> Evaluate | None:
 
 
 def advance(
-    scheme: Scheme, state: ChainState, output: Tensor | None, *, impl: str = "auto", watch: bool = True
+    scheme: Scheme,
+    state: ChainState,
+    output: Tensor | None,
+    *,
+    noise: Tensor | None = None,
+    impl: str = "auto",
+    watch: bool = True,
 ) -> ChainState:
     """Makes the moves of a chain up to the next evaluation of the network, or to the end of the step.
 
@@ -70,6 +76,7 @@ def advance(
         scheme: the table.
         state: where the chain stands. It is not changed, nor are its tensors.
         output: what the network returned for :func:`due`, with the shape of the state; or None if that is None.
+        noise: the noise of the step itself, with the shape of the state, in place of that of its address.
         impl: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"reference"``.
         watch: whether values that are not finite are recorded in ``fault`` of the state that is returned; nothing is
             recorded inside of transforms and compiled programs.
@@ -89,7 +96,7 @@ def advance(
     if output is not None:
         like_state("output", output, state.x)
     options: ChainOptions = {**DEFAULTS, "impl": impl, "non_finite": "report" if watch and watchable(state.x) else None}
-    stepper = Stepper(None, scheme, state, options)
+    stepper = Stepper(None, scheme, state, options, None if noise is None else Noise(lambda step: noise))
     making = stepper.begin(step, state.step)
     making.row = state.row
     stepper.advance(making, output)

@@ -70,8 +70,8 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
     """A checked score as a chain calls it.
 
     Raises:
-        ValueError: the score was built with another ladder, and ``options["strict_ladder"]`` is true; or an option needs
-            the score of a network that returns something else.
+        ValueError: the score was built with another ladder, and ``options["strict_ladder"]`` is true; or an option
+            needs the score of a network that returns something else.
     """
     if scheme.output != "score":
         for name in ("drift", "telemetry"):
@@ -80,7 +80,8 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
     if scheme.takes == "nothing":
         return _unlabelled(score, options)
     if scheme.takes == "sigma":
-        told = _Told(Guarded("score", score, in_place=True), scheme.ladder)
+        net: Any = score
+        told = _Told(Guarded("score", net, in_place=True), scheme.ladder)
         return ScoreCalls(told, told, None)
     if scheme.ladder:
         check_ladder(score, scheme.ladder, options["strict_ladder"])

@@ -19,6 +19,7 @@ from fastlangevin.samplers.chain import SamplingResult
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
 from fastlangevin.samplers.sample import run
 from fastlangevin.samplers.start import initial_address
+from fastlangevin.samplers.stepping import Noise
 from fastlangevin.scores import check_ladder
 
 __all__ = ["RowNoise", "interpolation"]
@@ -106,7 +107,7 @@ def interpolation(
         "sample_offset": count * address.sample_offset,
         "strict_ladder": False,
     }
-    return run(score, scheme, started, RowNoise(init, count, address, impl))
+    return run(score, scheme, started, Noise(RowNoise(init, count, address, impl), shared=True))
 
 
 def _rows(chosen: ChainOptions) -> tuple[Any, ...]:

@@ -41,7 +41,6 @@ class Executor(Protocol):
         ...
 
 
-
 @overload
 def sample(score: Score, scheme: Scheme, *, full_output: Literal[False] = False, **options: Any) -> Tensor: ...
 @overload
@@ -81,7 +80,7 @@ def run(score: Score, scheme: Scheme, options: ChainOptions, noise: Noise | None
     Args:
         score, scheme: as there.
         options: the caller's.
-        noise: makes the noise of a step that is not that of the chain's own address.
+        noise: the noise of its steps, if that is not of the chain's own address.
     """
     check_score(score, scheme)
     scheme = changed(scheme, options)
@@ -122,9 +121,14 @@ def chain(
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
-    with nullcontext() if bar is None else bar, torch.no_grad(), replays(stepper, done, options["cuda_graph"]) as graphs:
+    with (
+        nullcontext() if bar is None else bar,
+        torch.no_grad(),
+        replays(stepper, done, options["cuda_graph"]) as graphs,
+    ):
         executors: list[Executor] = [each for each in (segments, graphs, stepper) if each is not None]
-        watch.check(done, state, now=start.fault is not None)
+        if start.fault is not None:
+            watch.check(done, state, now=True)
         while done < total and not stopped:
             made = 0
             for executor in executors:

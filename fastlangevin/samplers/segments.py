@@ -166,7 +166,7 @@ def _reason_for_loop(chain: Stepper, start: ChainState, options: ChainOptions) -
         "inpainting=": options["inpainting"] is not None,
         "clamp=": options["clamp"] is not None,
         "order='noise'": options["order"] != "score",
-        "the noise of an interpolation": chain.noise is not None,
+        "noise that is not of the chain's own addresses": chain.noise is not None,
         "telemetry=": bool(options["telemetry"]),
         "cuda_graph=True": options["cuda_graph"] is True,
     }

@@ -11,20 +11,31 @@ from torch import Tensor
 
 from fastlangevin.kernels.address import ONE_DRAW, Address, Term, Update
 from fastlangevin.noise import MAX_DRAW
-from fastlangevin.ops import move, quick
+from fastlangevin.ops import NO_FAULT, move, quick
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
 from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.signal import measured
-from fastlangevin.samplers.watching import NO_FAULT, Watch, not_finite
+from fastlangevin.samplers.watching import Watch, not_finite
 from fastlangevin.schemes import Clamp, Evaluate, Measure, Move, Scheme, Step
 
 __all__ = ["Level", "Making", "Noise", "Stepper", "Surroundings"]
 
 # What a score is called with beside the state: the level's index, the labels of a replayed step, or nothing.
 Level = int | Tensor | None
-Noise = Callable[[int], Tensor]
+
+
+class Noise(NamedTuple):
+    """Noise of steps that is not that of the chain's own address.
+
+    Attributes:
+        of: makes the noise ``(B, ...)`` of the step of a number.
+        shared: whether samples share it, so that their ids are not their own.
+    """
+
+    of: Callable[[int], Tensor]
+    shared: bool = False
 
 
 class Surroundings(NamedTuple):
@@ -88,7 +99,7 @@ class Stepper:
         scheme: the table.
         start: where the chain begins; ``start.x`` is written to, unless ``score`` is None.
         options: the caller's.
-        noise: makes the noise of a step that is not that of the chain's own address.
+        noise: the noise of its steps, if that is not of the chain's own address.
     """
 
     def __init__(
@@ -112,7 +123,7 @@ class Stepper:
         # The last step that was made and its rule, since those of a level are one object.
         self.last: Step | None = None
         self.rule: Coefficients | None = None
-        shares = noise is not None
+        shares = noise is not None and noise.shared
         self.watch = Watch(start, scheme.total, scheme.level, shares, options["non_finite"], options["telemetry"])
         self.region: Region | None = None
         if options["inpainting"] is not None:
@@ -171,7 +182,7 @@ class Stepper:
                 known = self.region.after(number)
                 given = given._replace(mask=None if known is None else self.region.mask, known=known)
             if self.noise is not None and step.draws:
-                given = given._replace(noise=self.noise(number))
+                given = given._replace(noise=self.noise.of(number))
             if x is None and self.watch.kept and self.watch.wants(number, step.level):
                 given = given._replace(telemetry=number)
         return Making(step, number, given, self.slots if x is None else {**self.slots, "x": x})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -164,7 +165,7 @@ class Scheme(NamedTuple):
         if output == "score":
             return kept
         last = None if self.denoise is None else predicting(self.denoise, output)
-        make = Changed(self.make, lambda step: predicting(step, output))
+        make = Changed(self.make, partial(predicting, output=output))
         return kept._replace(make=make, denoise=last, output=output)
 
     def noise_first(self) -> Scheme:
@@ -195,9 +196,7 @@ class Scheme(NamedTuple):
             denoised: whether the result of the denoise step is clamped too.
         """
 
-        def clamp(step: Step) -> Step:
-            return step._replace(rows=(*step.rows, Clamp("x", low, high)))
-
+        clamp = partial(_clamped, row=Clamp("x", low, high))
         last = None if self.denoise is None else clamp(self.denoise) if denoised else self.denoise
         return self._replace(make=Changed(self.make, clamp), denoise=last)
 
@@ -208,6 +207,10 @@ class Scheme(NamedTuple):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def _clamped(step: Step, row: Clamp) -> Step:
+    return step._replace(rows=(*step.rows, row))
 
 
 class Changed:

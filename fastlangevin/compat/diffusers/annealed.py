@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -13,14 +14,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
-from fastlangevin import rules
+from fastlangevin import schemes
 from fastlangevin.compat.diffusers.calls import Call, SampleIds, add_noise, levels_at
 from fastlangevin.compat.diffusers.chains import Chains, Run, WithChains
 from fastlangevin.compat.diffusers.configurations import PlainConfiguration
 from fastlangevin.ladders import check_sigmas, ends, geometric_sigmas
 from fastlangevin.noise import Generators, Seed, integer
 from fastlangevin.ops.arguments import floating
-from fastlangevin.rules import Coefficients, Corrector
+from fastlangevin.rules import Corrector
 from fastlangevin.scores import Output, Takes
 
 __all__ = ["AnnealedLangevinScheduler"]
@@ -114,9 +115,15 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
             )
         integer("steps_per_level", steps_per_level, 1, 2**31)
         levels = ladder.tolist()
-        listed = rules.annealed(levels, rules.step_size(epsilon, step_lr), corrector)
-        self._rules = [_for_output(rule, level, prediction_type) for rule, level in zip(listed, levels, strict=True)]
-        self._last = _for_output(rules.denoise(levels[-1]), levels[-1], prediction_type)
+        self._scheme = partial(
+            schemes.annealed_langevin,
+            levels,
+            epsilon=epsilon,
+            step_lr=step_lr,
+            corrector=corrector,
+            denoise=bool(denoise),
+        )
+        self._scheme(steps_per_level=steps_per_level).predicting(prediction_type)
         self._ladder = ladder
         self.sigmas = ladder.float()
         self.init_noise_sigma = levels[0]
@@ -190,7 +197,8 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
         timesteps = labels if self.config.takes == "labels" else self.sigmas[labels]
         self.num_inference_steps = levels * repeats
         self.timesteps = timesteps.to("cpu" if device is None else device)
-        self._chains.begin(self.timesteps, len(timesteps), repeats)
+        scheme = self._scheme(steps_per_level=repeats).predicting(self.config.prediction_type)
+        self._chains.begin(self.timesteps, len(timesteps), scheme)
 
     def step(
         self,
@@ -227,11 +235,9 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
             raise RuntimeError("there are no timesteps yet; call set_timesteps() before the first step")
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
         run, draw = self._chains.element(timestep) or self._next(timestep, call)
-        (repeats,) = run.settings
-        level = draw // repeats
-        c, a, b = self._rules[level] if level < len(self._rules) else self._last
-        moved, fault = call.move(a, b, c, draw=draw, number=draw, fault=self._chains.fault(call.key, run))
-        call.look(moved, fault, draw, run.draws, min(level, len(self) - 1))
+        (scheme,) = run.settings
+        moved, fault = call.move(scheme, draw=draw, number=draw, fault=self._chains.fault(call.key, run))
+        call.look(moved, fault, draw, run.draws, scheme.level(draw))
         self._chains.advance(call.key, run, draw + 1, fault)
         return SchedulerOutput(prev_sample=moved) if return_dict else (moved,)
 
@@ -242,8 +248,8 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
             values = timestep.flatten().tolist() if timestep.device.type == "cpu" else None
 
         def told(run: Run, draw: int) -> Any:
-            (repeats,) = run.settings
-            return self._told[min(draw // repeats, len(self) - 1)]
+            (scheme,) = run.settings
+            return self._told[scheme.level(draw)]
 
         def fits(run: Run, draw: int) -> bool:
             return draw < run.draws and (values is None or all(value == told(run, draw) for value in values))
@@ -282,12 +288,4 @@ class AnnealedLangevinScheduler(WithChains, PlainConfiguration, SchedulerMixin, 
         return add_noise(original_samples, noise, sigma)
 
     def __len__(self) -> int:
-        return len(self._rules)
-
-
-def _for_output(rule: Coefficients, sigma: float, output: Output) -> Coefficients:
-    """The same update for what the network returns in the place of the score."""
-    c, a, b = rule
-    if output == "denoised":
-        return Coefficients(c - a / sigma**2, a / sigma**2, b)
-    return Coefficients(c, a * {"score": 1.0, "scaled": 1 / sigma, "noise": -1 / sigma}[output], b)
+        return len(self._told)

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from fastlangevin.compat.diffusers.chains import Chains
-from fastlangevin.compat.watched import watchable
-from fastlangevin.kernels.address import Address, Term, Update
 from fastlangevin.noise import Generators, Purpose, Seed, one_source, resolve_sample_ids, resolve_seed
 from fastlangevin.ops import NO_FAULT, randn, step
-from fastlangevin.ops import move as make
-from fastlangevin.ops.arguments import Coefficient, floating, like_state
-from fastlangevin.ops.sample_norms import NO_ADDRESS
-from fastlangevin.samplers import ChainState, NonFiniteError
-from fastlangevin.samplers.watching import EVERY, faults_in, first_named, not_finite
+from fastlangevin.ops.arguments import floating, like_state
+from fastlangevin.samplers import ChainState, NonFiniteError, advance
+from fastlangevin.samplers.watching import EVERY, faults_in, first_named
+from fastlangevin.schemes import Scheme
 
 __all__ = ["Call", "SampleIds", "add_noise", "levels_at"]
 
@@ -84,42 +81,25 @@ class Call:
             self._seed, self._generator = resolve_seed(None, self._generator, batch, device), None
         return self._seed
 
-    def address(self, draw: int) -> Address:
-        """Where the noise of a draw stands."""
-        return Address(self.seed, draw, self.sample_ids, 0, int(Purpose.LANGEVIN))
-
     def move(
-        self,
-        a: Coefficient,
-        b: Coefficient | None,
-        c: Coefficient = 1.0,
-        *,
-        draw: int,
-        number: int,
-        fault: Tensor | None,
-        noise: Tensor | None = None,
+        self, scheme: Scheme, *, draw: int, number: int, fault: Tensor | None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The new state, and the record ``(B,)`` of the first draws whose results are not finite; it may be none.
+        """The state after a step, and the record ``(B,)`` of the first draws whose results are not finite, if any is.
 
         Args:
-            a, b, c: coefficients of the update.
-            draw: number of the draw.
+            scheme: the table, whose steps call the network once.
+            draw: number of the step and of its draw.
             number: by which the record knows it.
             fault: the chain's record so far.
             noise: the noise itself, if it is not that of one draw.
         """
-        address = NO_ADDRESS if noise is not None else self.address(draw)
-        update = Update((Term(c, self.sample), Term(a, self.output)), b, address, number, noise=noise)
-        if not watchable(self.sample):
-            return make(update), None
-        new = torch.full((len(self.sample),), NO_FAULT, dtype=torch.int64, device=self.sample.device)
-        if torch.is_grad_enabled() and (self.sample.requires_grad or self.output.requires_grad):
-            moved = make(update)
-            new.masked_fill_(not_finite(moved.detach()), number)
-        else:
-            moved = make(update._replace(fault=new))
-        known = fault is not None and fault.shape == new.shape and fault.device == new.device
-        return moved, torch.minimum(fault, new) if fault is not None and known else new
+        state = ChainState(self.sample, draw, 0 if noise is not None else self.seed, self.sample_ids)
+        new = advance(scheme, state, self.output, noise=noise)
+        if new.fault is None:
+            return new.x, None
+        found = torch.where(new.fault == NO_FAULT, NO_FAULT, number)
+        known = fault is not None and fault.shape == found.shape and fault.device == found.device
+        return new.x, torch.minimum(fault, found) if fault is not None and known else found
 
     def look(self, moved: Tensor, fault: Tensor | None, number: int, draws: int, level: int | None) -> None:
         """Raises NonFiniteError if a result is not finite: at once on the CPU, else every 32 draws and at the end.

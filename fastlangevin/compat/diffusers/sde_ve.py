@@ -18,14 +18,14 @@ from fastlangevin.compat.diffusers.calls import Call, SampleIds, add_noise, leve
 from fastlangevin.compat.diffusers.chains import Chains, Run, WithChains
 from fastlangevin.compat.diffusers.configurations import PlainConfiguration
 from fastlangevin.ladders import ends
-from fastlangevin.noise import Generators, Purpose, Seed, integer
+from fastlangevin.noise import MAX_DRAW, Generators, Purpose, Seed, integer
 from fastlangevin.ops import randn
 from fastlangevin.ops import step as update
 from fastlangevin.ops.arguments import compute_dtype
-from fastlangevin.rules import SignalNorm
+from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.rules.coefficients import not_negative
-from fastlangevin.samplers.signal import measured
-from fastlangevin.schemes import Measure
+from fastlangevin.schemes import Evaluate, Measure, Scheme, Step
+from fastlangevin.schemes.table import step_of
 
 __all__ = ["FusedScoreSdeVeScheduler"]
 
@@ -218,18 +218,20 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         """
         self._check_lengths()
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
-        a, b = self._jump(timestep, sample)
+        numbers: Any = self._jump(timestep, sample)
+        a, b = numbers
+        jump = _scheme(step_of(Coefficients(1.0, a, b), Evaluate()))
         run, places = self._places(timestep, must=call.seeded)
         fault = self._chains.fault(call.key, run)
         if len(places) == 1:
             draw = self._draw_at(places[0])
-            moved, fault = call.move(a, b, draw=draw, number=draw, fault=fault)
+            moved, fault = call.move(jump, draw=draw, number=draw, fault=fault)
             call.look(moved, fault, draw, run.draws, places[0])
             self._chains.advance(call.key, run, draw + 1, fault)
         else:
             # Samples at times of their own, or a time without a place and a seed of its own.
             noise = self._noise(call, places) if places else None
-            moved, fault = call.move(a, b, draw=0, number=0, fault=None, noise=noise)
+            moved, fault = call.move(jump, draw=0, number=0, fault=None, noise=noise)
             call.look(moved, fault, 0, 1, None)
         mean = update(sample, model_output, a=a, b=None)
         return SdeVeOutput(prev_sample=moved, prev_sample_mean=mean) if return_dict else (moved, mean)
@@ -268,9 +270,8 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
         self._check_lengths()
         call = Call.of(self._chains, model_output, sample, generator, seed, sample_ids)
         run, number, draw = self._correction(timestep, call)
-        c, a, b = measured(self._signal, model_output, call.address(draw), None, "auto")
         fault = self._chains.fault(call.key, run)
-        moved, fault = call.move(a, b, c, draw=draw, number=number, fault=fault)
+        moved, fault = call.move(_scheme(Step((self._signal,))), draw=draw, number=number, fault=fault)
         call.look(moved, fault, number, run.draws, number // self._stride)
         self._chains.advance(call.key, run, number + 1, fault)
         return SchedulerOutput(prev_sample=moved) if return_dict else (moved,)
@@ -429,6 +430,11 @@ class FusedScoreSdeVeScheduler(WithChains, PlainConfiguration, ScoreSdeVeSchedul
                 return float(self._drift[low]), float(self._diffusion[low])
         index = index.to(sample.device)
         return self._drift.to(sample.device)[index], self._diffusion.to(sample.device)[index]
+
+
+def _scheme(step: Step) -> Scheme:
+    """The scheme of one step, whatever its number: what a call is given decides its coefficients."""
+    return Scheme("ScoreSdeVe", lambda number: step, MAX_DRAW + 1, [], {}, takes="nothing")
 
 
 def _in_fp32(time: float | Tensor) -> Tensor:
