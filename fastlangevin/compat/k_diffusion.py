@@ -45,8 +45,8 @@ __all__ = ["noise_sampler", "sample_euler_ancestral"]
 
 NoiseSampler = Callable[[Any, Any], Tensor]
 
-# The callback and the progress bar are those of the published signature.
-OPTIONS = {name: default for name, default in DEFAULTS.items() if name not in ("callback", "progress")}
+# The callback is that of the published signature.
+OPTIONS = {name: default for name, default in DEFAULTS.items() if name != "callback"}
 
 # Of a level. Samplers that work in log sigma return to a level of the ladder by an exponential.
 SAME = 1e-6
@@ -137,7 +137,7 @@ def sample_euler_ancestral(
             is 0.
         extra_args: further arguments of the model.
         callback: called before every update with a dictionary of ``x``, ``i``, ``sigma``, ``sigma_hat``, ``denoised``.
-        disable: no progress bar; None for none where the output is no terminal.
+        disable: no progress bar; None for none where the output is no terminal. ``progress=`` decides if it is given.
         eta: share of the ancestral noise, zero or above; 0 is deterministic.
         s_noise: factor of the noise, zero or above.
         noise_sampler: called as ``noise_sampler(sigma, sigma_next)``. One that :func:`noise_sampler` made for this
@@ -169,7 +169,7 @@ def sample_euler_ancestral(
         options |= {"seed": 0} if drawn is None else samples_of(drawn.address)
     table = torch.tensor(levels, dtype=compute_dtype(x), device=x.device)
     shows = sys.stderr.isatty() if disable is None else not disable
-    given: Any = {**options, "init": x, "progress": shows}
+    given: Any = {"progress": shows, **options, "init": x}
     if callback is not None:
         given["cuda_graph"] = False
     chosen = complete(given, ChainOptions)

@@ -6,6 +6,7 @@ interpolation          annealed Langevin dynamics of samples that share their no
 langevin               unadjusted Langevin dynamics at one level
 predictor_corrector    Song et al. 2021, Algorithm 1, variance exploding
 sample                 any scheme: the others are a scheme and a call of it
+Sampler                the same, run again and again
 advance, due           a scheme in one's own loop, one call of the network at a time
 """
 
@@ -19,6 +20,7 @@ from fastlangevin.samplers.langevin import langevin
 from fastlangevin.samplers.options import ChainOptions, RunOptions
 from fastlangevin.samplers.predictor_corrector import predictor_corrector
 from fastlangevin.samplers.sample import sample
+from fastlangevin.samplers.sampler import Sampler
 from fastlangevin.samplers.watching import NonFiniteError
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Inpainting",
     "NonFiniteError",
     "RunOptions",
+    "Sampler",
     "SamplingResult",
     "StepInfo",
     "Telemetry",

@@ -23,7 +23,7 @@ from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Noise, Stepper
 from fastlangevin.schemes import Scheme
 
-__all__ = ["Executor", "run", "sample"]
+__all__ = ["Executor", "changed", "drive", "run", "sample"]
 
 
 class Executor(Protocol):
@@ -103,9 +103,25 @@ def chain(
     score: ScoreCalls, scheme: Scheme, start: ChainState, options: ChainOptions, noise: Noise | None
 ) -> SamplingResult:
     """Runs a chain to its end, or to where its callback stops it; ``start.x`` is written to."""
-    total, done = scheme.total, start.step
-    callback = options["callback"]
     stepper = Stepper(score.at, scheme, start, options, noise)
+    with torch.no_grad(), replays(stepper, start.step, options["cuda_graph"]) as graphs:
+        return drive(score, stepper, graphs, start, options)
+
+
+def drive(
+    score: ScoreCalls, stepper: Stepper, graphs: Executor | None, start: ChainState, options: ChainOptions
+) -> SamplingResult:
+    """The loop over the steps of a chain.
+
+    Args:
+        score: for the denoise step, and for what may make many steps at once.
+        stepper: makes the steps one by one.
+        graphs: replays them, or None.
+        start: where the chain begins.
+        options: the caller's.
+    """
+    scheme, callback = stepper.scheme, options["callback"]
+    total, done = scheme.total, start.step
     x, watch = stepper.x, stepper.watch
     frames = Frames(options["trajectory"], total, x, start)
     frames.add(done, x)
@@ -121,11 +137,7 @@ def chain(
     stopped = False
     # Even a tqdm that shows nothing takes a semaphore that forked processes share: one killed inside would hold it.
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
-    with (
-        nullcontext() if bar is None else bar,
-        torch.no_grad(),
-        replays(stepper, done, options["cuda_graph"]) as graphs,
-    ):
+    with nullcontext() if bar is None else bar:
         executors: list[Executor] = [each for each in (segments, graphs, stepper) if each is not None]
         if start.fault is not None:
             watch.check(done, state, now=True)

@@ -133,6 +133,18 @@ class Stepper:
         alone = scheme.draws_per_step == 1 and scheme.carries == ("x",)
         self.bare = alone and self.region is None and noise is None and not self.watch.kept
 
+    def restart(self, start: ChainState, address: Address) -> None:
+        """Begins another chain in the memory of this one, as replays of its steps need it.
+
+        Args:
+            start: where it begins, a state of the same shape.
+            address: its seed and ids in the tensors of the one before.
+        """
+        self.x.copy_(start.x)
+        self.address = address
+        self.watch.restart(start)
+        self.evaluations = 0
+
     def carried(self) -> dict[str, Tensor]:
         """Copies of the slots that the next step reads beside the state."""
         return {name: self.slots[name].clone() for name in self.scheme.carries if name != "x" and name in self.slots}
@@ -190,15 +202,20 @@ class Stepper:
     def denoise(self, score: Callable[[Tensor, Level], Tensor]) -> None:
         """The step after the last one, with a score of its own."""
         assert self.scheme.denoise is not None
-        self.score = score
-        self.make(self.begin(self.scheme.denoise, min(self.scheme.total, MAX_DRAW)))
+        self.make(self.begin(self.scheme.denoise, min(self.scheme.total, MAX_DRAW)), score)
 
-    def make(self, making: Making) -> None:
-        """Makes a step, whose levels, coefficients and draws may be tensors: see :class:`DeviceSteps`."""
-        assert self.score is not None
+    def make(self, making: Making, score: Callable[[Tensor, Level], Tensor] | None = None) -> None:
+        """Makes a step, whose levels, coefficients and draws may be tensors: see :class:`DeviceSteps`.
+
+        Args:
+            making: the step.
+            score: in place of the chain's own.
+        """
+        called = self.score if score is None else score
+        assert called is not None
         while not making.over:
             at = making.due
-            self.advance(making, None if at is None else self.score(making.slots[at.slot], at.level))
+            self.advance(making, None if at is None else called(making.slots[at.slot], at.level))
 
     def advance(self, making: Making, output: Tensor | None) -> None:
         """Makes the next row of a step, and those after it up to the next evaluation or the step's end.

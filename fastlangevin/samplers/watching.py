@@ -111,18 +111,24 @@ class Watch:
         non_finite: NonFinite | None,
         kept: Kept,
     ) -> None:
-        self.start = start
         self.total = total
         self.level = level
         self.shares = shares
         self.raises = non_finite == "raise"
         self.kept = kept
-        self.fault: Tensor | None = None
         self.freeze = non_finite == "freeze"
-        if non_finite is not None:
-            batch, device = start.x.shape[0], start.x.device
-            none = torch.full((batch,), NO_FAULT, dtype=torch.int64, device=device)
-            self.fault = none if start.fault is None else start.fault.clone()
+        batch, device = start.x.shape[0], start.x.device
+        watched = non_finite is not None
+        self.fault = torch.full((batch,), NO_FAULT, dtype=torch.int64, device=device) if watched else None
+        self.restart(start)
+
+    def restart(self, start: ChainState) -> None:
+        """Watches another chain, in the record of this one."""
+        self.start = start
+        if self.fault is not None and start.fault is not None:
+            self.fault.copy_(start.fault)
+        elif self.fault is not None:
+            self.fault.fill_(NO_FAULT)
         past = start.telemetry
         self.steps = [] if past is None else list(past.steps)
         self.norms = [] if past is None else list(past.score_norm)

@@ -153,32 +153,45 @@ def predicting(step: Step, output: Output) -> Step:
         output: what the network returns, as for :class:`Evaluate`.
 
     Raises:
-        ValueError: a row measures the score, reads it again in a later row, or has no noise level.
+        ValueError: a row measures the score, reads it where the state that it is of is gone, or has no noise level.
     """
     rows: list[Row] = []
-    scores: set[str] = set()
+    at: dict[str, Evaluate] = {}  # the evaluations by the slots of their results
+    gone: set[str] = set()  # results whose state was overwritten
     for row in step.rows:
         if isinstance(row, Measure):
             raise ValueError(f"a corrector of a signal-to-noise ratio needs the score, not output={output!r}")
-        evaluate = None if isinstance(row, Clamp) else row.evaluate
-        if isinstance(row, Move) and scores & set(row.terms) - ({evaluate.into} if evaluate else set()):
-            raise ValueError(f"a step that reads a score in a later row needs the score, not output={output!r}")
-        if isinstance(row, Move) and evaluate is not None:
-            row = _of_output(row, evaluate, output)
-            scores.add(evaluate.into)
+        if isinstance(row, Move):
+            if row.evaluate is not None:
+                at[row.evaluate.into] = row.evaluate
+                gone.discard(row.evaluate.into)
+                row = row._replace(evaluate=row.evaluate._replace(output=output))
+            lost = gone & set(row.terms)
+            if lost and output == "denoised":
+                raise ValueError(
+                    f"a row reads {min(lost)!r} after the state that it is the score of was overwritten, which needs "
+                    f"the score itself, not output={output!r}"
+                )
+            row = row._replace(terms=_of_output(row.terms, at, output))
+            at.pop(row.out, None)
+        written = row.slot if isinstance(row, Clamp) else row.out
+        gone |= {into for into, evaluate in at.items() if evaluate.slot == written}
         rows.append(row)
     return step._replace(rows=tuple(rows))
 
 
-def _of_output(row: Move, evaluate: Evaluate, output: Output) -> Move:
-    slot, into, sigma = evaluate.slot, evaluate.into, evaluate.sigma
-    if not sigma > 0:
-        raise ValueError(f"output={output!r} needs a noise level above zero, got sigma = {sigma}")
-    terms = dict(row.terms)
-    a = terms[into]
-    if output == "denoised":
-        terms[slot] = terms[slot] - a / sigma**2
-        terms[into] = evaluate.alpha * a / sigma**2
-    else:
-        terms[into] = a * {"score": 1.0, "scaled": 1 / sigma, "noise": -1 / sigma}[output]
-    return row._replace(terms=terms, evaluate=evaluate._replace(output=output))
+def _of_output(terms: Mapping[str, float], at: Mapping[str, Evaluate], output: Output) -> dict[str, float]:
+    """Factors of the network's outputs, of these evaluations, for those of scores."""
+    found = dict(terms)
+    for into, a in terms.items():
+        if into not in at:
+            continue
+        slot, sigma = at[into].slot, at[into].sigma
+        if not sigma > 0:
+            raise ValueError(f"output={output!r} needs a noise level above zero, got sigma = {sigma}")
+        if output == "denoised":
+            found[slot] = found.get(slot, 0.0) - a / sigma**2
+            found[into] = at[into].alpha * a / sigma**2
+        else:
+            found[into] = a * {"score": 1.0, "scaled": 1 / sigma, "noise": -1 / sigma}[output]
+    return found
