@@ -347,7 +347,12 @@ BAD_SCHEMES = {
         ),
         "row 7 .*1 to 6 terms, got 7",
     ),
-    "no level": (one(UPDATE._replace(evaluate=Evaluate(sigma=2.0))), "network of labels without a level"),
+    "no level": (one(UPDATE._replace(evaluate=Evaluate(sigma=2.0))), "network of levels without one"),
+    "a sigma off the ladder": (
+        one(UPDATE._replace(evaluate=Evaluate(level=1, sigma=0.7))),
+        r"step 0, row 0 .*at sigma = 0\.7, which is not on its ladder: level 1 is 1\.",
+    ),
+    "a level off the ladder": (one(UPDATE._replace(evaluate=Evaluate(level=4))), "level 4, but .* levels 0 to 3"),
 }
 
 

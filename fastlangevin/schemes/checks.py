@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from fastlangevin.kernels.address import MAX_TERMS
-from fastlangevin.schemes.table import Clamp, Measure, Row, Step
+from fastlangevin.schemes.table import Clamp, Evaluate, Measure, Row, Step
+from fastlangevin.scores import SAME_LEVEL
 
 __all__ = ["check_steps"]
 
 
 def check_steps(
-    name: str, runs: Iterable[tuple[Step, int]], carries: Sequence[str], draws_per_step: int, takes_levels: bool
+    name: str,
+    runs: Iterable[tuple[Step, int]],
+    carries: Sequence[str],
+    draws_per_step: int,
+    ladder: Sequence[float] | None,
 ) -> None:
     """Raises ValueError for a step that cannot be made, and names the step and the row.
 
@@ -20,7 +26,8 @@ def check_steps(
         runs: its steps, with how often each is made.
         carries: slots that are kept from one step to the next; the first is the state.
         draws_per_step: draws that belong to a step.
-        takes_levels: whether the network is called with a level.
+        ladder: the noise levels that the network is called with the index of; empty if they are not known, None if it
+            is called with the state alone.
     """
     kept = {"x"}
     number = 0
@@ -36,8 +43,8 @@ def check_steps(
                 )
             if isinstance(row, Clamp):
                 continue
-            if row.evaluate is not None and takes_levels and row.evaluate.level is None:
-                raise ValueError(f"{where} evaluates a network of labels without a level; give Evaluate(level=...)")
+            if row.evaluate is not None and ladder is not None:
+                _check_level(where, row.evaluate, ladder)
             written |= _evaluated(row)
             if isinstance(row, Measure):
                 continue
@@ -51,6 +58,22 @@ def check_steps(
             written.add(row.out)
         kept = written & set(carries)
         number += times
+
+
+def _check_level(where: str, evaluate: Evaluate, ladder: Sequence[float]) -> None:
+    """Raises ValueError unless a noise level is one that the network can be asked for."""
+    level, sigma = evaluate.level, evaluate.sigma
+    if level is None:
+        raise ValueError(f"{where} evaluates a network of levels without one; give Evaluate(level=...)")
+    if not ladder:
+        return
+    if not 0 <= level < len(ladder):
+        raise ValueError(f"{where} evaluates level {level}, but the ladder has the levels 0 to {len(ladder) - 1}")
+    if sigma and not math.isclose(sigma, ladder[level], rel_tol=SAME_LEVEL):
+        raise ValueError(
+            f"{where} evaluates the network at sigma = {sigma}, which is not on its ladder: level {level} is "
+            f"{ladder[level]}; a network that takes any sigma is one for a scheme of takes='sigma' whose ladder has it"
+        )
 
 
 def _read(row: Row) -> list[str]:

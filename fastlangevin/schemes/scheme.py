@@ -71,12 +71,13 @@ class Scheme(NamedTuple):
     def check(self) -> None:
         """Raises ValueError for a step that cannot be made, as :func:`fastlangevin.sample` does before the first one.
 
-        Such a step reads a slot that was not written, or names a draw that belongs to another step.
+        Such a step reads a slot that was not written, names a draw that belongs to another step, or asks the network
+        for a noise level that is not on its ladder.
         """
-        takes = self.takes != "nothing"
-        check_steps(self.name, self.runs(), self.carries, self.draws_per_step, takes)
+        ladder = None if self.takes == "nothing" else self.ladder
+        check_steps(self.name, self.runs(), self.carries, self.draws_per_step, ladder)
         if self.denoise is not None:
-            check_steps(self.name, [(self.denoise, 1)], self.carries, self.draws_per_step, takes)
+            check_steps(self.name, [(self.denoise, 1)], self.carries, self.draws_per_step, ladder)
 
     def level(self, number: int) -> int | None:
         """The noise level of a step, or of the denoise step, whose number is ``total``."""
