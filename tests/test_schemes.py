@@ -18,7 +18,7 @@ from fastlangevin.samplers.options import complete
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Stepper
 from fastlangevin.schemes import Clamp, Evaluate, Law, Measure, Move, Scheme, Step
-from fastlangevin.storage import stopped_chain
+from fastlangevin.storage import container, stopped_chain
 
 LADDER = [2.0, 1.0, 0.5, 0.25]
 GEOMETRIC = fl.geometric_sigmas(2.0, 0.25, 4)
@@ -231,13 +231,56 @@ def test_a_chain_that_carries_more_than_its_state_resumes_anywhere(tmp_path):
         )
         assert [*half.state.carried] == ["before"]
         assert torch.equal(fl.sample(score, scheme, resume=half.state), whole.samples)
+        stopped_chain.save(tmp_path / "chain", half.state)
+        assert torch.equal(fl.sample(score, scheme, resume=stopped_chain.load(tmp_path / "chain")), whole.samples)
     forgotten = fl.sample(score, scheme, shape=(6, 3), seed=3, full_output=True, callback=lambda info: info.step == 4)
     forgotten.state.carried["before"].zero_()
     assert not torch.equal(fl.sample(score, scheme, resume=forgotten.state), whole.samples)
     with pytest.raises(ValueError, match="must hold the slots that two_step carries, before"):
         fl.sample(score, scheme, resume=dataclasses.replace(half.state, carried={}))
-    with pytest.raises(ValueError, match="before"):
-        stopped_chain.save(tmp_path / "chain", half.state)
+    with pytest.raises(ValueError, match="holds the slot 'after', which two_step does not carry"):
+        fl.sample(score, scheme, resume=dataclasses.replace(half.state, carried={"after": half.state.x}))
+    with pytest.raises(ValueError, match="inside of step 7, at its row 1"):
+        fl.sample(score, scheme, resume=dataclasses.replace(half.state, row=1))
+
+
+def test_files_of_chains_that_carry_slots_are_whole_or_refused(tmp_path):
+    path = tmp_path / "chain"
+    x = torch.ones(2, 3)
+    state = fl.ChainState(x, 4, 7, carried={"before": 2 * x, "older": 3 * x})
+    stopped_chain.save(path, state)
+    read = stopped_chain.load(path)
+    assert [*read.carried] == ["before", "older"]
+    assert torch.equal(read.carried["older"], 3 * x)
+    tensors, description = container.read(path)
+
+    def rewritten(tensors=tensors, **changes):
+        container.write(path, tensors, {"chain": {**description["chain"], **changes}})
+        return stopped_chain.load(path)
+
+    assert [*rewritten().carried] == ["before", "older"]
+    without = {name: tensor for name, tensor in tensors.items() if name != "slot.older"}
+    with pytest.raises(ValueError, match=r"it names the slots \['before', 'older'\], but holds \['before'\]"):
+        rewritten(without)
+    for names in (["before"], ["before", "before", "older"], "before", [["before"], "older"], ["before", 3]):
+        with pytest.raises(ValueError, match="is not the state of a chain, or is damaged"):
+            rewritten(slots=names)
+    for slot in (torch.ones(2, 4), torch.ones(2, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="the slot 'older' is torch"):
+            rewritten({**tensors, "slot.older": slot})
+    stopped_chain.save(path, state)
+    slot = (3 * x).numpy().tobytes()
+    assert path.read_bytes().count(slot) == 1
+    path.write_bytes(path.read_bytes().replace(slot, x.numpy().tobytes()))
+    with pytest.raises(ValueError, match="damaged"):
+        stopped_chain.load(path)
+    with pytest.raises(ValueError, match="state is inside of step 4, before its row 1"):
+        stopped_chain.save(path, dataclasses.replace(state, row=1))
+    plain = dataclasses.replace(state, carried={})
+    stopped_chain.save(path, plain)
+    tensors, description = container.read(path)
+    assert [*tensors] == ["x"]
+    assert "slots" not in description["chain"]
 
 
 def test_the_samplers_are_a_scheme_and_a_call():

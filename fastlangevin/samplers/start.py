@@ -97,6 +97,13 @@ def _resumed(resume: ChainState, scheme: Scheme, size: tuple[int, ...], options:
     _check_resume(resume, scheme.record, scheme.total)
     if resume.step and len(scheme.carries) > 1 and not resume.carried:
         raise ValueError(f"resume= must hold the slots that {scheme.name} carries, {', '.join(scheme.carries[1:])}")
+    strange = [name for name in resume.carried if name not in scheme.carries[1:]]
+    if strange:
+        raise ValueError(f"resume= holds the slot {strange[0]!r}, which {scheme.name} does not carry")
+    if resume.row:
+        raise ValueError(
+            f"resume= is inside of step {resume.step}, at its row {resume.row}; advance it to the step's end"
+        )
     if size and size != tuple(resume.x.shape):
         raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
     seed, ids, offset = options["seed"], options["sample_ids"], options["sample_offset"]

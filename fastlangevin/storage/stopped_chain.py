@@ -18,6 +18,8 @@ __all__ = ["load", "save"]
 
 # Numbers of a record, such as its ladder, from which on they are a tensor of the file: its description has its limit.
 LONG = 4096
+# Before the names of the slots that a chain keeps beside its state.
+SLOT = "slot."
 MAX_NUMBERS = 2**20  # of those: as Python's they take five times their bytes
 
 
@@ -30,13 +32,13 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
 
     Raises:
         TypeError: the state or its record cannot be written.
-        ValueError: its record is too long; ladders of 1,048,576 levels have room.
+        ValueError: its record is too long, where ladders of 1,048,576 levels have room; or it is inside of a step.
         OSError: the folder cannot be written; an older file is left as it was.
     """
-    if state.carried:
+    if state.row:
         raise ValueError(
-            f"state keeps {', '.join(state.carried)} beside the state, for which files have no room yet; resume it in "
-            "the same process"
+            f"state is inside of step {state.step}, before its row {state.row}, and a file holds a chain between two "
+            "steps; advance it to the end of the step"
         )
     parts = {
         "x": state.x,
@@ -49,18 +51,21 @@ def save(path: str | os.PathLike[str], state: ChainState) -> None:
     if kept is not None:
         parts.update(score_norm=kept.score_norm, signal_to_noise=kept.signal_to_noise)
     tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    tensors.update({f"{SLOT}{name}": slot for name, slot in state.carried.items()})
     record = dict(state.record)
     for name, value in state.record.items():
         if isinstance(value, list) and len(value) >= LONG and all(type(number) is float for number in value):
             tensors[f"record.{name}"] = torch.tensor(record.pop(name), dtype=torch.float64, device="cpu")
     _check_numbers(tensors)
-    chain = {
+    chain: dict[str, Any] = {
         "step": state.step,
         "seed": None if isinstance(state.seed, Tensor) else state.seed,
         "sample_offset": state.sample_offset,
         "record": record,
         "telemetry": None if kept is None else {"steps": list(kept.steps), "levels": list(kept.levels)},
     }
+    if state.carried:
+        chain["slots"] = list(state.carried)
     container.write(path, tensors, {"chain": chain})
 
 
@@ -125,7 +130,19 @@ def _state(tensors: dict[str, Tensor], chain: dict[str, Any]) -> ChainState:
     if fault is not None and (fault.dtype, fault.shape) != (torch.int64, (batch,)):
         raise ValueError(f"fault is {fault.dtype} of shape {tuple(fault.shape)}")
     telemetry = _telemetry(tensors, chain["telemetry"], batch) if chain.get("telemetry") is not None else None
-    return ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry)
+    return ChainState(x, step, seed, ids, offset, trajectory, record, fault, telemetry, _slots(tensors, chain, x))
+
+
+def _slots(tensors: dict[str, Tensor], chain: dict[str, Any], x: Tensor) -> dict[str, Tensor]:
+    """The slots that a chain keeps beside its state, in their order."""
+    names = chain.get("slots", [])
+    found = {name.removeprefix(SLOT): slot for name, slot in tensors.items() if name.startswith(SLOT)}
+    if not isinstance(names, list) or sorted(found) != sorted(names):
+        raise ValueError(f"it names the slots {names!r}, but holds {sorted(found)!r}")
+    for name, slot in found.items():
+        if not slot.is_floating_point() or slot.shape != x.shape:
+            raise ValueError(f"the slot {name!r} is {slot.dtype} of shape {tuple(slot.shape)}")
+    return {name: found[name] for name in names}
 
 
 def _check_numbers(tensors: dict[str, Tensor]) -> None:
@@ -150,4 +167,5 @@ def _moved(state: ChainState, device: torch.device | str) -> ChainState:
 
     kept = state.telemetry
     moved = None if kept is None else replace(kept, **{name: to(value) for name, value in vars(kept).items()})
-    return replace(state, **{name: to(value) for name, value in vars(state).items()} | {"telemetry": moved})
+    others = {"telemetry": moved, "carried": {name: to(slot) for name, slot in state.carried.items()}}
+    return replace(state, **{name: to(value) for name, value in vars(state).items()} | others)
