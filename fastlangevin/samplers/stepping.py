@@ -86,6 +86,11 @@ class Making:
         return _evaluate(self.step, self.row)
 
 
+def _of_draw(address: Address, offset: int) -> Address:
+    """The address of one of the draws of a step, from that of its first."""
+    return address._replace(draw=address.draw + offset) if offset else address
+
+
 def _evaluate(step: Step, place: int) -> Evaluate | None:
     row = step.rows[place]
     return None if isinstance(row, Clamp) else row.evaluate
@@ -250,19 +255,19 @@ class Stepper:
             making.b = made.b
         if given.telemetry is not None and output is not None and row.evaluate is not None:
             score, a = slots[row.evaluate.into], made.terms[row.evaluate.into]
-            self.watch.measure(given.telemetry, score, a, making.b, given.address, given.noise, self.impl)
+            address = _of_draw(given.address, row.draw)
+            self.watch.measure(given.telemetry, score, a, making.b, address, given.noise, self.impl)
         self._move(made, making.number, here, slots)
 
     def _measured(self, row: Measure, given: Surroundings, slots: dict[str, Tensor]) -> Move:
         into = row.evaluate.into
-        numbers: Any = measured(row, slots[into], given.address, given.noise, self.impl)
+        numbers: Any = measured(row, slots[into], _of_draw(given.address, row.draw), given.noise, self.impl)
         c, a, b = numbers
-        return Move("x", {"x": c, into: a}, b)
+        return Move("x", {"x": c, into: a}, b, row.draw)
 
     def _move(self, row: Move, number: int | Tensor, given: Surroundings, slots: dict[str, Tensor]) -> None:
         address, noise, mask, known, _ = given
-        if row.draw:
-            address = address._replace(draw=address.draw + row.draw)
+        address = _of_draw(address, row.draw)
         terms = tuple([Term(a, slots[name]) for name, a in row.terms.items()])
         fault, freeze = self.watch.fault, self.watch.freeze
         differentiated = fault is not None and torch.is_grad_enabled() and any(slot.requires_grad for _, slot in terms)

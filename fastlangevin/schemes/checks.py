@@ -46,15 +46,16 @@ def check_steps(
             if row.evaluate is not None and ladder is not None:
                 _check_level(where, row.evaluate, ladder)
             written |= _evaluated(row)
-            if isinstance(row, Measure):
-                continue
-            if not 1 <= len(row.terms) <= MAX_TERMS:
-                raise ValueError(f"{where} must have 1 to {MAX_TERMS} terms, got {len(row.terms)}")
-            if row.b is not None and not 0 <= row.draw < draws_per_step:
+            noisy = isinstance(row, Measure) or row.b is not None
+            if noisy and not 0 <= row.draw < draws_per_step:
                 raise ValueError(
                     f"{where} names draw {row.draw}, which is that of another step: draws are numbered from 0 to "
                     f"{draws_per_step - 1} with draws_per_step={draws_per_step}"
                 )
+            if isinstance(row, Measure):
+                continue
+            if not 1 <= len(row.terms) <= MAX_TERMS:
+                raise ValueError(f"{where} must have 1 to {MAX_TERMS} terms, got {len(row.terms)}")
             written.add(row.out)
         kept = written & set(carries)
         number += times

@@ -70,12 +70,14 @@ class Measure:
             sample then depends on its batch; ``"sqrt_d"``, each sample's own score and sqrt(D) for the noise.
         alpha: 1 for variance exploding noise.
         evaluate: what the network is called for first.
+        draw: which of the draws of its step the noise is, from 0.
     """
 
     snr: float
     norm: SignalNorm = "sample"
     alpha: float = 1.0
     evaluate: Evaluate = STATE
+    draw: int = 0
 
     def __post_init__(self) -> None:
         positive("snr", self.snr)
