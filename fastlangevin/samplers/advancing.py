@@ -13,7 +13,7 @@ from fastlangevin.ops.arguments import like_state
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions
 from fastlangevin.samplers.stepping import Noise, Stepper
-from fastlangevin.schemes import Clamp, Evaluate, Scheme, Step
+from fastlangevin.schemes import Evaluate, Scheme, Step
 
 __all__ = ["advance", "due", "watchable"]
 
@@ -50,8 +50,7 @@ def due(scheme: Scheme, state: ChainState) -> Evaluate | None:
     Raises:
         TypeError, ValueError: ``state`` is none of the scheme's, as after the last step.
     """
-    row = _step(scheme, state).rows[state.row]
-    return None if isinstance(row, Clamp) else row.evaluate
+    return _step(scheme, state).rows[state.row].evaluate
 
 
 def advance(

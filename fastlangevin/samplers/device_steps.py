@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fastlangevin.ops.arguments import compute_dtype
 from fastlangevin.samplers.stepping import Making, Stepper, Surroundings
-from fastlangevin.schemes import Clamp, Evaluate, Measure, Move, Row, Step
+from fastlangevin.schemes import Apply, Clamp, Evaluate, Measure, Move, Row, Step
 
 __all__ = ["DeviceSteps", "Kind"]
 
@@ -38,14 +38,17 @@ class Form(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The rows of steps that one function makes. The level of a labelled evaluation is 0, and stands in the table."""
+    """The rows of steps that one function makes.
+
+    The level of a labelled evaluation is 0, and so is the alpha of a measured row unless it is 1: they stand in tables.
+    """
 
     rows: tuple[Form | Measure | Clamp, ...]
 
     @property
     def evaluations(self) -> int:
         """Calls of the network."""
-        return sum(not isinstance(row, Clamp) and row.evaluate is not None for row in self.rows)
+        return sum(row.evaluate is not None for row in self.rows)
 
     @property
     def width(self) -> int:
@@ -54,15 +57,19 @@ class Kind(NamedTuple):
 
 
 def _kind(step: Step) -> Kind:
-    return Kind(tuple(row if isinstance(row, Clamp) else _without_numbers(row) for row in step.rows))
+    return Kind(tuple(_without_numbers(row) for row in step.rows))
 
 
-def _without_numbers(row: Move | Measure) -> Form | Measure:
+def _without_numbers(row: Row) -> Form | Measure | Clamp:
+    if isinstance(row, Apply):
+        raise ValueError(f"{row.name} is a function, which is not captured")
+    if isinstance(row, Clamp):
+        return row
     at = row.evaluate
     evaluate = None if at is None else Evaluate(at.slot, at.into, None if at.level is None else 0)
     if isinstance(row, Measure):
         assert evaluate is not None
-        return replace(row, evaluate=evaluate)
+        return replace(row, evaluate=evaluate, alpha=float(row.alpha == 1))
     return Form(row.out, tuple(row.terms), row.b is not None, row.draw, evaluate)
 
 
@@ -72,8 +79,11 @@ def _numbers(step: Step) -> list[float]:
 
 
 def _levels(step: Step) -> list[int]:
-    found = [row.evaluate for row in step.rows if not isinstance(row, Clamp)]
-    return [each.level or 0 for each in found if each is not None]
+    return [row.evaluate.level or 0 for row in step.rows if row.evaluate is not None]
+
+
+def _alphas(step: Step) -> list[float]:
+    return [row.alpha for row in step.rows if isinstance(row, Measure) and row.alpha != 1]
 
 
 def _filled(rows: list[list[float]] | list[list[int]], width: int, dtype: torch.dtype) -> Tensor:
@@ -101,6 +111,9 @@ class DeviceSteps:
         self.table = torch.zeros((self.window, max(width, 1)), dtype=compute_dtype(x), device=x.device)
         # Of each evaluation of a step.
         self.levels = torch.zeros((max(evaluations, 1), self.window), dtype=torch.int64, device=x.device)
+        # Of measured rows. In fp64, since they are factors of a coefficient and not one.
+        alphas = max(len(_alphas(self.scheme.make(number))) for number in range(self.window))
+        self.alphas = torch.zeros((alphas, self.window), dtype=torch.float64, device=x.device)
         self.counters = torch.zeros(1 + max(self.batch, 1), dtype=torch.int64, device=x.device)
         self.kinds: list[Kind] = []
         self.counts: Counter[Kind] = Counter()
@@ -120,6 +133,8 @@ class DeviceSteps:
         self.table[: len(steps)].copy_(table)
         levels = _filled([_levels(step) for step in steps], self.levels.shape[0], torch.int64)
         self.levels[:, : len(steps)].copy_(levels.T)
+        alphas = _filled([_alphas(step) for step in steps], self.alphas.shape[0], torch.float64)
+        self.alphas[:, : len(steps)].copy_(alphas.T)
         self.kinds = [_kind(step) for step in steps]
         self.counts = Counter(self.kinds)
         self.first = number
@@ -139,15 +154,19 @@ class DeviceSteps:
         number, place = counters[0], counters[1:]
         numbers = iter(self.table.index_select(0, place[:1])[0].unbind())
         levels = (each.index_select(0, place[: self.batch]) for each in self.levels)
-        rows = tuple(_with_numbers(row, numbers, levels) for row in kind.rows)
-        draws = self.scheme.draws_per_step
-        address = self.stepper.address._replace(draw=number if draws == 1 else number * draws)
+        alphas = (each.index_select(0, place[: self.batch]) for each in self.alphas)
+        rows = tuple(_with_numbers(row, numbers, levels, alphas) for row in kind.rows)
+        draws, first = self.scheme.draws_per_step, self.scheme.first_draw
+        draw = number if draws == 1 else number * draws
+        address = self.stepper.address._replace(draw=draw + first if first else draw)
         self.stepper.make(Making(Step(rows), number, Surroundings(address), {"x": x}))
         counters.add_(1)
 
 
-def _with_numbers(row: Form | Measure | Clamp, numbers: Iterator[Any], levels: Iterator[Any]) -> Row:
-    """A row whose numbers and levels are the next of those in the tables."""
+def _with_numbers(
+    row: Form | Measure | Clamp, numbers: Iterator[Any], levels: Iterator[Any], alphas: Iterator[Any]
+) -> Row:
+    """A row whose numbers, levels and alphas are the next of those in the tables."""
     if isinstance(row, Clamp):
         return row
     evaluate = row.evaluate
@@ -156,7 +175,7 @@ def _with_numbers(row: Form | Measure | Clamp, numbers: Iterator[Any], levels: I
         evaluate = evaluate if evaluate.level is None else evaluate._replace(level=level)
     if isinstance(row, Measure):
         assert evaluate is not None
-        return replace(row, evaluate=evaluate)
+        return replace(row, evaluate=evaluate, alpha=row.alpha or next(alphas))
     terms = {name: next(numbers) for name in row.slots}
     b = next(numbers)
     return Move(row.out, terms, b if row.noisy else None, row.draw, evaluate)

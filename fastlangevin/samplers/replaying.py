@@ -90,6 +90,8 @@ def _means(chain: Stepper, done: int, mode: CudaGraph) -> tuple[Graphs | None, s
     graphs = graphs_for(chain.x.device)
     if graphs is None:
         return None, f"the samples are on {chain.x.device}, and CUDA graphs are of CUDA devices"
+    if any(step.applies for step, _ in chain.scheme.runs()):
+        return None, f"{chain.scheme.name} has rows that are functions"
     return graphs, None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,10 +21,23 @@ def measured(
     row: Measure, score: Tensor, address: Address, noise: Tensor | None, impl: str
 ) -> tuple[float, Tensor, Tensor]:
     """c, and a and b of each sample ``(B,)``, for a score and the noise given or of an address."""
-    unit = rules.signal_to_noise(row.snr, 1.0, row.alpha)
-    assert unit.b is not None
-    found = ratio(row.norm, score, address, noise, impl)
-    return unit.c, unit.a * found.square(), unit.b * found
+    return 1.0, *grown(row.snr, ratio(row.norm, score, address, noise, impl), row.alpha)
+
+
+def grown(snr: float, found: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
+    """a and b of a ratio ``(B,)``: a grows with alpha and the square of the ratio, b with their roots.
+
+    Args:
+        snr: the signal-to-noise ratio that is wanted.
+        found: the ratio that was measured.
+        alpha: 1 for variance exploding noise; any other one is a factor in fp64.
+    """
+    _, a, b = rules.signal_to_noise(snr, 1.0)
+    assert b is not None
+    if isinstance(alpha, float) and alpha == 1:
+        return a * found.square(), b * found
+    root = alpha.sqrt() if isinstance(alpha, Tensor) else math.sqrt(alpha)
+    return (a * alpha) * found.square().double(), (b * root) * found.double()
 
 
 def ratio(norm: SignalNorm, score: Tensor, address: Address, noise: Tensor | None = None, impl: str = "auto") -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor
 from fastlangevin.kernels.address import ONE_DRAW, Address, Term, Update
 from fastlangevin.noise import MAX_DRAW
 from fastlangevin.ops import NO_FAULT, move, quick
+from fastlangevin.ops.arguments import like_state
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
 from fastlangevin.samplers.options import ChainOptions
 from fastlangevin.samplers.signal import measured
 from fastlangevin.samplers.watching import Watch, not_finite
-from fastlangevin.schemes import Clamp, Evaluate, Measure, Move, Scheme, Step
+from fastlangevin.schemes import Apply, Clamp, Evaluate, Measure, Move, Scheme, Step
 
 __all__ = ["Level", "Making", "Noise", "Stepper", "Surroundings"]
 
@@ -65,7 +66,8 @@ class Making:
         given: the address of its first draw, and what else it is given.
         slots: the tensors by the names of their slots; written to.
         row: place of the next row.
-        b: the standard deviation of the noise that the last row with a draw added.
+        b: the standard deviation of the noise that rows before the next evaluation added.
+        before: the state before the step, where samples are frozen by it.
     """
 
     step: Step
@@ -74,6 +76,7 @@ class Making:
     slots: dict[str, Tensor]
     row: int = 0
     b: Any = None
+    before: Tensor | None = None
 
     @property
     def over(self) -> bool:
@@ -83,17 +86,12 @@ class Making:
     @property
     def due(self) -> Evaluate | None:
         """What the network is called for before the next row; None if that needs no call."""
-        return _evaluate(self.step, self.row)
+        return self.step.rows[self.row].evaluate
 
 
 def _of_draw(address: Address, offset: int) -> Address:
     """The address of one of the draws of a step, from that of its first."""
     return address._replace(draw=address.draw + offset) if offset else address
-
-
-def _evaluate(step: Step, place: int) -> Evaluate | None:
-    row = step.rows[place]
-    return None if isinstance(row, Clamp) else row.evaluate
 
 
 class Stepper:
@@ -191,7 +189,7 @@ class Stepper:
     def begin(self, step: Step, number: int, x: Tensor | None = None) -> Making:
         """A step of which no row is made, of the chain's state or of another one."""
         last = step is self.scheme.denoise
-        draw = number if last else number * self.scheme.draws_per_step
+        draw = number if last else self.scheme.first_draw + number * self.scheme.draws_per_step
         given = Surroundings(self.address._replace(draw=draw))
         if not last:
             if self.region is not None:
@@ -202,7 +200,10 @@ class Stepper:
                 given = given._replace(noise=self.noise.of(number))
             if x is None and self.watch.kept and self.watch.wants(number, step.level):
                 given = given._replace(telemetry=number)
-        return Making(step, number, given, self.slots if x is None else {**self.slots, "x": x})
+        making = Making(step, number, given, self.slots if x is None else {**self.slots, "x": x})
+        if self.watch.freeze and step.applies:
+            making.before = making.slots["x"].clone()
+        return making
 
     def denoise(self, score: Callable[[Tensor, Level], Tensor]) -> None:
         """The step after the last one, with a score of its own."""
@@ -240,8 +241,10 @@ class Stepper:
             self._make_row(making, output if at is not None else None)
             making.row += 1
             if making.over or making.due is not None:
-                return
+                break
             at = None
+        if making.over and step.applies and self.watch.fault is not None:
+            self.watch.find(slots["x"], making.before, making.number, mends=True)
 
     def _make_row(self, making: Making, output: Tensor | None) -> None:
         row, given, slots = making.step.rows[making.row], making.given, making.slots
@@ -249,15 +252,20 @@ class Stepper:
             slot = slots[row.slot]
             slots[row.slot] = torch.clamp(slot, row.low, row.high, out=slot if self.owned else None)
             return
+        if isinstance(row, Apply):
+            moved = row.function(slots["x"], _of_draw(given.address, row.draw or 0))
+            slots["x"] = slots["x"].copy_(like_state(row.name, moved, slots["x"])) if self.owned else moved
+            return
         here = given if given.known is None or row is making.step.last else given._replace(mask=None, known=None)
         made = row if isinstance(row, Move) else self._measured(row, given, slots)
-        if made.b is not None:
-            making.b = made.b
-        if given.telemetry is not None and output is not None and row.evaluate is not None:
-            score, a = slots[row.evaluate.into], made.terms[row.evaluate.into]
-            address = _of_draw(given.address, row.draw)
-            self.watch.measure(given.telemetry, score, a, making.b, address, given.noise, self.impl)
-        self._move(made, making.number, here, slots)
+        making.b = made.b if made.b is not None else making.b
+        if row.evaluate is not None and output is not None:
+            if given.telemetry is not None and making.step.scores_last(making.row):
+                score, a = slots[row.evaluate.into], made.terms[row.evaluate.into]
+                address = _of_draw(given.address, row.draw)
+                self.watch.measure(given.telemetry, score, a, making.b, address, given.noise, self.impl)
+            making.b = None
+        self._move(made, making, here)
 
     def _measured(self, row: Measure, given: Surroundings, slots: dict[str, Tensor]) -> Move:
         into = row.evaluate.into
@@ -265,11 +273,13 @@ class Stepper:
         c, a, b = numbers
         return Move("x", {"x": c, into: a}, b, row.draw)
 
-    def _move(self, row: Move, number: int | Tensor, given: Surroundings, slots: dict[str, Tensor]) -> None:
+    def _move(self, row: Move, making: Making, given: Surroundings) -> None:
+        slots, number = making.slots, making.number
         address, noise, mask, known, _ = given
         address = _of_draw(address, row.draw)
         terms = tuple([Term(a, slots[name]) for name, a in row.terms.items()])
-        fault, freeze = self.watch.fault, self.watch.freeze
+        fault = None if making.step.applies else self.watch.fault
+        freeze = self.watch.freeze and fault is not None
         differentiated = fault is not None and torch.is_grad_enabled() and any(slot.requires_grad for _, slot in terms)
         recorded = None if differentiated else fault
         update = Update(terms, row.b, address, number, ONE_DRAW, noise, mask, known, recorded, freeze)

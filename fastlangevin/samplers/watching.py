@@ -171,16 +171,24 @@ class Watch:
         norms, ratios = (torch.stack(each) if each else empty for each in (self.norms, self.ratios))
         return Telemetry(tuple(self.steps), tuple(self.level(step) for step in self.steps), norms, ratios)
 
-    def find(self, x: Tensor, before: Tensor, step: int) -> None:
-        """Looks at the result of an update whose kernel did not, and takes it back where a sample is frozen.
+    def find(self, x: Tensor, before: Tensor | None, step: int | Tensor, *, mends: bool = False) -> None:
+        """Looks at the result of an update whose kernel did not. Without waiting for the device.
 
-        Without waiting for the device.
+        Args:
+            x: the result; a sample that is frozen is taken back in it.
+            before: the state before the update, where samples are frozen.
+            step: the number of the update.
+            mends: whether a sample that is finite again is no longer recorded, unless it is frozen.
         """
         assert self.fault is not None
         good = self.fault == NO_FAULT
         if self.freeze:
+            assert before is not None
             x.copy_(torch.where(good.view(-1, *[1] * (x.ndim - 1)), x, before))
-        self.fault.masked_fill_(not_finite(x) & good, step)
+        bad = not_finite(x)
+        self.fault.masked_fill_(bad & good, step)
+        if mends and not self.freeze:
+            self.fault.masked_fill_(~bad, NO_FAULT)
 
     def frozen(self) -> Tensor | None:
         """The samples that are left as they are, bool ``(B,)``, or None where none ever is."""

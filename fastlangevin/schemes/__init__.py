@@ -10,7 +10,7 @@ from fastlangevin.schemes.consistent import consistent_annealed
 from fastlangevin.schemes.langevin_dynamics import annealed_langevin, langevin
 from fastlangevin.schemes.law import Law
 from fastlangevin.schemes.scheme import Scheme
-from fastlangevin.schemes.table import Clamp, Evaluate, Measure, Move, Row, Step
+from fastlangevin.schemes.table import Apply, Clamp, Evaluate, Measure, Move, Row, Step
 from fastlangevin.schemes.variance_exploding import (
     ancestral,
     euler_ancestral,
@@ -30,6 +30,7 @@ from fastlangevin.schemes.variance_preserving import (
 )
 
 __all__ = [
+    "Apply",
     "Clamp",
     "Evaluate",
     "Law",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from fastlangevin.kernels.address import MAX_TERMS
-from fastlangevin.schemes.table import Clamp, Evaluate, Measure, Row, Step
+from fastlangevin.schemes.table import Evaluate, Move, Step, draw_of
 from fastlangevin.scores import SAME_LEVEL
 
 __all__ = ["check_steps"]
@@ -35,28 +35,23 @@ def check_steps(
         written = set(kept)
         for place, row in enumerate(step.rows):
             where = f"step {number}, row {place} of the scheme {name}"
-            missing = [slot for slot in _read(row) if slot not in written | _evaluated(row)]
+            missing = [slot for slot in row.reads if slot not in written]
             if missing:
                 raise ValueError(
                     f"{where} reads the slot {missing[0]!r}, which was not written; there are "
                     f"{', '.join(sorted(written))}. A slot that a later step reads must be one of its carries"
                 )
-            if isinstance(row, Clamp):
-                continue
             if row.evaluate is not None and ladder is not None:
                 _check_level(where, row.evaluate, ladder)
-            written |= _evaluated(row)
-            noisy = isinstance(row, Measure) or row.b is not None
-            if noisy and not 0 <= row.draw < draws_per_step:
+            draw = draw_of(row)
+            if draw is not None and not 0 <= draw < draws_per_step:
                 raise ValueError(
-                    f"{where} names draw {row.draw}, which is that of another step: draws are numbered from 0 to "
+                    f"{where} names draw {draw}, which is that of another step: draws are numbered from 0 to "
                     f"{draws_per_step - 1} with draws_per_step={draws_per_step}"
                 )
-            if isinstance(row, Measure):
-                continue
-            if not 1 <= len(row.terms) <= MAX_TERMS:
+            if isinstance(row, Move) and not 1 <= len(row.terms) <= MAX_TERMS:
                 raise ValueError(f"{where} must have 1 to {MAX_TERMS} terms, got {len(row.terms)}")
-            written.add(row.out)
+            written |= {row.out} if row.evaluate is None else {row.evaluate.into, row.out}
         kept = written & set(carries)
         number += times
 
@@ -75,17 +70,3 @@ def _check_level(where: str, evaluate: Evaluate, ladder: Sequence[float]) -> Non
             f"{where} evaluates the network at sigma = {sigma}, which is not on its ladder: level {level} is "
             f"{ladder[level]}; a network that takes any sigma is one for a scheme of takes='sigma' whose ladder has it"
         )
-
-
-def _read(row: Row) -> list[str]:
-    if isinstance(row, Clamp):
-        return [row.slot]
-    if isinstance(row, Measure):
-        return ["x", row.evaluate.slot]
-    return [*([] if row.evaluate is None else [row.evaluate.slot]), *row.terms]
-
-
-def _evaluated(row: Row) -> set[str]:
-    """The slot that a row's evaluation writes. An evaluation does not read its own result."""
-    at = None if isinstance(row, Clamp) else row.evaluate
-    return set() if at is None or at.slot == at.into else {at.into}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlangevin.schemes.table import Clamp, Evaluate, Measure, Step
+from fastlangevin.schemes.table import Apply, Clamp, Evaluate, Measure, Step
 from fastlangevin.values import shown
 
 __all__ = ["Affine", "Law", "affine", "follow"]
@@ -77,6 +77,8 @@ def affine(step: Step, carries: Sequence[str], draws: int, data: Law) -> Affine:
     for row in step.rows:
         if isinstance(row, Clamp):
             raise ValueError(f"law needs linear rows, but the clamp of {row.slot!r} is not linear; leave clamp= out")
+        if isinstance(row, Apply):
+            raise ValueError(f"law needs linear rows, but {row.name} is a function of the state")
         if isinstance(row, Measure):
             raise ValueError(
                 "law needs linear rows, but the step size of a Measure is measured from the score; take a corrector of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastlangevin.schemes.table import Clamp, Measure, Row, Step
+from fastlangevin.schemes.table import Apply, Clamp, Measure, Row, Step
 
 __all__ = ["listed"]
 
@@ -42,8 +42,7 @@ def listed(title: str, runs: Iterable[tuple[Step, int]], denoise: Step | None) -
 def _of_step(numbers: str, step: Step) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for row in step.rows:
-        evaluate = None if isinstance(row, Clamp) else row.evaluate
-        sigma = "" if evaluate is None else f"{evaluate.sigma:.6g}"
+        sigma = "" if row.evaluate is None else f"{row.evaluate.sigma:.6g}"
         level = "" if step.level is None else f"{step.level}"
         lines.append(("" if lines else numbers, "" if lines else level, sigma, _of_row(row)))
     return lines
@@ -52,6 +51,8 @@ def _of_step(numbers: str, step: Step) -> list[tuple[str, ...]]:
 def _of_row(row: Row) -> str:
     if isinstance(row, Clamp):
         return f"{row.slot} <- clamp({row.slot}, {row.low:g}, {row.high:g})"
+    if isinstance(row, Apply):
+        return f"x <- {row.name}(x)" if row.draw is None else f"x <- {row.name}(x, z[{row.draw}])"
     if isinstance(row, Measure):
         return f"x <- x + a score + sqrt(2 a) z, a = 2*{row.alpha:g}*({row.snr:g} ||z||/||score||)^2 by {row.norm}"
     terms = [slot if factor == 1 else f"{factor:.6g} {slot}" for slot, factor in row.terms.items()]

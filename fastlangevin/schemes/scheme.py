@@ -12,7 +12,7 @@ from fastlangevin.noise import MAX_DRAW
 from fastlangevin.schemes.checks import check_steps
 from fastlangevin.schemes.law import Law, affine, follow
 from fastlangevin.schemes.listing import listed
-from fastlangevin.schemes.table import Clamp, Measure, Move, Row, Step, predicting
+from fastlangevin.schemes.table import Apply, Clamp, Measure, Move, Row, Step, predicting
 from fastlangevin.scores import Output
 
 __all__ = ["Init", "Scheme", "Takes", "check_draws"]
@@ -38,6 +38,7 @@ class Scheme(NamedTuple):
         denoise: a step after the last one, which is not numbered: a chain that is stopped before it makes it when it is
             resumed.
         draws_per_step: draw numbers that belong to a step, used or not.
+        first_draw: the first draw of the first step; those before it may have gone into the initial state.
         carries: slots that are kept from one step to the next.
         output: what the network returns, as for :class:`Evaluate`.
     """
@@ -53,6 +54,7 @@ class Scheme(NamedTuple):
     draws_per_step: int = 1
     carries: tuple[str, ...] = ("x",)
     output: Output = "score"
+    first_draw: int = 0
 
     def step(self, number: int) -> Step:
         """The step of a number.
@@ -182,6 +184,8 @@ class Scheme(NamedTuple):
         for row in step.rows:
             if isinstance(row, Measure):
                 raise ValueError(f"{self.name} has order='score' alone: its step size follows from the score")
+            if isinstance(row, Apply):
+                raise ValueError(f"{self.name} has order='score' alone: {row.name} is a function of the state")
             if isinstance(row, Move) and row.b is not None and row.evaluate is not None:
                 slot = row.evaluate.slot
                 rows.append(Move(slot, {slot: 1.0}, row.b, row.draw))

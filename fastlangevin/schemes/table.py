@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
+from torch import Tensor
+
+from fastlangevin.kernels.address import Address
 from fastlangevin.ladders import positive
 from fastlangevin.rules import Coefficients, SignalNorm
 from fastlangevin.scores import Output
 
-__all__ = ["Clamp", "Evaluate", "Measure", "Move", "Row", "Step", "predicting", "step_of"]
+__all__ = ["Apply", "Clamp", "Evaluate", "Measure", "Move", "Row", "Step", "draw_of", "predicting", "step_of"]
 
 
 class Evaluate(NamedTuple):
@@ -57,6 +60,14 @@ class Move(NamedTuple):
     draw: int = 0
     evaluate: Evaluate | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The slots that must be written before it."""
+        if self.evaluate is None:
+            return tuple(self.terms)
+        # The network's result is written by the row itself.
+        return self.evaluate.slot, *(slot for slot in self.terms if slot != self.evaluate.into)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -84,6 +95,16 @@ class Measure:
         if self.norm not in get_args(SignalNorm):
             raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
 
+    @property
+    def out(self) -> str:
+        """The slot that it writes."""
+        return "x"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The slots that must be written before it."""
+        return "x", self.evaluate.slot
+
 
 class Clamp(NamedTuple):
     """A row: every element of a slot is clamped to an interval.
@@ -97,8 +118,56 @@ class Clamp(NamedTuple):
     low: float
     high: float
 
+    @property
+    def out(self) -> str:
+        """The slot that it writes."""
+        return self.slot
 
-Row = Move | Measure | Clamp
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The slots that must be written before it."""
+        return (self.slot,)
+
+    @property
+    def evaluate(self) -> Evaluate | None:
+        """None, for no call of the network."""
+        return None
+
+
+class Apply(NamedTuple):
+    """A row: x <- function(x, address), for what is no sum of slots and noise, such as data that are put in.
+
+    A step with such a row is not captured as a graph and has no law. States that are not finite are looked for when the
+    step ends, not at each of its rows, since the function may replace them.
+
+    Attributes:
+        function: called with the state ``(B, ...)``, which it must not write to, and the address of the row's draw; it
+            returns the next state. What it returns must depend on these two and on the step's number alone.
+        name: what it does, for the printed table.
+        draw: which of the draws of its step the address is of, from 0; None for a function that draws nothing.
+    """
+
+    function: Callable[[Tensor, Address], Tensor]
+    name: str
+    draw: int | None = None
+
+    @property
+    def out(self) -> str:
+        """The slot that it writes."""
+        return "x"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The slots that must be written before it."""
+        return ("x",)
+
+    @property
+    def evaluate(self) -> Evaluate | None:
+        """None: the function may make calls of its own, which the scheme does not count."""
+        return None
+
+
+Row = Move | Measure | Clamp | Apply
 
 
 class Step(NamedTuple):
@@ -131,12 +200,28 @@ class Step(NamedTuple):
     @property
     def draws(self) -> bool:
         """Whether a row adds noise."""
-        return any(not isinstance(row, Clamp) and (isinstance(row, Measure) or row.b is not None) for row in self.rows)
+        return any(draw_of(row) is not None for row in self.rows)
+
+    @property
+    def applies(self) -> bool:
+        """Whether a row is a function, after which a state that was not finite may be."""
+        return any(isinstance(row, Apply) for row in self.rows)
+
+    def scores_last(self, place: int) -> bool:
+        """Whether no row after that of a place calls the network."""
+        return all(row.evaluate is None for row in self.rows[place + 1 :])
 
     @property
     def evaluations(self) -> int:
         """How often the network is called."""
-        return sum(not isinstance(row, Clamp) and row.evaluate is not None for row in self.rows)
+        return sum(row.evaluate is not None for row in self.rows)
+
+
+def draw_of(row: Row) -> int | None:
+    """Which of the draws of its step a row takes, None if it takes none."""
+    if isinstance(row, Clamp) or (isinstance(row, Move) and row.b is None):
+        return None
+    return row.draw
 
 
 def step_of(rule: Coefficients, evaluate: Evaluate) -> Step:
@@ -176,8 +261,7 @@ def predicting(step: Step, output: Output) -> Step:
                 )
             row = row._replace(terms=_of_output(row.terms, at, output))
             at.pop(row.out, None)
-        written = row.slot if isinstance(row, Clamp) else row.out
-        gone |= {into for into, evaluate in at.items() if evaluate.slot == written}
+        gone |= {into for into, evaluate in at.items() if evaluate.slot == row.out}
         rows.append(row)
     return step._replace(rows=tuple(rows))
 
