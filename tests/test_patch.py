@@ -353,7 +353,7 @@ def test_what_cannot_be_patched_is_said(checkout):
         fl.patch("ncsn")
     with pytest.raises(ImportError, match=r"no checkout of score_sde.*sde_lib: ModuleNotFoundError"):
         fl.patch("score_sde")
-    with pytest.raises(TypeError, match=r"keep_every=; they take dtype, generator, norm, progress, strict"):
+    with pytest.raises(TypeError, match=r"keep_every=; they take callback, .*norm, order, progress, strict, strict_ladder"):
         fl.patch("score_sde", keep_every=1)
     with pytest.raises(ImportError, match="none of its functions is in math"):
         fl.patch("ncsnv2", "math")
@@ -361,6 +361,8 @@ def test_what_cannot_be_patched_is_said(checkout):
         fl.patch("ncsnv2", keep=1)
     with pytest.raises(TypeError, match=r"seed=.*repeat their noise"):
         fl.patch("ncsnv2", seed=0)
+    with pytest.raises(TypeError, match=r"resume=.*repeat their noise"):
+        fl.patch("score_sde", resume=None)
     checkout({"models/__init__.py": "raise OSError('no weights here')\n"})
     with pytest.raises(ImportError, match="models: OSError: no weights here"):
         fl.patch("ncsnv2")

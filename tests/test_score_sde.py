@@ -276,17 +276,6 @@ def test_what_is_kept_as_published():
     assert int(sde_lib.VPSDE(N=1000).place(torch.linspace(1, 1e-3, 1000)).min()) == 0
 
 
-def test_without_means_the_state_is_returned_twice():
-    x = state()
-    for name in ("langevin", "ald"):
-        corrector = sde_lib.get_corrector(name)(SDES["ve"](), score, SNR, 2, noise=noise())
-        expected, _ = corrector.update_fn(x, TIMES)
-        corrector.means, corrector.noise = False, noise()
-        found, mean = corrector.update_fn(x, TIMES)
-        assert found is mean
-        assert torch.equal(found, expected)
-
-
 @pytest.mark.parametrize(
     ("kind", "continuous", "labels", "sign"),
     [

@@ -20,7 +20,7 @@ __all__ = ["CODE_BASES", "CodeBase", "Patch", "Replacement", "patch"]
 Function = Callable[..., Any]
 
 # One number of these for all calls of a run would repeat its noise.
-NOT_FOR_ALL_CALLS = ("seed", "step", "sample_ids", "sample_offset")
+NOT_FOR_ALL_CALLS = ("seed", "step", "sample_ids", "sample_offset", "resume")
 
 
 @dataclass(frozen=True)

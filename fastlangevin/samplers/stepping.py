@@ -234,7 +234,7 @@ class Stepper:
         at = making.due
         if at is not None and output is not None:
             # A network may return the same memory at its next call.
-            lasting = at.into in self.scheme.carries or step.evaluations > 1
+            lasting = at.into in self.scheme.carries or step.outlives(making.row)
             slots[at.into] = output.clone() if lasting else output
             self.evaluations += 1
         while True:

@@ -207,6 +207,18 @@ class Step(NamedTuple):
         """Whether a row is a function, after which a state that was not finite may be."""
         return any(isinstance(row, Apply) for row in self.rows)
 
+    def outlives(self, place: int) -> bool:
+        """Whether the result of a row's evaluation is read after the network's next call in the step."""
+        at = self.rows[place].evaluate
+        called = False
+        for row in self.rows[place + 1 :]:
+            called = called or row.evaluate is not None
+            if at is None or (called and at.into in row.reads):
+                return at is not None
+            if row.out == at.into or (row.evaluate is not None and row.evaluate.into == at.into):
+                return False
+        return False
+
     def scores_last(self, place: int) -> bool:
         """Whether no row after that of a place calls the network."""
         return all(row.evaluate is None for row in self.rows[place + 1 :])

@@ -6,46 +6,20 @@ time with fresh noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from fastlangevin.compat.score_sde.draws import AddressedNoise
-from fastlangevin.compat.score_sde.sampling import Rescale, SampleIds, Sampler, sampler
+from fastlangevin.compat.score_sde.sampling import OWN_DEFAULTS, PCOptions, Rescale, Sampler
 from fastlangevin.compat.score_sde.scores import Network
 from fastlangevin.compat.score_sde.sde import SDE
-from fastlangevin.kernels.address import Term, Update
-from fastlangevin.noise import Generators, Purpose, Seed
-from fastlangevin.ops import move
-from fastlangevin.ops.arguments import compute_dtype, floating, same_place
-from fastlangevin.rules import SignalNorm
+from fastlangevin.ops.arguments import floating, same_place
+from fastlangevin.samplers import SamplingResult
+from fastlangevin.samplers.options import DEFAULTS, takes
 
 __all__ = ["get_pc_colorizer", "get_pc_inpainter"]
-
-# (state, values of what is known) to the state with them put in.
-Put = Callable[[Tensor, Tensor], Tensor]
-
-
-def _sampled(
-    made: Sampler, model: Network, known: Tensor, shape: Sequence[int], put: Put, noise: AddressedNoise
-) -> Tensor:
-    """Samples with the known part put in after every call; at time T too, without its noise if ``strict``."""
-    network, sde, strict = made.network(model), made.sde, made.strict
-
-    def impose(x: Tensor, mean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        at_t, std = sde.marginal_prob(known, t)
-        address, terms = noise.address(known, Purpose.INPAINTING), (Term(1.0, at_t), Term(0.0, at_t))
-        x = put(x, move(Update(terms, std, address, address.draw)))
-        return x, put(x if strict else mean, at_t)
-
-    x = noise.prior(sde, shape, known.dtype, known.device)
-    if strict:
-        x = put(x, known)
-    else:
-        x, _ = impose(x, x, torch.full(known.shape[:1], sde.T, dtype=compute_dtype(known), device=known.device))
-    return made.run(network, x, noise, impose)[0]
 
 
 def _mask(mask: Any, data: Tensor) -> Tensor:
@@ -67,6 +41,7 @@ def _mask(mask: Any, data: Tensor) -> Tensor:
     return chosen
 
 
+@takes(PCOptions, {**OWN_DEFAULTS, **DEFAULTS})
 def get_pc_inpainter(
     sde: SDE,
     predictor: type[Any] | str | None,
@@ -78,63 +53,52 @@ def get_pc_inpainter(
     continuous: bool = False,
     denoise: bool = True,
     eps: float = 1e-5,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    sample_offset: int = 0,
-    norm: SignalNorm = "batch",
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> Callable[[Network, Tensor, Tensor], Tensor]:
+    **options: Unpack[PCOptions],
+) -> Callable[[Network, Tensor, Tensor], Tensor | SamplingResult]:
     """Inpainting by predictor and corrector: the known region is that of the data at the noise level of each time.
 
     Args:
-        strict: as published, the mean that ``denoise`` returns is rebuilt from the noisy state, so that the sought
-            region is not denoised, and the known region starts without noise.
-        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
-            generator, sample_ids, sample_offset, norm, progress, strict_ladder: as for :func:`get_pc_sampler`.
+        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps: as for
+            :func:`get_pc_sampler`.
+        options: those of :class:`PCOptions`.
 
     Returns:
         ``pc_inpainter(model, data, mask) -> samples``: ``data`` ``(B, ...)``; ``mask`` broadcasts to it, bool or 0 and
-        1, 1 where the data are known. Samples have the dtype and device of ``data``.
+        1, 1 where the data are known. Samples have the dtype and device of ``data``. With ``full_output`` it returns a
+        :class:`fastlangevin.SamplingResult`.
 
     Raises:
         TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_inpainter``, a mask of another shape or of other
             values.
         NonFiniteError: by ``pc_inpainter``, a state is not finite.
     """
-    made = sampler(
+    made = Sampler(
         sde,
         predictor,
         corrector,
         inverse_scaler,
         snr,
         n_steps,
-        probability_flow=probability_flow,
-        continuous=continuous,
-        denoise=denoise,
-        eps=eps,
-        norm=norm,
-        strict=strict,
-        strict_ladder=strict_ladder,
-        progress=progress,
+        probability_flow,
+        continuous,
+        denoise,
+        eps,
+        options,
     )
 
-    def pc_inpainter(model: Network, data: Tensor, mask: Tensor) -> Tensor:
+    def pc_inpainter(model: Network, data: Tensor, mask: Tensor) -> Tensor | SamplingResult:
         data = floating("data", data).detach()
         known = _mask(mask, data)
 
         def put(x: Tensor, values: Tensor) -> Tensor:
             return torch.where(known, values, x)
 
-        noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        return _sampled(made, model, data, data.shape, put, noise)
+        return made.output(made.run(model, torch.empty_like(data), (data, put)))
 
     return pc_inpainter
 
 
+@takes(PCOptions, {**OWN_DEFAULTS, **DEFAULTS})
 def get_pc_colorizer(
     sde: SDE,
     predictor: type[Any] | str | None,
@@ -146,51 +110,41 @@ def get_pc_colorizer(
     continuous: bool = False,
     denoise: bool = True,
     eps: float = 1e-5,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    sample_offset: int = 0,
-    norm: SignalNorm = "batch",
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> Callable[[Network, Tensor], Tensor]:
+    **options: Unpack[PCOptions],
+) -> Callable[[Network, Tensor], Tensor | SamplingResult]:
     """Colouring by predictor and corrector: the mean of the three channels is known, what stands across it is sought.
 
     The known coordinate is that along (1, 1, 1)/sqrt(3), in which white noise of the channels has the variance of one.
 
     Args:
-        strict: as for :func:`get_pc_inpainter`.
-        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps, seed,
-            generator, sample_ids, sample_offset, norm, progress, strict_ladder: as for :func:`get_pc_sampler`.
+        sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps: as for
+            :func:`get_pc_sampler`.
+        options: those of :class:`PCOptions`.
 
     Returns:
         ``pc_colorizer(model, gray_scale_img) -> samples`` ``(B, 3, H, W)``: the grey image ``(B, 3, H, W)``, of which
-        the mean of the channels is taken, or ``(B, 1, H, W)``.
+        the mean of the channels is taken, or ``(B, 1, H, W)``. With ``full_output`` it returns a
+        :class:`fastlangevin.SamplingResult`.
 
     Raises:
         TypeError, ValueError: as for :func:`get_pc_sampler`; by ``pc_colorizer``, an image of another shape.
         NonFiniteError: by ``pc_colorizer``, a state is not finite.
     """
-    made = sampler(
+    made = Sampler(
         sde,
         predictor,
         corrector,
         inverse_scaler,
         snr,
         n_steps,
-        probability_flow=probability_flow,
-        continuous=continuous,
-        denoise=denoise,
-        eps=eps,
-        norm=norm,
-        strict=strict,
-        strict_ladder=strict_ladder,
-        progress=progress,
+        probability_flow,
+        continuous,
+        denoise,
+        eps,
+        options,
     )
 
-    def pc_colorizer(model: Network, gray_scale_img: Tensor) -> Tensor:
+    def pc_colorizer(model: Network, gray_scale_img: Tensor) -> Tensor | SamplingResult:
         image = floating("gray_scale_img", gray_scale_img).detach()
         if image.ndim != 4 or image.shape[1] not in (1, 3):
             raise ValueError(f"gray_scale_img must be (B, 3, H, W) or (B, 1, H, W), got {tuple(image.shape)}")
@@ -200,7 +154,7 @@ def get_pc_colorizer(
         def put(x: Tensor, values: Tensor) -> Tensor:
             return x + (values / length - x.mean(1, keepdim=True))
 
-        noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        return _sampled(made, model, grey, (image.shape[0], 3, *image.shape[2:]), put, noise)
+        like = grey.new_empty((len(grey), 3, *grey.shape[2:]))
+        return made.output(made.run(model, like, (grey, put)))
 
     return pc_colorizer

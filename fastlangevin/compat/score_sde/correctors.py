@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from fastlangevin import rules
 from fastlangevin.calling import Guarded
 from fastlangevin.compat.score_sde.draws import AddressedNoise
-from fastlangevin.compat.score_sde.predictors import ScoreAtTime
+from fastlangevin.compat.score_sde.predictors import RuleAtTimes, ScoreAtTime
 from fastlangevin.compat.score_sde.registry import register_corrector
 from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.ladders import positive
 from fastlangevin.noise import integer
 from fastlangevin.ops.sample_norms import NO_ADDRESS
-from fastlangevin.rules import Coefficients, SignalNorm
+from fastlangevin.rules import SignalNorm
 from fastlangevin.samplers import signal
 from fastlangevin.schemes import Measure
 
@@ -32,15 +33,9 @@ class Corrector(ABC):
         n_steps: steps in a call of ``update_fn``, 1 or more.
         noise: the addresses of the noise, which a predictor of the same chain must share; new ones by default.
 
-    Attributes:
-        means: whether ``update_fn`` makes the mean of its last step, for one more pass over the state; else it returns
-            the state twice.
-
     Raises:
         TypeError, ValueError: ``snr`` or ``n_steps`` is out of range.
     """
-
-    means = True
 
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, snr: float, n_steps: int, *, noise: AddressedNoise | None = None
@@ -53,14 +48,6 @@ class Corrector(ABC):
     @abstractmethod
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and its mean before the noise, from state ``(B, ...)`` and times ``(B,)``."""
-
-    def _grown(self, rule: Coefficients, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """a and b of a rule at alpha = 1, for the diffusion's alpha at the times: a goes with it, b with its root."""
-        alpha = self.sde.alpha(t)
-        return rule.a * alpha, (rule.b or 0.0) * alpha**0.5
-
-    def _wants_mean(self, step: int) -> bool:
-        return self.means and step == self.n_steps - 1
 
 
 @register_corrector(name="langevin")
@@ -90,14 +77,12 @@ class LangevinCorrector(Corrector):
         self.norm = Measure(self.snr, norm).norm
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self._grown(rules.signal_to_noise(self.snr, 1.0), t)
         mean = x
-        for index in range(self.n_steps):
+        for step in range(self.n_steps):
             score = self.score_fn(x, t)
             noise = None if self.norm == "sqrt_d" else self.noise.normals(x)
-            ratio = signal.ratio(self.norm, score, NO_ADDRESS, noise)
-            wanted = self._wants_mean(index)
-            x, mean = self.noise.update(x, score, 1.0, a * ratio**2, b * ratio, mean=wanted, noise=noise)
+            a, b = signal.grown(self.snr, signal.ratio(self.norm, score, NO_ADDRESS, noise), self.sde.alpha(t))
+            x, mean = self.noise.update(x, score, (1.0, a, b), mean=step == self.n_steps - 1, noise=noise)
         return x, mean
 
 
@@ -109,13 +94,17 @@ class AnnealedLangevinDynamics(Corrector):
         sde, score_fn, snr, n_steps, noise: as for :class:`Corrector`.
     """
 
-    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self._grown(rules.annealed_corrector(self.snr, 1.0), t)
+    def rule(self, t: Tensor) -> RuleAtTimes:
+        """c, a and b at the times, fp64."""
+        _, a, b = rules.annealed_corrector(self.snr, 1.0)
         _, std = self.sde.scales(t)
-        mean = x
-        for index in range(self.n_steps):
-            score = self.score_fn(x, t)
-            x, mean = self.noise.update(x, score, 1.0, a * std**2, b * std, mean=self._wants_mean(index))
+        alpha = self.sde.alpha(t)
+        return torch.ones_like(std), (a * alpha) * std**2, ((b or 0.0) * alpha**0.5) * std
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        rule, mean = self.rule(t), x
+        for step in range(self.n_steps):
+            x, mean = self.noise.update(x, self.score_fn(x, t), rule, mean=step == self.n_steps - 1)
         return x, mean
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fastlangevin.compat.addresses import samples_of
-from fastlangevin.compat.score_sde.sde import SDE
 from fastlangevin.kernels.address import Coefficient, Term, Update
 from fastlangevin.noise import (
     MAX_SAMPLE_ID,
@@ -22,8 +20,8 @@ from fastlangevin.noise import (
     one_source,
     resolve,
 )
-from fastlangevin.ops import move
 from fastlangevin.ops.arguments import compute_dtype
+from fastlangevin.ops.move import move
 from fastlangevin.ops.random import random_at
 from fastlangevin.ops.sample_norms import NO_ADDRESS
 
@@ -51,25 +49,13 @@ class AddressedNoise:
         integer("sample_offset", samples.get("sample_offset", 0), 0, MAX_SAMPLE_ID)
         self.samples = samples
         self.draws = 0
-        # Where the updates of a sampler record results that are not finite, as fault= of fastlangevin.step.
-        self.fault: Tensor | None = None
 
-    def resolved(self, x: Tensor) -> Address:
-        """The address of the first states, for the samples of a state. A seed from a generator is taken once."""
-        address = resolve(x, Purpose.INITIAL_STATE, **self.samples)
-        self.samples = samples_of(address)
-        return address
-
-    def prior(self, sde: SDE, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The states at T of a chain that goes on with this noise."""
-        self.resolved(torch.empty(shape, dtype=dtype, device=device))
-        return sde.prior_sampling(shape, dtype=dtype, device=device, **self.samples)
-
-    def address(self, x: Tensor, purpose: Purpose = Purpose.LANGEVIN) -> Address:
+    def address(self, x: Tensor) -> Address:
         """The address of the next draw, for the samples of a state ``(B, ...)``."""
-        address = self.resolved(x)._replace(draw=self.draws, purpose=int(purpose))
+        address = resolve(x, Purpose.LANGEVIN, **self.samples)
+        self.samples = samples_of(address)
         self.draws += 1
-        return address
+        return address._replace(draw=self.draws - 1)
 
     def normals(self, x: Tensor) -> Tensor:
         """The noise of the next draw for a state, in the dtype that its update is computed in."""
@@ -79,18 +65,22 @@ class AddressedNoise:
         self,
         x: Tensor,
         score: Tensor,
-        c: Coefficient,
-        a: Coefficient,
-        b: Coefficient | None,
+        rule: tuple[Coefficient, Coefficient, Coefficient | None],
         *,
-        mean: bool,
+        mean: bool = True,
         noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The new state, and its mean before the noise: the same tensor if there is none, or no ``mean`` is wanted.
 
-        ``noise`` is the noise itself; by default it is that of the next draw.
+        Args:
+            x: the state ``(B, ...)``.
+            score: of its shape.
+            rule: c, a and b of c x + a score + b z, numbers or ``(B,)``; b is None where no noise is drawn.
+            mean: whether the mean is wanted, for one more pass over the state.
+            noise: the noise itself; by default it is that of the next draw.
         """
+        c, a, b = rule
         address = NO_ADDRESS if b is None or noise is not None else self.address(x)
-        update = Update((Term(c, x), Term(a, score)), b, address, address.draw, noise=noise, fault=self.fault)
+        update = Update((Term(c, x), Term(a, score)), b, address, address.draw, noise=noise)
         new = move(update)
         return new, move(update._replace(b=None, noise=None)) if mean and b is not None else new

@@ -18,9 +18,12 @@ __all__ = [
     "NonePredictor",
     "Predictor",
     "ReverseDiffusionPredictor",
+    "RulePredictor",
 ]
 
 ScoreAtTime = Callable[[Tensor, Tensor], Tensor]
+# c, a and b at times, fp64; b is None where no noise is drawn.
+RuleAtTimes = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Predictor(ABC):
@@ -31,13 +34,7 @@ class Predictor(ABC):
         score_fn: called as ``score_fn(x, t)`` with times ``(B,)``, returns the score; see :func:`get_score_fn`.
         probability_flow: the deterministic flow instead: half the score's coefficient, and no noise.
         noise: the addresses of the noise, which a corrector of the same chain must share; new ones by default.
-
-    Attributes:
-        means: whether ``update_fn`` makes the mean, for one more pass over the state; else it returns the state twice.
-            A sampler wants the last one only.
     """
-
-    means = True
 
     def __init__(
         self, sde: SDE, score_fn: ScoreAtTime, probability_flow: bool = False, *, noise: AddressedNoise | None = None
@@ -50,41 +47,53 @@ class Predictor(ABC):
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The next state and its mean before the noise, from state ``(B, ...)`` and times ``(B,)``."""
 
-    def _update(self, x: Tensor, t: Tensor, c: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        score = self.score_fn(x, t)
-        if self.probability_flow:
-            return self.noise.update(x, score, c, a / 2, None, mean=False)
-        return self.noise.update(x, score, c, a, b, mean=self.means)
+
+class RulePredictor(Predictor):
+    """A predictor whose coefficients are those of a rule of the time: c x + a score + b z."""
+
+    @abstractmethod
+    def reverse_rule(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c, a and b of the reverse diffusion at the times, fp64."""
+
+    def rule(self, t: Tensor) -> RuleAtTimes:
+        """c, a and b at the times, fp64."""
+        c, a, b = self.reverse_rule(t)
+        return (c, a / 2, None) if self.probability_flow else (c, a, b)
+
+    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.noise.update(x, self.score_fn(x, t), self.rule(t))
 
 
 @register_predictor(name="euler_maruyama")
-class EulerMaruyamaPredictor(Predictor):
+class EulerMaruyamaPredictor(RulePredictor):
     """Euler-Maruyama steps of 1/N: ``rules.ve_euler_maruyama`` and its like for VP and sub-VP, at any time.
 
     Args:
         sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
     """
 
-    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self._update(x, t, *self.sde.euler(t))
+    def reverse_rule(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.sde.euler(t)
 
 
 @register_predictor(name="reverse_diffusion")
-class ReverseDiffusionPredictor(Predictor):
+class ReverseDiffusionPredictor(RulePredictor):
     """``rules.ve_reverse_diffusion``, ``rules.vp_reverse_diffusion``; for sub-VP, Euler-Maruyama.
 
     Args:
         sde, score_fn, probability_flow, noise: as for :class:`Predictor`.
     """
 
-    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def reverse_rule(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         table = self.sde.reversed_steps
-        c, a, b = self.sde.euler(t) if table is None else table.at(self.sde.place(t))
-        return self._update(x, t, c, a, b)
+        if table is None:
+            return self.sde.euler(t)
+        c, a, b = table.at(self.sde.place(t))
+        return c, a, b
 
 
 @register_predictor(name="ancestral_sampling")
-class AncestralSamplingPredictor(Predictor):
+class AncestralSamplingPredictor(RulePredictor):
     """``rules.ve_ancestral``, ``rules.vp_ancestral``; there is none for sub-VP, and no flow.
 
     Args:
@@ -109,9 +118,9 @@ class AncestralSamplingPredictor(Predictor):
             )
         self._table = sde.ancestral
 
-    def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def reverse_rule(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         c, a, b = self._table.at(self.sde.place(t))
-        return self._update(x, t, c, a, b)
+        return c, a, b
 
 
 @register_predictor(name="none")

@@ -3,60 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import InitVar, dataclass, field, replace
+from typing import Any, Unpack, get_args
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from fastlangevin import rules
 from fastlangevin.calling import Guarded
-from fastlangevin.compat.score_sde.correctors import (
-    AnnealedLangevinDynamics,
-    Corrector,
-    LangevinCorrector,
-    NoneCorrector,
-)
-from fastlangevin.compat.score_sde.draws import AddressedNoise
-from fastlangevin.compat.score_sde.predictors import (
-    AncestralSamplingPredictor,
-    EulerMaruyamaPredictor,
-    NonePredictor,
-    Predictor,
-    ReverseDiffusionPredictor,
-    ScoreAtTime,
-)
+from fastlangevin.compat.addresses import samples_of
+from fastlangevin.compat.score_sde.chains import Chain, OthersSteps, RuleSteps, denoising, has_rules
+from fastlangevin.compat.score_sde.correctors import LangevinCorrector, NoneCorrector
+from fastlangevin.compat.score_sde.known import Known, Put
+from fastlangevin.compat.score_sde.predictors import NonePredictor, ScoreAtTime
 from fastlangevin.compat.score_sde.registry import get_corrector, get_predictor
 from fastlangevin.compat.score_sde.scores import Network, check_sde, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE
-from fastlangevin.compat.watched import Watched
 from fastlangevin.ladders import evenly, positive
-from fastlangevin.noise import Generators, Seed
+from fastlangevin.noise import STREAM_VERSION
 from fastlangevin.ops.arguments import FLOAT_NAMES, FLOATS, compute_dtype, sizes
 from fastlangevin.rules import SignalNorm
+from fastlangevin.samplers import SamplingResult
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, RunOptions, check_names, complete, takes
+from fastlangevin.samplers.sample import run
+from fastlangevin.samplers.start import initial_address
+from fastlangevin.schemes import Scheme
+from fastlangevin.schemes.scheme import check_draws
 
-__all__ = ["get_pc_sampler"]
+__all__ = ["OWN_DEFAULTS", "PCOptions", "Sampler", "get_pc_sampler"]
 
-SampleIds = Tensor | Sequence[int]
+# Of a sampler: what decides no sample, or has names of its own in the record.
+NOT_RECORDED = {"sde", "inverse_scaler", "own", "chosen"}
+
 Rescale = Callable[[Tensor], Tensor]
-# (state, its mean, times) to both with what is known of the data put in.
-Impose = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-# Those that are known to need no mean of their own but the last; a class of others may.
-OWN_PREDICTORS = (EulerMaruyamaPredictor, ReverseDiffusionPredictor, AncestralSamplingPredictor)
-OWN_CORRECTORS = (LangevinCorrector, AnnealedLangevinDynamics)
-# Those whose updates record what is not finite, or that make none.
-RECORDED = {*OWN_PREDICTORS, *OWN_CORRECTORS, NonePredictor, NoneCorrector}
 
 
-@dataclass(frozen=True)
+class PCOptions(RunOptions, total=False):
+    """Keyword arguments of the samplers of score_sde, beside those of :class:`fastlangevin.samplers.RunOptions`.
+
+    Attributes:
+        norm: how ``langevin`` takes the ratio of norms; the published ``"batch"``, ``"sample"`` or ``"sqrt_d"``, see
+            :data:`fastlangevin.rules.SignalNorm`.
+        strict: as published: ``denoise`` does nothing for the predictor ``none``; where a part of the data is known,
+            the mean that it returns is rebuilt from the noisy state, so that what is sought is not denoised, and the
+            known part starts without noise.
+        strict_ladder: see :func:`get_score_fn`.
+    """
+
+    norm: SignalNorm
+    strict: bool
+    strict_ladder: bool
+
+
+OWN_DEFAULTS: PCOptions = {"norm": "batch", "strict": False, "strict_ladder": True}
+
+
+@dataclass
 class Sampler:
-    """What ``get_pc_sampler`` and its like are given, checked."""
+    """What ``get_pc_sampler`` and its like are given, checked.
+
+    Classes are given as themselves, by their names, or as None, which stands for ``none``.
+
+    Attributes:
+        own: the options of the samplers of score_sde.
+        chosen: those of every sampler.
+    """
 
     sde: SDE
-    predictor: type[Any]
-    corrector: type[Any]
+    predictor: type[Any] | str | None
+    corrector: type[Any] | str | None
     inverse_scaler: Rescale
     snr: float
     n_steps: int
@@ -64,129 +78,138 @@ class Sampler:
     continuous: bool
     denoise: bool
     eps: float
-    norm: SignalNorm
-    strict: bool
-    strict_ladder: bool
-    progress: bool
+    options: InitVar[PCOptions]
+    own: PCOptions = field(init=False)
+    chosen: ChainOptions = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, options: PCOptions) -> None:
         check_sde(self.sde)
+        check_names(PCOptions, options)
+        given: Any = {name: each for name, each in options.items() if name not in OWN_DEFAULTS}
+        own: Any = {name: options.get(name, each) for name, each in OWN_DEFAULTS.items()}
+        self.own, self.chosen = own, complete(given, RunOptions)
         if not callable(self.inverse_scaler):
             raise TypeError(f"inverse_scaler must be callable, got {type(self.inverse_scaler).__name__}")
         if positive("eps", self.eps) >= self.sde.T:
             raise ValueError(f"eps, the last time, must be below T = {self.sde.T}, got {self.eps}")
-        if self.norm not in get_args(SignalNorm):
-            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.norm!r}")
-        self.pair(lambda x, t: x, AddressedNoise())  # refuses what does not fit before a network is called
+        if self.own["norm"] not in get_args(SignalNorm):
+            raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.own['norm']!r}")
+        others = not has_rules(*self.pair(lambda x, t: x))  # refuses what does not fit before a network is called
+        if others and self.chosen["resume"] is not None:
+            raise ValueError(
+                "resume= needs a predictor and a corrector of this package: one of others may keep more"
+            )
 
-    def pair(self, score: ScoreAtTime, noise: AddressedNoise) -> tuple[Any, Any]:
-        """Predictor and corrector of one chain, on the same addresses where they are classes of this module."""
-        predictor = self.predictor(self.sde, score, self.probability_flow)
-        corrector = self.corrector(self.sde, score, self.snr, self.n_steps)
-        for each in (predictor, corrector):
-            if isinstance(each, Predictor | Corrector):
-                each.noise = noise
+    def pair(self, score: ScoreAtTime) -> tuple[Any, Any]:
+        """Predictor and corrector of one chain."""
+        named = get_predictor(self.predictor) if isinstance(self.predictor, str) else self.predictor
+        predictor = (named or NonePredictor)(self.sde, score, self.probability_flow)
+        named = get_corrector(self.corrector) if isinstance(self.corrector, str) else self.corrector
+        corrector = (named or NoneCorrector)(self.sde, score, self.snr, self.n_steps)
         if isinstance(corrector, LangevinCorrector):
-            corrector.norm = self.norm
+            corrector.norm = self.own["norm"]
         return predictor, corrector
 
-    def network(self, model: Network) -> ScoreAtTime:
-        """The network as a score at a time, refused before anything is drawn if it does not fit."""
-        return get_score_fn(self.sde, model, continuous=self.continuous, strict_ladder=self.strict_ladder)
+    def run(self, model: Network, like: Tensor, known: tuple[Tensor, Put] | None = None) -> SamplingResult:
+        """The chain.
 
-    def run(
-        self, network: ScoreAtTime, x: Tensor, noise: AddressedNoise, impose: Impose | None = None
-    ) -> tuple[Tensor, int]:
-        """The chain from the prior's state ``x``: samples, and the calls of the network."""
-        calls = 0
-        guarded = Guarded("model", network)
+        Args:
+            model: the network, refused before anything is drawn if it does not fit.
+            like: of the shape, dtype and device of the samples.
+            known: the data of which a part is known, and what puts them in.
+        """
+        strict, chosen = self.own["strict"], self.chosen
+        continuous, strict_ladder = self.continuous, self.own["strict_ladder"]
+        score = _Timed(get_score_fn(self.sde, model, continuous=continuous, strict_ladder=strict_ladder))
+        times = torch.tensor(evenly(self.sde.T, self.eps, self.sde.N), dtype=torch.float64, device="cpu")
+        score.times = times = times.to(like.device, compute_dtype(like))
+        part = None if known is None else Known(self.sde, *known)
+        chain = Chain(self.sde, *self.pair(score.at_times), times, part, self.denoise, strict)
+        options: ChainOptions = {**chosen, "shape": like.shape, "dtype": like.dtype, "device": like.device}
+        scheme = self._scheme(chain)
+        options |= {"init": "normal", "full_output": True}
+        if part is not None and chosen["resume"] is None:
+            options |= self._begun(part, like, options, chain)
+        result = run(score, scheme, options)
+        assert isinstance(result, SamplingResult)
+        samples = self.inverse_scaler(result.samples)
+        return replace(result, samples=samples, evaluations=result.evaluations + score.calls)
 
-        def score(x: Tensor, t: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return guarded(x, t)
+    def output(self, result: SamplingResult) -> Tensor | SamplingResult:
+        """What a caller is given: the samples, or with ``full_output`` the result."""
+        return result if self.chosen["full_output"] else result.samples
 
-        predictor, corrector = self.pair(score, noise)
-        mean = x
-        times = evenly(self.sde.T, self.eps, self.sde.N)
-        last = len(times) - 1
-        own = type(predictor) in OWN_PREDICTORS
-        if type(corrector) in OWN_CORRECTORS:
-            corrector.means = False
-        watch = Watched(x, len(times), noise.resolved(x), "compat.score_sde")
-        recorded = {type(predictor), type(corrector)} <= RECORDED
-        with torch.no_grad():
-            for index, time in enumerate(tqdm(times, disable=not self.progress, desc="sampling", unit="step")):
-                if own:
-                    predictor.means = index == last
-                noise.fault = watch.row(index)
-                t = torch.full((len(x),), time, dtype=compute_dtype(x), device=x.device)
-                for each in (corrector, predictor):
-                    x, mean = each.update_fn(x, t)
-                    if impose is not None:
-                        x, mean = impose(x, mean, t)
-                if not recorded:
-                    watch.look(x, index)
-                if index < last:
-                    watch.after(x, index)
-            noise.fault = None
-            if self.denoise and not self.strict and isinstance(predictor, NonePredictor):
-                last += 1
-                mean = self._tweedie(x, score, t)
-                recorded = False
-                if impose is not None:
-                    _, mean = impose(mean, mean, t)
-            result = mean if self.denoise else x
-            if not recorded or impose is not None:
-                watch.look(result, last)
-            watch.end(result, last)
-            return self.inverse_scaler(result), calls
+    def _scheme(self, chain: Chain) -> Scheme:
+        steps = (RuleSteps if has_rules(chain.predictor, chain.corrector) else OthersSteps)(chain)
+        described = {name: each for name, each in vars(self).items() if name not in NOT_RECORDED}
+        record = {
+            "sampler": "compat.score_sde",
+            "stream": STREAM_VERSION,
+            "sde": self.sde.record,
+            **described,
+            "predictor": type(chain.predictor).__name__,
+            "corrector": type(chain.corrector).__name__,
+            "norm": self.own["norm"],
+            "strict": chain.strict,
+        }
+        last = denoising(chain, self.eps) if chain.tweedie else None
+        check_draws(steps.total, steps.draws_per_step)
+        first_draw = int(chain.known is not None and not chain.strict)
+        return Scheme(
+            "score_sde",
+            steps,
+            steps.total,
+            [],
+            record,
+            spread=self.sde.scale_of_prior,
+            denoise=last,
+            draws_per_step=steps.draws_per_step,
+            first_draw=first_draw,
+        )
 
-    def _tweedie(self, x: Tensor, score: ScoreAtTime, t: Tensor) -> Tensor:
-        """The mean of the data given the state: (x + std^2 score)/m, where the perturbed data are m data + std z."""
-        end = torch.tensor(self.eps, dtype=torch.float64, device="cpu")
-        factor, std = (float(each) for each in self.sde.scales(end))
-        c, a, _ = rules.denoise(std)
-        return AddressedNoise().update(x, score(x, t), c / factor, a / factor, None, mean=False)[0]
-
-
-def sampler(
-    sde: SDE,
-    predictor: type[Any] | str | None,
-    corrector: type[Any] | str | None,
-    inverse_scaler: Rescale,
-    snr: float,
-    n_steps: int,
-    **options: Any,
-) -> Sampler:
-    """A :class:`Sampler` from classes, names or None, which stands for ``none``."""
-
-    def named(given: type[Any] | str | None, get: Callable[[str], type[Any]], none: type[Any]) -> type[Any]:
-        if given is None:
-            return none
-        return get(given) if isinstance(given, str) else given
-
-    return Sampler(
-        sde,
-        named(predictor, get_predictor, NonePredictor),
-        named(corrector, get_corrector, NoneCorrector),
-        inverse_scaler,
-        snr,
-        n_steps,
-        **options,
-    )
+    def _begun(self, known: Known, like: Tensor, options: ChainOptions, chain: Chain) -> Any:
+        """The options of a chain that starts with what is known put in: at time T too, without noise if ``strict``."""
+        address = initial_address(like, options)
+        samples = samples_of(address)
+        x = self.sde.prior_sampling(like.shape, dtype=like.dtype, device=like.device, **samples)
+        x = known.put(x, known.data) if chain.strict else known.perturbed(x, address, time=chain.times[:1])
+        return {"init": x, "generator": None, **samples}
 
 
-def _device(device: torch.device | str) -> torch.device:
-    where = torch.device(device)
+class _Timed:
+    """A score of times, called with the places of the times of a chain.
+
+    Attributes:
+        times: of the chain, ``(N,)``.
+        calls: those by the times themselves.
+    """
+
+    def __init__(self, score: ScoreAtTime) -> None:
+        self.score = Guarded("model", score)
+        self.times = torch.empty(0, device="cpu")
+        self.calls = 0
+
+    def __call__(self, x: Tensor, places: Tensor) -> Tensor:
+        return self.score(x, self.times[places])
+
+    def at_times(self, x: Tensor, t: Tensor) -> Tensor:
+        """The score that a predictor or a corrector of others calls."""
+        self.calls += 1
+        return self.score(x, t)
+
+
+def device_of(given: torch.device | str) -> torch.device:
+    """A device that is there."""
+    where = torch.device(given)
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device is {str(device)!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; give device='cpu', "
+            f"device is {str(given)!r}, but PyTorch sees {torch.cuda.device_count()} CUDA devices; give device='cpu', "
             "or one that is there"
         )
     return where
 
 
+@takes(PCOptions, {**OWN_DEFAULTS, **DEFAULTS})
 def get_pc_sampler(
     sde: SDE,
     shape: Sequence[int],
@@ -201,16 +224,9 @@ def get_pc_sampler(
     eps: float = 1e-3,
     device: torch.device | str = "cuda",
     *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    sample_offset: int = 0,
-    norm: SignalNorm = "batch",
     dtype: torch.dtype = torch.float32,
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> Callable[[Network], tuple[Tensor, int]]:
+    **options: Unpack[PCOptions],
+) -> Callable[[Network], tuple[Tensor, int] | SamplingResult]:
     """The predictor-corrector sampler of Song et al. (2021), Algorithms 2 and 3, in the published order.
 
     At each of the N times of linspace(T, eps, N) the corrector, then the predictor. With ``norm="sample"`` or
@@ -231,52 +247,41 @@ def get_pc_sampler(
             the step to the posterior mean (Tweedie's formula) at time ``eps``, for one more call of the network.
         eps: the last time, between 0 and T.
         device: where samples are made.
-        seed: 0 to 2^64 - 1, or an int64 tensor ``(B,)`` of one for each sample, by their bits.
-        generator: a ``torch.Generator`` that each call draws a seed from, or one for each sample. With neither, the
-            seed of each call comes from PyTorch's default CPU generator.
-        sample_ids: ``B`` global ids, so that any subset of a run can be made again alone.
-        sample_offset: id of the first sample where ``sample_ids`` is not given.
-        norm: how ``langevin`` takes the ratio of norms; the published ``"batch"``, ``"sample"`` or ``"sqrt_d"``, see
-            :data:`fastlangevin.rules.SignalNorm`.
         dtype: of the samples.
-        progress: show a progress bar.
-        strict: ``denoise`` does nothing for the predictor ``none``, as published.
-        strict_ladder: see :func:`get_score_fn`.
+        options: those of :class:`PCOptions`, such as ``norm``, ``seed``, ``resume`` and ``callback``. An update is the
+            step of a time, its corrector and its predictor. With neither ``seed`` nor ``generator`` each call takes a
+            seed from PyTorch's default CPU generator.
 
     Returns:
-        ``pc_sampler(model) -> (samples, nfe)``, nfe being the number of calls of ``model(x, labels)``.
+        ``pc_sampler(model) -> (samples, nfe)``, nfe being the number of calls of ``model(x, labels)``; or with
+        ``full_output`` a :class:`fastlangevin.SamplingResult`, whose ``samples`` alone are rescaled.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or the predictor does not fit ``sde``.
         NonFiniteError: by ``pc_sampler``, a state is not finite.
     """
-    made = sampler(
+    made = Sampler(
         sde,
         predictor,
         corrector,
         inverse_scaler,
         snr,
         n_steps,
-        probability_flow=probability_flow,
-        continuous=continuous,
-        denoise=denoise,
-        eps=eps,
-        norm=norm,
-        strict=strict,
-        strict_ladder=strict_ladder,
-        progress=progress,
+        probability_flow,
+        continuous,
+        denoise,
+        eps,
+        options,
     )
     size = sizes(shape)
     if not size or 0 in size:
         raise ValueError(f"shape must be that of a batch (B, ...) of one sample or more, got {size}")
     if dtype not in FLOATS:
         raise TypeError(f"dtype must be {FLOAT_NAMES}, got {dtype}")
-    where = _device(device)
+    where = device_of(device)
 
-    def pc_sampler(model: Network) -> tuple[Tensor, int]:
-        network = made.network(model)
-        noise = AddressedNoise(seed=seed, generator=generator, sample_ids=sample_ids, sample_offset=sample_offset)
-        x = noise.prior(sde, size, dtype, where)
-        return made.run(network, x, noise)
+    def pc_sampler(model: Network) -> tuple[Tensor, int] | SamplingResult:
+        result = made.run(model, torch.empty(size, dtype=dtype, device=where))
+        return result if made.chosen["full_output"] else (result.samples, result.evaluations)
 
     return pc_sampler

@@ -77,6 +77,11 @@ class SDE(ABC):
         """Places of the ladder or schedule."""
         return self._N
 
+    @property
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What decides the diffusion, by name, for the records of chains."""
+
     @abstractmethod
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f and g at the times, fp64."""
@@ -176,6 +181,10 @@ class VESDE(SDE):
         self.ancestral = ascending(rules.ve_ancestral(self.ladder))
         self.euler_at_T = rules.ve_euler_maruyama(self.ladder)[0]
 
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, "sigma_min": self.sigma_min, "sigma_max": self.sigma_max, "N": self.N}
+
     def _sigma(self, t: Tensor) -> Tensor:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** t.double()
 
@@ -204,6 +213,10 @@ class _BetaSDE(SDE):
         self.discrete_betas = torch.tensor(betas, dtype=torch.float32, device="cpu")
         self.alphas = 1 - self.discrete_betas
         self.alphas_by_place = Places([[1 - beta] for beta in betas])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"name": type(self).__name__, "beta_min": self.beta_0, "beta_max": self.beta_1, "N": self.N}
 
     def _beta(self, t: Tensor) -> Tensor:
         return self.beta_0 + t.double() * (self.beta_1 - self.beta_0)
