@@ -10,7 +10,8 @@ import torch
 
 import fastlangevin as fl
 from fastlangevin.compat import ncsn, ncsnv2
-from fastlangevin.noise import Purpose
+from fastlangevin.noise import Purpose, SampleOptions
+from fastlangevin.samplers import RunOptions
 
 LADDER = [1.0, 0.4, 0.1]
 EACH, LR, SEED = 3, 1e-3, 7
@@ -428,9 +429,9 @@ def test_the_ladder_of_a_configuration(kind, expected):
         ncsnv2.get_sigmas(SimpleNamespace(model=model, device="cpu"))
 
 
-COMMON = ("seed", "generator", "sample_ids", "progress")
+COMMON = tuple(RunOptions.__annotations__)
 LIST = ("keep_every", *COMMON)
-LOSS = ("seed", "generator", "step", "sample_ids")
+LOSS = ("step", *SampleOptions.__annotations__)
 NONE = inspect.Parameter.empty
 SIGNATURES = {
     ncsn.anneal_Langevin_dynamics: (
@@ -522,7 +523,7 @@ SIGNATURES = {
             "final_only": False,
             "verbose": False,
         },
-        ("keep_every", "seed", "generator", "sample_offset", "progress", "strict_ladder"),
+        (*LIST, "strict_ladder"),
     ),
     ncsnv2.get_sigmas: ({"config": NONE}, ()),
     ncsnv2.anneal_dsm_score_estimation: (
@@ -546,7 +547,7 @@ def test_signatures_are_the_published_ones(function):
     published = [each for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     assert [(each.name, each.default) for each in published] == list(positional.items())
     ours = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert tuple(each.name for each in ours) == extra
+    assert {each.name for each in ours} == {*extra}
     assert all(each.default is not NONE for each in ours)
     assert len(published) + len(ours) == len(parameters)
 

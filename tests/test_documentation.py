@@ -16,6 +16,14 @@ from typing import Any, NamedTuple, Unpack
 import pytest
 
 import fastlangevin as fl
+from fastlangevin.compat.options import (
+    LadderListOptions,
+    ListOptions,
+    ObjectiveOptions,
+    StrictLadderListOptions,
+    StrictListOptions,
+)
+from fastlangevin.compat.score_sde import PCOptions
 from fastlangevin.noise import AddressOptions, SampleOptions
 from fastlangevin.ops import StepOptions
 from fastlangevin.samplers import ChainOptions, RunOptions
@@ -55,7 +63,10 @@ MODULES = (
 # Modules whose functions and networks are formulas of others, or have one of their own to derive.
 SOURCED = ("diagnostics", "losses", "models", "rules", "samplers", "ladders", "advisor", "compat.score_sde")
 # Keyword arguments that several functions take.
-OPTIONS = (SampleOptions, AddressOptions, StepOptions, RunOptions, ChainOptions, RecordOptions)
+OPTIONS = (
+    *(SampleOptions, AddressOptions, StepOptions, RunOptions, ChainOptions, RecordOptions),
+    *(ListOptions, LadderListOptions, StrictListOptions, StrictLadderListOptions, ObjectiveOptions, PCOptions),
+)
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 ENTRY = re.compile(r"((?:\*{0,2}\w+, )*\*{0,2}\w+): ")
@@ -223,7 +234,7 @@ def taken_options() -> Iterator[tuple[str, str, str]]:
 def test_whoever_takes_options_says_where_they_are_told_of() -> None:
     found = list(taken_options())
     assert len(found) >= 14
-    listed = {RunOptions, ChainOptions, RecordOptions}  # whose takers list them by their names
+    listed = {*OPTIONS} - {SampleOptions, AddressOptions, StepOptions}  # whose takers list them by their names
     assert {kept for _, _, kept in found} == {options.__name__ for options in OPTIONS if options not in listed}
     # Or that they are those of another function, which says it.
     assert [name for name, told, kept in found if kept not in told and "as for :func:" not in told] == []

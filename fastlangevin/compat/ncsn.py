@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -39,12 +39,13 @@ from fastlangevin.compat.ncsn_losses import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
+from fastlangevin.compat.options import KEPT, StrictLadderListOptions, StrictListOptions
 from fastlangevin.compat.region import known_region
 from fastlangevin.ladders import Sigmas, number, positive
-from fastlangevin.noise import Generators, Seed, integer
+from fastlangevin.noise import integer
 from fastlangevin.ops.arguments import floating
-from fastlangevin.samplers import annealed_langevin, langevin
-from fastlangevin.samplers.options import SampleIds, check_callable
+from fastlangevin.samplers import SamplingResult, annealed_langevin, langevin
+from fastlangevin.samplers.options import DEFAULTS, RunOptions, check_callable, check_names, takes
 
 __all__ = [
     "Langevin_dynamics",
@@ -69,21 +70,15 @@ Net = Callable[[Tensor, Tensor], Tensor]
 PUBLISHED_CLAMP = (0.0, 1.0)
 
 
+@takes(StrictLadderListOptions, KEPT)
 def anneal_Langevin_dynamics(
     x_mod: Tensor,
     scorenet: Net,
     sigmas: Sigmas,
     n_steps_each: int = 100,
     step_lr: float = 0.00002,
-    *,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> list[Tensor]:
+    **options: Unpack[StrictLadderListOptions],
+) -> list[Tensor] | SamplingResult:
     """``AnnealRunner.anneal_Langevin_dynamics``: annealed Langevin dynamics from ``x_mod``.
 
     Args:
@@ -92,17 +87,11 @@ def anneal_Langevin_dynamics(
         sigmas: ladder ``(L,)`` in units of the data, largest first.
         n_steps_each: updates for each noise level.
         step_lr: step size at the last level, half of the paper's epsilon.
-        keep_every: the list holds the states after so many updates each, and the last. With 1, the published number,
-            it takes ``L * n_steps_each`` times the memory of ``x_mod``.
-        seed: 0 to 2^64 - 1, or int64 tensor ``(B,)`` of one for each sample.
-        generator: a ``torch.Generator`` a seed is drawn from, or one for each sample.
-        sample_ids: ``B`` global ids; by default 0 to B - 1.
-        progress: show a progress bar.
-        strict: the list as published: ``clamp(x, 0, 1)`` before each update, without the final state.
-        strict_ladder: refuse another ladder than ``scorenet`` was built with, where it has that as ``sigmas``.
+        options: those of :class:`fastlangevin.compat.options.StrictLadderListOptions`, such as ``seed`` and
+            ``keep_every``. The published list, of ``strict``, is clamped to [0, 1].
 
     Returns:
-        The states, on the device of ``x_mod``.
+        The states, on the device of ``x_mod``; or a :class:`fastlangevin.SamplingResult` with ``full_output``.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -116,15 +105,11 @@ def anneal_Langevin_dynamics(
         init=x_mod,
         step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        strict_ladder=strict_ladder,
     )
-    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
+    return listed(sampler, scorenet, StrictLadderListOptions, options, clamp=PUBLISHED_CLAMP)
 
 
+@takes(StrictListOptions, KEPT)
 def Langevin_dynamics(
     x_mod: Tensor,
     scorenet: Net,
@@ -132,13 +117,8 @@ def Langevin_dynamics(
     step_lr: float = 0.00005,
     *,
     label: int = 9,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict: bool = False,
-) -> list[Tensor]:
+    **options: Unpack[StrictListOptions],
+) -> list[Tensor] | SamplingResult:
     """``AnnealRunner.Langevin_dynamics``: Langevin dynamics at one level, x + step_lr score + sqrt(2 step_lr) z.
 
     Args:
@@ -146,10 +126,10 @@ def Langevin_dynamics(
         n_steps: updates.
         step_lr: step size, half of the paper's.
         label: the level that ``scorenet`` is asked for; 9, the last of the published ladder, is the published code's.
-        keep_every, seed, generator, sample_ids, progress, strict: as there.
+        options: those of :class:`fastlangevin.compat.options.StrictListOptions`.
 
     Returns:
-        The states, on the device of ``x_mod``.
+        The states, as for :func:`anneal_Langevin_dynamics`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -159,39 +139,23 @@ def Langevin_dynamics(
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     labels = torch.full(x_mod.shape[:1], integer("label", label, 0, 2**31), dtype=torch.int64, device=x_mod.device)
     score = Guarded("scorenet", scorenet)
-    return baseline_Langevin_dynamics(
-        x_mod,
-        lambda x: score(x, labels),
-        n_steps,
-        step_lr,
-        keep_every=keep_every,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        strict=strict,
-    )
+    return baseline_Langevin_dynamics(x_mod, lambda x: score(x, labels), n_steps, step_lr, **options)
 
 
+@takes(StrictListOptions, KEPT)
 def baseline_Langevin_dynamics(
     x_mod: Tensor,
     scorenet: Callable[[Tensor], Tensor],
     n_steps: int = 1000,
     step_lr: float = 0.00002,
-    *,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict: bool = False,
-) -> list[Tensor]:
+    **options: Unpack[StrictListOptions],
+) -> list[Tensor] | SamplingResult:
     """``BaselineRunner.Langevin_dynamics``: the same with a network that is called with ``x`` alone.
 
     Args:
-        x_mod, n_steps, step_lr, keep_every, seed, generator, sample_ids, progress, strict: as for
-            :func:`Langevin_dynamics`.
+        x_mod, n_steps, step_lr: as for :func:`Langevin_dynamics`.
         scorenet: called as ``scorenet(x)``, returns the score ``(B, ...)``.
+        options: those of :class:`fastlangevin.compat.options.StrictListOptions`.
 
     Returns:
         The states ``(B, ...)``, as for :func:`Langevin_dynamics`.
@@ -202,19 +166,12 @@ def baseline_Langevin_dynamics(
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x)")
-    sampler = partial(
-        langevin,
-        init=x_mod,
-        steps=integer("n_steps", n_steps, 0, 2**32),
-        step_lr=number("step_lr", step_lr),
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-    )
-    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
+    steps = integer("n_steps", n_steps, 0, 2**32)
+    sampler = partial(langevin, init=x_mod, steps=steps, step_lr=number("step_lr", step_lr))
+    return listed(sampler, scorenet, StrictListOptions, options, clamp=PUBLISHED_CLAMP)
 
 
+@takes(StrictLadderListOptions, KEPT)
 def anneal_Langevin_dynamics_inpainting(
     x_mod: Tensor,
     refer_image: Tensor,
@@ -224,14 +181,8 @@ def anneal_Langevin_dynamics_inpainting(
     step_lr: float = 0.000008,
     *,
     mask: Tensor | None = None,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> list[Tensor]:
+    **options: Unpack[StrictLadderListOptions],
+) -> list[Tensor] | SamplingResult:
     """``AnnealRunner.anneal_Langevin_dynamics_inpainting``: the left half of every sample is known.
 
     For each level one y = refer_image + sigma_i z is drawn, which is put in place before its first score, as in the
@@ -244,10 +195,10 @@ def anneal_Langevin_dynamics_inpainting(
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
         mask: bool, broadcasts to the states, True where ``refer_image`` is known; by default the left half of the last
             dimension, as published.
-        keep_every, seed, generator, sample_ids, progress, strict, strict_ladder: as there.
+        options: those of :class:`fastlangevin.compat.options.StrictLadderListOptions`.
 
     Returns:
-        The states ``(B, ...)``, on the device of ``x_mod``.
+        The states ``(B, ...)``, as for :func:`anneal_Langevin_dynamics`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -262,26 +213,18 @@ def anneal_Langevin_dynamics_inpainting(
         step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         inpainting=region,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        strict_ladder=strict_ladder,
     )
-    return listed(sampler, scorenet, keep_every, strict, PUBLISHED_CLAMP)
+    return listed(sampler, scorenet, StrictLadderListOptions, options, clamp=PUBLISHED_CLAMP)
 
 
+@takes(RunOptions, DEFAULTS)
 def toy_langevin_dynamics(
     score: Callable[[Tensor], Tensor],
     init: Tensor,
     lr: float = 0.1,
     step: int = 1000,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-) -> Tensor:
+    **options: Unpack[RunOptions],
+) -> Tensor | SamplingResult:
     """``ToyRunner.langevin_dynamics``: x + lr/2 score(x) + sqrt(lr) z, ``step`` times.
 
     Args:
@@ -289,39 +232,28 @@ def toy_langevin_dynamics(
         init: initial states ``(B, ...)``, any float dtype; not changed.
         lr: the paper's step size.
         step: updates.
-        seed, generator, sample_ids, progress: as for :func:`anneal_Langevin_dynamics`.
+        options: those of :class:`fastlangevin.samplers.RunOptions`.
 
     Returns:
-        The samples, shape of ``init``.
+        The samples, shape of ``init``; or a :class:`fastlangevin.SamplingResult` with ``full_output``.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite.
     """
-    return langevin(
-        score,
-        init,
-        steps=integer("step", step, 0, 2**32),
-        epsilon=positive("lr", lr),
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-    )
+    sampler = partial(langevin, score, init, steps=integer("step", step, 0, 2**32), epsilon=positive("lr", lr))
+    return sampler(**options)
 
 
+@takes(RunOptions, DEFAULTS)
 def toy_anneal_langevin_dynamics(
     score: Callable[[Tensor, Any], Tensor],
     init: Tensor,
     sigmas: Sigmas,
     lr: float = 0.1,
     n_steps_each: int = 100,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-) -> Tensor:
+    **options: Unpack[RunOptions],
+) -> Tensor | SamplingResult:
     """``ToyRunner.anneal_langevin_dynamics``: annealed, with lr_i = lr sigma_i^2 / sigma_L^2 in the place of ``lr``.
 
     Args:
@@ -330,10 +262,11 @@ def toy_anneal_langevin_dynamics(
         sigmas: ladder ``(L,)`` in units of the data, largest first.
         lr: the paper's epsilon, the step size at the last level.
         n_steps_each: updates for each noise level.
-        seed, generator, sample_ids, progress: as for :func:`anneal_Langevin_dynamics`.
+        options: those of :class:`fastlangevin.samplers.RunOptions`. ``score`` is called anew for every update, so that
+            ``cuda_graph=True`` is refused.
 
     Returns:
-        The samples, shape of ``init``.
+        The samples, as for :func:`toy_langevin_dynamics`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -341,19 +274,20 @@ def toy_anneal_langevin_dynamics(
     """
     floating("init", init)
     check_callable("score", score, "score(x, sigma)")
+    check_names(RunOptions, options)
+    if options.get("cuda_graph") is True:
+        raise ValueError("cuda_graph=True cannot be done: score is given entries of sigmas, as a replay is not")
     steps = integer("n_steps_each", n_steps_each, 1, 2**31)
     entries = list(sigmas)
     called = Guarded("score", score)
     # The labels are of one level, and none at all in an empty batch; a replay would not read them.
-    return annealed_langevin(
+    sampler = partial(
+        annealed_langevin,
         lambda x, labels: called(x, entries[int(labels[:1].sum())]),
         sigmas if isinstance(sigmas, Tensor) else entries,
         init=init,
         epsilon=positive("lr", lr),
         steps_per_level=steps,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        cuda_graph=False,
     )
+    options["cuda_graph"] = False
+    return sampler(**options)

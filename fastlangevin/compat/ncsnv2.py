@@ -18,21 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from fastlangevin.compat.addresses import samples_of
-from fastlangevin.compat.lists import After, listed
+from fastlangevin.compat.lists import listed
+from fastlangevin.compat.options import KEPT, OBJECTIVE, LadderListOptions, ObjectiveOptions, StrictLadderListOptions
 from fastlangevin.compat.region import known_region
 from fastlangevin.compat.verbose import Verbose
 from fastlangevin.ladders import Sigmas, check_sigmas, geometric_sigmas, linear_sigmas, number
 from fastlangevin.losses import dsm_labels, dsm_loss
-from fastlangevin.noise import Generators, Purpose, SampleOptions, Seed, integer, resolve, resolve_draw
+from fastlangevin.noise import Purpose, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import floating
-from fastlangevin.samplers import StepInfo, annealed_langevin, interpolation
+from fastlangevin.samplers import SamplingResult, StepInfo, annealed_langevin, interpolation
 from fastlangevin.samplers.interpolation import RowNoise
-from fastlangevin.samplers.options import SampleIds, check_callable
+from fastlangevin.samplers.options import check_callable, check_names, takes
 
 __all__ = [
     "anneal_Langevin_dynamics",
@@ -45,6 +46,7 @@ __all__ = [
 Net = Callable[[Tensor, Tensor], Tensor]
 
 
+@takes(LadderListOptions, KEPT)
 def anneal_Langevin_dynamics(
     x_mod: Tensor,
     scorenet: Net,
@@ -54,14 +56,8 @@ def anneal_Langevin_dynamics(
     final_only: bool = False,
     verbose: bool = False,
     denoise: bool = True,
-    *,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict_ladder: bool = True,
-) -> list[Tensor]:
+    **options: Unpack[LadderListOptions],
+) -> list[Tensor] | SamplingResult:
     """Annealed Langevin dynamics from ``x_mod``, and the step to the posterior mean.
 
     Args:
@@ -73,16 +69,12 @@ def anneal_Langevin_dynamics(
         final_only: return the samples alone, ``[x]``.
         verbose: print a line for each update, see :class:`fastlangevin.compat.verbose.Verbose`.
         denoise: end with x + sigma_L^2 score(x, L-1), a call more of the network.
-        keep_every: the list holds the states after so many updates each, and the last. With 1, the published number,
-            it takes ``L * n_steps_each`` times the memory of ``x_mod``.
-        seed: 0 to 2^64 - 1, or int64 tensor ``(B,)`` of one for each sample.
-        generator: a ``torch.Generator`` a seed is drawn from, or one for each sample.
-        sample_ids: ``B`` global ids; by default 0 to B - 1.
-        progress: show a progress bar.
-        strict_ladder: refuse another ladder than ``scorenet`` was built with, where it has that as ``sigmas``.
+        options: those of :class:`fastlangevin.compat.options.LadderListOptions`, such as ``seed``, ``keep_every`` and
+            ``resume``.
 
     Returns:
-        The states on the device of ``x_mod``: after the updates, then the denoised; the last is the sample.
+        The states on the device of ``x_mod``: after the updates, then the denoised; the last is the sample. With
+        ``full_output`` a :class:`fastlangevin.SamplingResult`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range.
@@ -90,27 +82,19 @@ def anneal_Langevin_dynamics(
     """
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
-    after = After(keep_every)
-    watched = Verbose(scorenet, sigmas, step_lr) if verbose else None
-    last = annealed_langevin(
-        watched or scorenet,
-        sigmas,
+    sampler = partial(
+        annealed_langevin,
+        sigmas=sigmas,
         init=x_mod,
         step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         denoise=denoise,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        callback=_watch(None if final_only else after, watched),
-        strict_ladder=strict_ladder,
     )
-    if final_only:
-        return [last]
-    return [*after.states, last] if denoise else after.states
+    shown = Verbose(scorenet, sigmas, step_lr) if verbose else None
+    return listed(sampler, scorenet, LadderListOptions, options, final_only=final_only, verbose=shown, denoise=denoise)
 
 
+@takes(StrictLadderListOptions, KEPT)
 def anneal_Langevin_dynamics_inpainting(
     x_mod: Tensor,
     refer_image: Tensor,
@@ -121,14 +105,8 @@ def anneal_Langevin_dynamics_inpainting(
     step_lr: float = 0.000008,
     *,
     mask: Tensor | None = None,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_ids: SampleIds | None = None,
-    progress: bool = False,
-    strict: bool = False,
-    strict_ladder: bool = True,
-) -> list[Tensor]:
+    **options: Unpack[StrictLadderListOptions],
+) -> list[Tensor] | SamplingResult:
     """Annealed Langevin dynamics where the left half of every sample is known.
 
     Before each score refer_image + sigma_i z is put in place, with fresh noise; the last update is followed by none. In
@@ -141,11 +119,10 @@ def anneal_Langevin_dynamics_inpainting(
         scorenet, sigmas, n_steps_each, step_lr: as for :func:`anneal_Langevin_dynamics`.
         image_size: width of the samples: the first ``image_size // 2`` of their last dimension are known.
         mask: bool, broadcasts to the states, True where ``refer_image`` is known, in the place of the left half.
-        keep_every, seed, generator, sample_ids, progress, strict_ladder: as there.
-        strict: the states before the updates as published, which lack the last.
+        options: those of :class:`fastlangevin.compat.options.StrictLadderListOptions`.
 
     Returns:
-        The states ``(B, ...)``, on the device of ``x_mod``.
+        The states ``(B, ...)``, as for :func:`anneal_Langevin_dynamics`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or shape.
@@ -163,15 +140,11 @@ def anneal_Langevin_dynamics_inpainting(
         step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
         inpainting=region,
-        seed=seed,
-        generator=generator,
-        sample_ids=sample_ids,
-        progress=progress,
-        strict_ladder=strict_ladder,
     )
-    return listed(sampler, scorenet, keep_every, strict)
+    return listed(sampler, scorenet, StrictLadderListOptions, options)
 
 
+@takes(LadderListOptions, KEPT)
 def anneal_Langevin_dynamics_interpolation(
     x_mod: Tensor,
     scorenet: Net,
@@ -181,23 +154,16 @@ def anneal_Langevin_dynamics_interpolation(
     step_lr: float = 0.000008,
     final_only: bool = False,
     verbose: bool = False,
-    *,
-    keep_every: int = 1,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    sample_offset: int = 0,
-    progress: bool = False,
-    strict_ladder: bool = True,
-) -> list[Tensor]:
+    **options: Unpack[LadderListOptions],
+) -> list[Tensor] | SamplingResult:
     """Rows of samples that go over into each other, see :func:`fastlangevin.interpolation`. No denoise step.
 
     Args:
         x_mod: the state that each row begins in, ``(rows, ...)``, any float dtype; not changed.
         scorenet, sigmas, n_steps_each, step_lr, final_only, verbose: as for :func:`anneal_Langevin_dynamics`.
         n_interpolations: samples in each row, at least 2.
-        keep_every, generator, progress, strict_ladder: as there; one generator.
-        seed: one seed.
-        sample_offset: number of the first row; rows have numbers in the place of ``sample_ids``.
+        options: those of :class:`fastlangevin.compat.options.LadderListOptions`, but for one seed or generator;
+            ``sample_offset`` is the number of the first row, and neither ``sample_ids`` nor ``resume`` can be given.
 
     Returns:
         The states ``(rows * n_interpolations, ...)``, the samples of a row neighbours.
@@ -209,38 +175,22 @@ def anneal_Langevin_dynamics_interpolation(
     floating("x_mod", x_mod)
     check_callable("scorenet", scorenet, "scorenet(x, labels)")
     points = integer("n_interpolations", n_interpolations, 2, 2**20)
-    after = After(keep_every)
+    first_row = options.get("sample_offset", 0)
 
     def noise(info: StepInfo) -> Tensor:
-        address = info.state().address._replace(sample_offset=sample_offset)
+        address = info.state().address._replace(sample_offset=first_row)
         return RowNoise(info.x, points, address)(info.step - 1)
 
-    watched = Verbose(scorenet, sigmas, step_lr, noise) if verbose else None
-    last = interpolation(
-        watched or scorenet,
-        sigmas,
+    sampler = partial(
+        interpolation,
+        sigmas=sigmas,
         points=points,
         init=x_mod,
         step_lr=number("step_lr", step_lr),
         steps_per_level=integer("n_steps_each", n_steps_each, 1, 2**31),
-        seed=seed,
-        generator=generator,
-        sample_offset=sample_offset,
-        progress=progress,
-        callback=_watch(None if final_only else after, watched),
-        strict_ladder=strict_ladder,
     )
-    return [last] if final_only else after.states
-
-
-def _watch(after: After | None, verbose: Verbose | None) -> Callable[[StepInfo], None]:
-    def callback(info: StepInfo) -> None:
-        if after is not None:
-            after(info)
-        if verbose is not None:
-            verbose.show(info)
-
-    return callback
+    shown = Verbose(scorenet, sigmas, step_lr, noise) if verbose else None
+    return listed(sampler, scorenet, LadderListOptions, options, final_only=final_only, verbose=shown)
 
 
 def get_sigmas(config: Any) -> Tensor:
@@ -266,6 +216,7 @@ def get_sigmas(config: Any) -> Tensor:
     return sigmas.float().to(config.device)
 
 
+@takes(ObjectiveOptions, OBJECTIVE)
 def anneal_dsm_score_estimation(
     scorenet: Net,
     samples: Tensor,
@@ -273,11 +224,7 @@ def anneal_dsm_score_estimation(
     labels: Tensor | None = None,
     anneal_power: float = 2.0,
     hook: Callable[[Tensor, Tensor], object] | None = None,
-    *,
-    seed: Seed | None = None,
-    generator: Generators | None = None,
-    step: int | Tensor = 0,
-    sample_ids: SampleIds | None = None,
+    **options: Unpack[ObjectiveOptions],
 ) -> Tensor:
     """Annealed denoising score matching: 1/2 sigma^anneal_power ||score + n / sigma^2||^2 with n = sigma z.
 
@@ -288,19 +235,18 @@ def anneal_dsm_score_estimation(
         labels: int64 ``(B,)``, the level of each sample; by default drawn uniformly.
         anneal_power: power of sigma in the weight.
         hook: called as ``hook(loss, labels)`` with the loss of each sample ``(B,)`` and its level.
-        seed: 64-bit seed of the run, of which levels and noise are functions with the step and the sample's id.
-        generator: instead, a ``torch.Generator`` a seed is drawn from. With neither, PyTorch's default CPU generator.
-        step: training step. With a fixed seed it must change from step to step.
-        sample_ids: ``B`` global ids; by default 0 to B - 1.
+        options: those of :class:`fastlangevin.compat.options.ObjectiveOptions`, such as ``seed`` and ``step``.
 
     Returns:
         ``()``: elements are summed, the batch averaged.
     """
     floating("samples", samples)
-    which: SampleOptions = {"seed": seed, "generator": generator, "sample_ids": sample_ids}
+    check_names(ObjectiveOptions, options)
     if hook is None:
-        return dsm_loss(scorenet, samples, sigmas, labels=labels, anneal_power=anneal_power, step=step, **which)
+        return dsm_loss(scorenet, samples, sigmas, labels=labels, anneal_power=anneal_power, **options)
     check_callable("hook", hook, "hook(loss, labels)")
+    which: Any = dict(options)
+    step = which.pop("step", 0)
     if labels is None:
         levels = len(sigmas) if isinstance(sigmas, Tensor) else len(sigmas := check_sigmas(sigmas))
         which = samples_of(resolve(samples, Purpose.DSM_LEVEL, resolve_draw(step, samples.device, "step"), **which))

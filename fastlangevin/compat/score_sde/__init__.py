@@ -57,7 +57,7 @@ from fastlangevin.compat.score_sde.registry import (
     register_corrector,
     register_predictor,
 )
-from fastlangevin.compat.score_sde.sampling import get_pc_sampler
+from fastlangevin.compat.score_sde.sampling import PCOptions, get_pc_sampler
 from fastlangevin.compat.score_sde.scores import get_model_fn, get_score_fn
 from fastlangevin.compat.score_sde.sde import SDE, VESDE, VPSDE, subVPSDE
 
@@ -73,6 +73,7 @@ __all__ = [
     "LangevinCorrector",
     "NoneCorrector",
     "NonePredictor",
+    "PCOptions",
     "Predictor",
     "ReverseDiffusionPredictor",
     "get_corrector",

@@ -60,7 +60,7 @@ def get_pc_inpainter(
     Args:
         sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps: as for
             :func:`get_pc_sampler`.
-        options: those of :class:`PCOptions`.
+        options: those of :class:`fastlangevin.compat.score_sde.PCOptions`.
 
     Returns:
         ``pc_inpainter(model, data, mask) -> samples``: ``data`` ``(B, ...)``; ``mask`` broadcasts to it, bool or 0 and
@@ -119,7 +119,7 @@ def get_pc_colorizer(
     Args:
         sde, predictor, corrector, inverse_scaler, snr, n_steps, probability_flow, continuous, denoise, eps: as for
             :func:`get_pc_sampler`.
-        options: those of :class:`PCOptions`.
+        options: those of :class:`fastlangevin.compat.score_sde.PCOptions`.
 
     Returns:
         ``pc_colorizer(model, gray_scale_img) -> samples`` ``(B, 3, H, W)``: the grey image ``(B, 3, H, W)``, of which

@@ -96,9 +96,7 @@ class Sampler:
             raise ValueError(f"norm must be one of {', '.join(get_args(SignalNorm))}, got {self.own['norm']!r}")
         others = not has_rules(*self.pair(lambda x, t: x))  # refuses what does not fit before a network is called
         if others and self.chosen["resume"] is not None:
-            raise ValueError(
-                "resume= needs a predictor and a corrector of this package: one of others may keep more"
-            )
+            raise ValueError("resume= needs a predictor and a corrector of this package: one of others may keep more")
 
     def pair(self, score: ScoreAtTime) -> tuple[Any, Any]:
         """Predictor and corrector of one chain."""
@@ -248,9 +246,9 @@ def get_pc_sampler(
         eps: the last time, between 0 and T.
         device: where samples are made.
         dtype: of the samples.
-        options: those of :class:`PCOptions`, such as ``norm``, ``seed``, ``resume`` and ``callback``. An update is the
-            step of a time, its corrector and its predictor. With neither ``seed`` nor ``generator`` each call takes a
-            seed from PyTorch's default CPU generator.
+        options: those of :class:`fastlangevin.compat.score_sde.PCOptions`, such as ``norm``, ``seed`` and ``resume``.
+            An update is the step of a time, its corrector and its predictor. With neither ``seed`` nor ``generator``
+            each call takes a seed from PyTorch's default CPU generator.
 
     Returns:
         ``pc_sampler(model) -> (samples, nfe)``, nfe being the number of calls of ``model(x, labels)``; or with
