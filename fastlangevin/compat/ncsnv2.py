@@ -32,8 +32,8 @@ from fastlangevin.losses import dsm_labels, dsm_loss
 from fastlangevin.noise import Purpose, integer, resolve, resolve_draw
 from fastlangevin.ops.arguments import floating
 from fastlangevin.samplers import SamplingResult, StepInfo, annealed_langevin, interpolation
-from fastlangevin.samplers.interpolation import RowNoise
 from fastlangevin.samplers.options import check_callable, check_names, takes
+from fastlangevin.samplers.rows import RowNoise
 
 __all__ = [
     "anneal_Langevin_dynamics",

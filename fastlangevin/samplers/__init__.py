@@ -14,7 +14,6 @@ from fastlangevin.samplers.advancing import advance, due
 from fastlangevin.samplers.annealed import annealed_langevin
 from fastlangevin.samplers.chain import Callback, ChainState, Fault, SamplingResult, StepInfo, Telemetry
 from fastlangevin.samplers.consistent import consistent_annealed
-from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.interpolation import interpolation
 from fastlangevin.samplers.langevin import langevin
 from fastlangevin.samplers.options import ChainOptions, RunOptions
@@ -22,6 +21,7 @@ from fastlangevin.samplers.predictor_corrector import predictor_corrector
 from fastlangevin.samplers.sample import sample
 from fastlangevin.samplers.sampler import Sampler
 from fastlangevin.samplers.watching import NonFiniteError
+from fastlangevin.schemes import Inpainting
 
 __all__ = [
     "Callback",

@@ -27,6 +27,8 @@ def _step(scheme: Scheme, state: ChainState) -> Step:
     """The step that a state is at."""
     if not isinstance(state, ChainState):
         raise TypeError(f"state must be a ChainState, got {type(state).__name__}")
+    if scheme.region is not None:
+        raise ValueError("a known region is put in by fastlangevin.sample alone; leave inpainted() out, and put it in")
     steps = scheme.total + (scheme.denoise is not None)
     if not 0 <= integer("state.step", state.step, 0, 2**62) < steps:
         raise ValueError(f"state.step must be below {steps}, the steps of the scheme {scheme.name}, got {state.step}")

@@ -13,8 +13,8 @@ from torch import Tensor
 from fastlangevin.noise import SampleOptions, integer
 from fastlangevin.ops.mlp_chain import Matmul, check_matmul
 from fastlangevin.samplers.chain import Callback, ChainState
-from fastlangevin.samplers.inpainting import Inpainting
 from fastlangevin.samplers.watching import Kept, NonFinite, check_watching
+from fastlangevin.schemes import Inpainting
 from fastlangevin.scores import ScoreFunction
 from fastlangevin.values import real, shown
 
@@ -193,15 +193,12 @@ def complete(given: RunOptions, kind: type[Any]) -> ChainOptions:
     for name, value in (("clamp_denoised", chosen["clamp_denoised"]), ("strict_ladder", chosen["strict_ladder"])):
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, got {value!r}")
-    region = chosen["inpainting"]
-    if region is not None and not isinstance(region, Inpainting):
-        raise TypeError(f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(region).__name__}")
     return chosen
 
 
 def options_record(options: ChainOptions) -> dict[str, Any]:
     """The options that decide the samples, if they are not the defaults."""
-    clamp, region = options["clamp"], options["inpainting"]
+    clamp = options["clamp"]
     record: dict[str, Any] = {}
     if options["order"] != "score":
         record["order"] = options["order"]
@@ -211,8 +208,6 @@ def options_record(options: ChainOptions) -> dict[str, Any]:
             record["clamp_denoised"] = False
     if options["drift"] is not None:
         record["drift"] = True
-    if region is not None:
-        record["inpainting"] = region.noise
     if options["matmul"] != "fp32":
         record["matmul"] = options["matmul"]
     return record

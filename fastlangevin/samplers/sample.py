@@ -18,6 +18,7 @@ from fastlangevin.samplers.chain import ChainState, SamplingResult, StepInfo
 from fastlangevin.samplers.frames import Frames
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, options_record, takes
 from fastlangevin.samplers.replaying import replays
+from fastlangevin.samplers.rows import in_rows
 from fastlangevin.samplers.segments import Segments
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Noise, Stepper
@@ -86,6 +87,8 @@ def run(score: Score, scheme: Scheme, options: ChainOptions, noise: Noise | None
     scheme = changed(scheme, options)
     scheme.check()
     calls = score_calls(score, scheme, options)
+    if scheme.points > 1:
+        options, noise = in_rows(scheme, options)
     result = chain(calls, scheme, begin(scheme, options), options, noise)
     return result if options["full_output"] else result.samples
 
@@ -96,6 +99,8 @@ def changed(scheme: Scheme, options: ChainOptions) -> Scheme:
         scheme = scheme.noise_first()
     if options["clamp"] is not None:
         scheme = scheme.clamped(*options["clamp"], denoised=options["clamp_denoised"])
+    if options["inpainting"] is not None:
+        scheme = scheme.inpainted(options["inpainting"])
     return scheme._replace(record={**scheme.record, **options_record(options)})
 
 

@@ -49,6 +49,8 @@ class Sampler:
     def __init__(self, score: Score, scheme: Scheme, shape: Sequence[int], **options: Any) -> None:
         everything: Any = {**options, "shape": shape}
         self._options = complete(everything, ChainOptions)
+        if scheme.points > 1:
+            raise ValueError(f"a Sampler makes samples of noise of their own, not rows of {scheme.name}; call sample()")
         check_score(score, scheme)
         self.scheme = changed(scheme, self._options)
         self.scheme.check()

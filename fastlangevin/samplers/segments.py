@@ -163,7 +163,7 @@ def _reason_for_loop(chain: Stepper, start: ChainState, options: ChainOptions) -
     """What acts between two updates, or keeps a kernel from the state."""
     acting = {
         "drift=": options["drift"] is not None,
-        "inpainting=": options["inpainting"] is not None,
+        "inpainting=": chain.region is not None,
         "clamp=": options["clamp"] is not None,
         "order='noise'": options["order"] != "score",
         "noise that is not of the chain's own addresses": chain.noise is not None,

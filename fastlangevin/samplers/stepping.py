@@ -129,8 +129,8 @@ class Stepper:
         shares = noise is not None and noise.shared
         self.watch = Watch(start, scheme.total, scheme.level, shares, options["non_finite"], options["telemetry"])
         self.region: Region | None = None
-        if options["inpainting"] is not None:
-            self.region = Region(options["inpainting"], self.x, self.address, self.impl, scheme)
+        if scheme.region is not None:
+            self.region = Region(scheme.region, self.x, self.address, self.impl, scheme)
             self.region.begin(self.x, start.step)
         # Whether nothing comes between the score and the update, and no score is kept.
         alone = scheme.draws_per_step == 1 and scheme.carries == ("x",)

@@ -7,6 +7,7 @@ Gaussian data. :func:`fastlangevin.sample` runs it.
 """
 
 from fastlangevin.schemes.consistent import consistent_annealed
+from fastlangevin.schemes.inpainting import Inpainting
 from fastlangevin.schemes.langevin_dynamics import annealed_langevin, langevin
 from fastlangevin.schemes.law import Law
 from fastlangevin.schemes.scheme import Scheme
@@ -33,6 +34,7 @@ __all__ = [
     "Apply",
     "Clamp",
     "Evaluate",
+    "Inpainting",
     "Law",
     "Measure",
     "Move",

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from fastlangevin.noise import MAX_DRAW
+from fastlangevin.noise import MAX_DRAW, integer
 from fastlangevin.schemes.checks import check_steps
+from fastlangevin.schemes.inpainting import Inpainting
 from fastlangevin.schemes.law import Law, affine, follow
 from fastlangevin.schemes.listing import listed
 from fastlangevin.schemes.table import Apply, Clamp, Measure, Move, Row, Step, predicting
@@ -38,6 +39,8 @@ class Scheme(NamedTuple):
         denoise: a step after the last one, which is not numbered: a chain that is stopped before it makes it when it is
             resumed.
         draws_per_step: draw numbers that belong to a step, used or not.
+        region: what is known of the samples, or None.
+        points: samples of a row that share their noise, see :meth:`interpolating`; 1 for none.
         first_draw: the first draw of the first step; those before it may have gone into the initial state.
         carries: slots that are kept from one step to the next.
         output: what the network returns, as for :class:`Evaluate`.
@@ -55,6 +58,8 @@ class Scheme(NamedTuple):
     carries: tuple[str, ...] = ("x",)
     output: Output = "score"
     first_draw: int = 0
+    region: Inpainting | None = None
+    points: int = 1
 
     def step(self, number: int) -> Step:
         """The step of a number.
@@ -132,6 +137,8 @@ class Scheme(NamedTuple):
         Raises:
             ValueError: a row is not linear, as that of a measured step size or a clamp, or the score does not exist.
         """
+        if self.region is not None:
+            raise ValueError("law is that of samples of which nothing is known; leave inpainting= out")
         shape = np.broadcast_shapes(np.shape(mean), np.shape(variance))
         data = Law(*(np.array(np.broadcast_to(each, shape), dtype=np.float64) for each in (mean, variance)))
         if not (np.isfinite(data.mean).all() and np.isfinite(data.variance).all() and np.all(data.variance >= 0)):
@@ -205,9 +212,46 @@ class Scheme(NamedTuple):
         last = None if self.denoise is None else clamp(self.denoise) if denoised else self.denoise
         return self._replace(make=Changed(self.make, clamp), denoise=last)
 
+    def inpainted(self, region: Inpainting) -> Scheme:
+        """The same scheme with a known region, which is held at the data perturbed by the noise of its level.
+
+        Args:
+            region: the mask, the data, and when they are put in.
+
+        Raises:
+            TypeError, ValueError: it is none, or the scheme has no ladder of noise levels.
+        """
+        if not isinstance(region, Inpainting):
+            raise TypeError(f"inpainting must be a fastlangevin.Inpainting(mask, known), got {type(region).__name__}")
+        if not self.ladder:
+            raise ValueError(f"inpainting= needs a ladder of noise levels, which the scheme {self.name} has not")
+        return self._replace(region=region, record={**self.record, "inpainting": region.noise})
+
+    def interpolating(self, points: int) -> Scheme:
+        """The same scheme for rows of samples that share their noise (Song and Ermon 2020).
+
+        Sample k of a row has the noise cos(phi_k) p + sin(phi_k) q, phi_k from 0 to pi/2, so that the samples of a row
+        change gradually from one to another. Each has the law of the scheme. The states that a chain is given to begin
+        with are those of the rows.
+
+        Args:
+            points: samples in each row, at least 2.
+
+        Raises:
+            TypeError, ValueError: it is out of range, or the steps have several draws.
+        """
+        if self.draws_per_step != 1:
+            raise ValueError(f"{self.name} has {self.draws_per_step} draws a step; samples of a row share one")
+        points = integer("points", points, 2, 2**20)
+        return self._replace(points=points, record={**self.record, "points": points})
+
     def __str__(self) -> str:
         draws = f", {self.draws_per_step} draws each" if self.draws_per_step > 1 else ""
         title = f"{self.name}: {self.total} steps{draws}, {self.evaluations} evaluations"
+        if self.region is not None:
+            title += f", a known region by noise={self.region.noise!r}"
+        if self.points > 1:
+            title += f", rows of {self.points} samples that share their noise"
         return listed(title, self.runs(), self.denoise)
 
     def __repr__(self) -> str:
