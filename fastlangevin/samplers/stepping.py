@@ -133,8 +133,7 @@ class Stepper:
             self.region = Region(scheme.region, self.x, self.address, self.impl, scheme)
             self.region.begin(self.x, start.step)
         # Whether nothing comes between the score and the update, and no score is kept.
-        alone = scheme.draws_per_step == 1 and scheme.carries == ("x",)
-        self.bare = alone and self.region is None and noise is None and not self.watch.kept
+        self.bare = scheme.plain and self.region is None and noise is None and not self.watch.kept
 
     def restart(self, start: ChainState, address: Address) -> None:
         """Begins another chain in the memory of this one, as replays of its steps need it.
