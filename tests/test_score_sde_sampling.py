@@ -8,6 +8,7 @@ import torch
 import fastlangevin as fl
 from fastlangevin.compat import score_sde as sde_lib
 from fastlangevin.compat.score_sde import registry
+from fastlangevin.compat.score_sde.sampling import Sampler
 from fastlangevin.noise import Purpose
 
 N, SEED, SNR = 12, 5, 0.16
@@ -207,6 +208,13 @@ def test_a_run_has_its_exact_law_on_a_gaussian(kind, predictor, denoise):
     mutants.append(Law(kind, other))
     found = [errors(law) for law in mutants]
     assert all(each > LIMIT for each in found), found
+    # The table's own law, from the same start. Its times are those of an fp64 state, as those of the formulas.
+    made = Sampler(sde, predictor, "ald", same, LARGE, 1, False, True, denoise, LAST[kind], {})
+    scheme = made.scheme(made.chain(model, made.times(torch.empty(1, dtype=torch.float64))))
+    told = scheme.law(MU, S0**2, init="normal")
+    for found, expected in zip(told, Law(kind, predictor).after(denoise), strict=True):
+        assert math.isclose(found, expected, rel_tol=1e-12)
+    assert not math.isclose(told.variance, mutants[-1].after(denoise)[1], rel_tol=1e-12)
 
 
 @pytest.mark.parametrize("norm", ["batch", "sample", "sqrt_d"])

@@ -96,7 +96,12 @@ STAND_INS = {
     "score_sde, colouring": (coloured, net, 9),
 }
 EACH = pytest.mark.parametrize("name", STAND_INS)
-INTERPOLATION = lambda net, **o: ncsnv2.anneal_Langevin_dynamics_interpolation(START[:2], net, LADDER, 3, **STEPS, **o)
+
+
+def rows(net, **options):
+    return ncsnv2.anneal_Langevin_dynamics_interpolation(START[:2], net, LADDER, 3, **STEPS, **options)
+
+
 # What is put into the state, or is called in Python, is not captured.
 NOT_CAPTURED = {
     "ncsn, inpainting",
@@ -239,14 +244,14 @@ def test_a_misspelt_option_is_named(name):
 def test_rows_of_shared_noise_have_all_but_resuming(capsys):
     seen = []
     shown = {"trajectory": 4, "progress": True, "telemetry": 1, "callback": lambda info: seen.append(info.step)}
-    result = INTERPOLATION(net, seed=5, full_output=True, **shown)
-    assert torch.equal(result.samples, INTERPOLATION(net, seed=5)[-1])
+    result = rows(net, seed=5, full_output=True, **shown)
+    assert torch.equal(result.samples, rows(net, seed=5)[-1])
     assert seen == [*range(1, 13)]
     assert len(result.trajectory) == 4
     assert len(result.telemetry.steps) == 12
     assert "12/12" in capsys.readouterr().err
     with pytest.raises(ValueError, match="interpolation takes no resume="):
-        INTERPOLATION(net, resume=result.state)
+        rows(net, resume=result.state)
 
 
 def test_lists_end_where_a_callback_stops_the_chain():

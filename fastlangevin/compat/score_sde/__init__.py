@@ -18,6 +18,9 @@ Deviations, by name:
   does nothing; here it is the step to the posterior mean.
 - *nfe* counts the calls of the network; the published number is N (n_steps + 1), whatever is left out.
 - *rounding of times*: a time that fp32 puts a rounding below its place in the ladder counts as of that place.
+- *options*: the samplers take those of :class:`fastlangevin.samplers.RunOptions`, an update being the corrector and
+  the predictor of a time. ``resume`` and ``cuda_graph=True`` need predictors and correctors of this module;
+  ``cuda_graph=True`` also that nothing of the data is known.
 - *not finite*: a state that is NaN or infinite raises :class:`fastlangevin.NonFiniteError`, at the end or within 32
   times; the published samplers return it. It names the samples, and the place among the N times, from 0, as update and
   as level. A value that a known region replaces does not count, nor does what ``inverse_scaler`` makes.

@@ -82,7 +82,7 @@ class LangevinCorrector(Corrector):
             score = self.score_fn(x, t)
             noise = None if self.norm == "sqrt_d" else self.noise.normals(x)
             a, b = signal.grown(self.snr, signal.ratio(self.norm, score, NO_ADDRESS, noise), self.sde.alpha(t))
-            x, mean = self.noise.update(x, score, (1.0, a, b), mean=step == self.n_steps - 1, noise=noise)
+            x, mean = self.noise.update(x, score, 1.0, a, b, mean=step == self.n_steps - 1, noise=noise)
         return x, mean
 
 
@@ -104,7 +104,7 @@ class AnnealedLangevinDynamics(Corrector):
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         rule, mean = self.rule(t), x
         for step in range(self.n_steps):
-            x, mean = self.noise.update(x, self.score_fn(x, t), rule, mean=step == self.n_steps - 1)
+            x, mean = self.noise.update(x, self.score_fn(x, t), *rule, mean=step == self.n_steps - 1)
         return x, mean
 
 

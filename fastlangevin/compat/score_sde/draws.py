@@ -65,7 +65,9 @@ class AddressedNoise:
         self,
         x: Tensor,
         score: Tensor,
-        rule: tuple[Coefficient, Coefficient, Coefficient | None],
+        c: Coefficient,
+        a: Coefficient,
+        b: Coefficient | None,
         *,
         mean: bool = True,
         noise: Tensor | None = None,
@@ -75,11 +77,10 @@ class AddressedNoise:
         Args:
             x: the state ``(B, ...)``.
             score: of its shape.
-            rule: c, a and b of c x + a score + b z, numbers or ``(B,)``; b is None where no noise is drawn.
+            c, a, b: of c x + a score + b z, numbers or ``(B,)``; b is None where no noise is drawn.
             mean: whether the mean is wanted, for one more pass over the state.
             noise: the noise itself; by default it is that of the next draw.
         """
-        c, a, b = rule
         address = NO_ADDRESS if b is None or noise is not None else self.address(x)
         update = Update((Term(c, x), Term(a, score)), b, address, address.draw, noise=noise)
         new = move(update)

@@ -61,7 +61,7 @@ class RulePredictor(Predictor):
         return (c, a / 2, None) if self.probability_flow else (c, a, b)
 
     def update_fn(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.noise.update(x, self.score_fn(x, t), self.rule(t))
+        return self.noise.update(x, self.score_fn(x, t), *self.rule(t))
 
 
 @register_predictor(name="euler_maruyama")

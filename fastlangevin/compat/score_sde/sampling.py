@@ -116,28 +116,35 @@ class Sampler:
             like: of the shape, dtype and device of the samples.
             known: the data of which a part is known, and what puts them in.
         """
-        strict, chosen = self.own["strict"], self.chosen
         continuous, strict_ladder = self.continuous, self.own["strict_ladder"]
-        score = _Timed(get_score_fn(self.sde, model, continuous=continuous, strict_ladder=strict_ladder))
-        times = torch.tensor(evenly(self.sde.T, self.eps, self.sde.N), dtype=torch.float64, device="cpu")
-        score.times = times = times.to(like.device, compute_dtype(like))
-        part = None if known is None else Known(self.sde, *known)
-        chain = Chain(self.sde, *self.pair(score.at_times), times, part, self.denoise, strict)
-        options: ChainOptions = {**chosen, "shape": like.shape, "dtype": like.dtype, "device": like.device}
-        scheme = self._scheme(chain)
+        network = get_score_fn(self.sde, model, continuous=continuous, strict_ladder=strict_ladder)
+        score = _Timed(network, self.times(like))
+        chain = self.chain(score.at_times, score.times, known)
+        options: ChainOptions = {**self.chosen, "shape": like.shape, "dtype": like.dtype, "device": like.device}
         options |= {"init": "normal", "full_output": True}
-        if part is not None and chosen["resume"] is None:
-            options |= self._begun(part, like, options, chain)
-        result = run(score, scheme, options)
+        if chain.known is not None and options["resume"] is None:
+            options |= self._begun(chain.known, like, options, chain)
+        result = run(score, self.scheme(chain), options)
         assert isinstance(result, SamplingResult)
         samples = self.inverse_scaler(result.samples)
         return replace(result, samples=samples, evaluations=result.evaluations + score.calls)
+
+    def times(self, like: Tensor) -> Tensor:
+        """The N times of a chain ``(N,)``, in the dtype and on the device that states like this one are computed in."""
+        times = torch.tensor(evenly(self.sde.T, self.eps, self.sde.N), dtype=torch.float64, device="cpu")
+        return times.to(like.device, compute_dtype(like))
+
+    def chain(self, score: ScoreAtTime, times: Tensor, known: tuple[Tensor, Put] | None = None) -> Chain:
+        """What the steps are made of; the score is that of predictors and correctors of others."""
+        part = None if known is None else Known(self.sde, *known)
+        return Chain(self.sde, *self.pair(score), times, part, self.denoise, self.own["strict"])
 
     def output(self, result: SamplingResult) -> Tensor | SamplingResult:
         """What a caller is given: the samples, or with ``full_output`` the result."""
         return result if self.chosen["full_output"] else result.samples
 
-    def _scheme(self, chain: Chain) -> Scheme:
+    def scheme(self, chain: Chain) -> Scheme:
+        """The table of a chain."""
         steps = (RuleSteps if has_rules(chain.predictor, chain.corrector) else OthersSteps)(chain)
         described = {name: each for name, each in vars(self).items() if name not in NOT_RECORDED}
         record = {
@@ -182,9 +189,9 @@ class _Timed:
         calls: those by the times themselves.
     """
 
-    def __init__(self, score: ScoreAtTime) -> None:
+    def __init__(self, score: ScoreAtTime, times: Tensor) -> None:
         self.score = Guarded("model", score)
-        self.times = torch.empty(0, device="cpu")
+        self.times = times
         self.calls = 0
 
     def __call__(self, x: Tensor, places: Tensor) -> Tensor:
