@@ -509,14 +509,18 @@ def test_a_finite_run_waits_for_no_record_between_looks(monkeypatch):
 def test_what_a_known_region_replaces_need_not_be_finite(strict):
     data = fl.randn(SHAPE, seed=9)
 
-    def run(model, data=data):
+    def run(model, data=data, **watching):
         sde = sde_lib.VESDE(0.01, 50, 40)
-        options = {"continuous": True, "seed": SEED, "norm": "sqrt_d", "strict": strict}
+        options = {"continuous": True, "seed": SEED, "norm": "sqrt_d", "strict": strict, **watching}
         made = sde_lib.get_pc_inpainter(sde, "reverse_diffusion", "ald", same, SNR, **options)
         return made(model, data, MASK)
 
     whole = run(Failing(NEVER))
     assert torch.equal(run(Failing(3, column=0)), whole)
+    # Nor is such a sample left as it is from then on.
+    frozen = run(Failing(3, column=0), non_finite="freeze", full_output=True)
+    assert frozen.faults == ()
+    assert torch.equal(frozen.samples, whole)
     with pytest.raises(fl.NonFiniteError, match=r"update 4 \(of 40, from 0\) at level 4: sample 2\."):
         run(Failing(8))
     unknown = torch.where(MASK.bool(), data, math.nan)

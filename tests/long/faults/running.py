@@ -48,8 +48,8 @@ RUNNING = (
         "the noise of the draw before, of a step of several rows",
         "address",
         STEPPING,
-        "draw = number if last else number * self.scheme.draws_per_step",
-        "draw = max(number - 1, 0) * self.scheme.draws_per_step",
+        "self.scheme.first_draw + number * self.scheme.draws_per_step",
+        "self.scheme.first_draw + max(number - 1, 0) * self.scheme.draws_per_step",
         ("tests/test_moves.py", "tests/test_compat_ncsn.py"),
     ),
     Fault(
@@ -88,8 +88,8 @@ RUNNING = (
         "a draw of the next step passes",
         "validation",
         "fastlangevin/schemes/checks.py",
-        "not 0 <= row.draw < draws_per_step",
-        "not 0 <= row.draw <= draws_per_step",
+        "not 0 <= draw < draws_per_step",
+        "not 0 <= draw <= draws_per_step",
         ("tests/test_schemes.py::test_steps_that_cannot_be_made_are_named",),
     ),
     Fault(
@@ -175,7 +175,7 @@ RUNNING = (
     Fault(
         "interpolation from the second noise to the first",
         "address",
-        "fastlangevin/samplers/interpolation.py",
+        "fastlangevin/samplers/rows.py",
         "self.cosine * p[:, None] + self.sine * q[:, None]",
         "self.sine * p[:, None] + self.cosine * q[:, None]",
         ("tests/test_moves.py::test_interpolation_goes_from_one_sample_s_noise_to_another_s",),
