@@ -15,6 +15,7 @@ Controls make the mistakes that such code makes, where it makes them, and each m
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from benchmarks.timing import machine
 from benchmarks.writing import write_record
 from fastlangevin import losses, shards
 from fastlangevin.compat import score_sde
+from fastlangevin.compat.score_sde import chains
 from fastlangevin.data import AddressedBatches, Augment, Images
 from fastlangevin.kernels.address import Address, Update
 from fastlangevin.models import ConvConfig, ConvScore
@@ -372,13 +374,11 @@ def ids_of_32_bits(size: Size) -> Iterator[None]:
 @contextmanager
 def draws_of_predictor_and_corrector_shared(size: Size) -> Iterator[None]:
     """A predictor and a corrector that do not share the count of their draws."""
-    right = score_sde.AddressedNoise.address
 
-    def wrong(self: score_sde.AddressedNoise, *arguments: Any) -> Address:
-        address = right(self, *arguments)
-        return address._replace(draw=address.draw // 2)
+    def wrong() -> Iterator[int]:
+        return (number // 2 for number in itertools.count())
 
-    with mock.patch.object(score_sde.AddressedNoise, "address", wrong):
+    with mock.patch.object(chains, "count", wrong):
         yield
 
 

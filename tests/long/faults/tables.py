@@ -12,6 +12,7 @@ SIGNAL = "fastlangevin/samplers/signal.py"
 DEVICE_STEPS = "fastlangevin/samplers/device_steps.py"
 CHAINS = "fastlangevin/compat/score_sde/chains.py"
 SCHEMES = "tests/test_schemes.py"
+ROWS = "tests/test_rows.py"
 SCORE_SDE = "tests/test_score_sde_sampling.py"
 STAND_INS = "tests/test_stand_ins.py"
 
@@ -55,7 +56,7 @@ TABLES = (
         SCHEME,
         "self.draws_per_step == 1 and not self.first_draw and",
         "self.draws_per_step == 1 and",
-        (f"{SCHEMES}::test_draws_may_begin_after_those_of_the_initial_state",),
+        (f"{ROWS}::test_draws_may_begin_after_those_of_the_initial_state",),
     ),
     Fault(
         "a measured row with the first draw of its step",
@@ -71,7 +72,7 @@ TABLES = (
         TABLE,
         "return at is not None",
         "return False",
-        (SCHEMES,),
+        (SCHEMES, ROWS),
     ),
     Fault(
         "a step with a function looked at as its moves are",
@@ -87,7 +88,7 @@ TABLES = (
         "fastlangevin/samplers/watching.py",
         "if mends and not self.freeze:",
         "if mends and self.freeze:",
-        (f"{SCHEMES}::test_a_step_with_a_function_is_looked_at_when_it_ends",),
+        (f"{ROWS}::test_a_step_with_a_function_is_looked_at_when_it_ends",),
     ),
     Fault(
         "norms of a step's first evaluation kept beside those of its last",
