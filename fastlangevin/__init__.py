@@ -29,13 +29,13 @@ from fastlangevin import kernels_link as kernels_link
 # isort: split
 from fastlangevin import advisor, diagnostics, losses, models, rules, schemes, shards
 from fastlangevin.advisor import SamplingPlan, plan
-from fastlangevin.compat.patching import Patch, patch
 from fastlangevin.fusion import FusionReport, fuse
 from fastlangevin.ladders import continuous_ve_sigmas, geometric_sigmas, karras_sigmas, linear_sigmas
 from fastlangevin.losses import DenoisingScoreMatching, dsm_loss
 from fastlangevin.mixture import GaussianMixture
 from fastlangevin.noise import STREAM_VERSION, Purpose
 from fastlangevin.ops import perturb, rand, randn, step, step_
+from fastlangevin.patching import Patch, patch
 from fastlangevin.samplers import (
     ChainState,
     Inpainting,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fastlangevin as fl
-from fastlangevin.compat import ncsn, ncsnv2, patching, score_sde
+from fastlangevin import patching
+from fastlangevin.compat import ncsn, ncsnv2, score_sde
 
 V2 = {
     "models/__init__.py": """

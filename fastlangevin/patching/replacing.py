@@ -1,4 +1,4 @@
-"""Putting the functions of :mod:`fastlangevin.compat` into a checkout of the code base that they stand in for."""
+"""Puts this package's functions into a checkout: ``patch``."""
 
 from __future__ import annotations
 
@@ -6,205 +6,18 @@ import functools
 import importlib
 import inspect
 import pkgutil
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
-from fastlangevin.compat import signatures
+from fastlangevin.patching import signatures
+from fastlangevin.patching.code_bases import CODE_BASES, CodeBase, Function
+from fastlangevin.patching.report import Patch, Replacement, holders
 
-__all__ = ["CODE_BASES", "CodeBase", "Patch", "Replacement", "patch"]
-
-Function = Callable[..., Any]
+__all__ = ["patch"]
 
 # One number of these for all calls of a run would repeat its noise.
 NOT_FOR_ALL_CALLS = ("seed", "step", "sample_ids", "sample_offset", "resume")
-
-
-@dataclass(frozen=True)
-class CodeBase:
-    """What is replaced in a code base, and where it is defined there.
-
-    Attributes:
-        functions: by the name of the module that defines them, ours for each name; classes too.
-        methods: by the name of a class, ours for each name; they take no ``self``.
-        classes_in: modules and packages in which the classes are looked for.
-        options: by the name of a module, keyword arguments that its callers need, unless others are given.
-    """
-
-    functions: Mapping[str, Mapping[str, Function]]
-    methods: Mapping[str, Mapping[str, Function]] = field(default_factory=dict)
-    classes_in: tuple[str, ...] = ()
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def ours(self) -> list[Function]:
-        tables = [*self.functions.values(), *self.methods.values()]
-        return [function for table in tables for function in table.values()]
-
-
-def _ncsn() -> CodeBase:
-    from fastlangevin.compat import ncsn
-
-    defined = {
-        "losses.dsm": ("dsm", "dsm_score_estimation", "anneal_dsm_score_estimation"),
-        "losses.sliced_sm": (
-            "single_sliced_score_matching",
-            "partial_sliced_score_matching",
-            "sliced_score_matching",
-            "sliced_score_matching_vr",
-            "sliced_score_estimation",
-            "sliced_score_estimation_vr",
-            "anneal_sliced_score_estimation_vr",
-        ),
-    }
-    annealed = ("anneal_Langevin_dynamics", "Langevin_dynamics", "anneal_Langevin_dynamics_inpainting")
-    return CodeBase(
-        {module: {name: getattr(ncsn, name) for name in names} for module, names in defined.items()},
-        {
-            "AnnealRunner": {name: getattr(ncsn, name) for name in annealed},
-            "BaselineRunner": {"Langevin_dynamics": ncsn.baseline_Langevin_dynamics},
-            "ToyRunner": {
-                "langevin_dynamics": ncsn.toy_langevin_dynamics,
-                "anneal_langevin_dynamics": ncsn.toy_anneal_langevin_dynamics,
-            },
-        },
-        ("runners",),
-        # The published trainers unpack what these return.
-        {"losses.sliced_sm": {"strict": True}},
-    )
-
-
-def _ncsnv2() -> CodeBase:
-    from fastlangevin.compat import ncsnv2
-
-    names = [name for name in ncsnv2.__all__ if name != "anneal_dsm_score_estimation"]
-    return CodeBase(
-        {
-            "models": {name: getattr(ncsnv2, name) for name in names},
-            "losses.dsm": {"anneal_dsm_score_estimation": ncsnv2.anneal_dsm_score_estimation},
-        }
-    )
-
-
-def _score_sde() -> CodeBase:
-    from fastlangevin.compat import score_sde
-
-    defined = {
-        "sde_lib": ("SDE", "VESDE", "VPSDE", "subVPSDE"),
-        "sampling": (
-            "Predictor",
-            "EulerMaruyamaPredictor",
-            "ReverseDiffusionPredictor",
-            "AncestralSamplingPredictor",
-            "NonePredictor",
-            "Corrector",
-            "LangevinCorrector",
-            "AnnealedLangevinDynamics",
-            "NoneCorrector",
-            "register_predictor",
-            "register_corrector",
-            "get_predictor",
-            "get_corrector",
-            "get_pc_sampler",
-        ),
-        "controllable_generation": ("get_pc_inpainter", "get_pc_colorizer"),
-        "losses": ("get_sde_loss_fn", "get_smld_loss_fn", "get_ddpm_loss_fn"),
-        "models.utils": ("get_model_fn", "get_score_fn"),
-    }
-    return CodeBase({module: {name: getattr(score_sde, name) for name in names} for module, names in defined.items()})
-
-
-CODE_BASES: dict[str, Callable[[], CodeBase]] = {"ncsn": _ncsn, "ncsnv2": _ncsnv2, "score_sde": _score_sde}
-"""What makes the :class:`CodeBase` of a name, when it is asked for."""
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """One name that was given another value.
-
-    Attributes:
-        owner: the module or class that has the name.
-        name: the name.
-        before: what it was.
-        after: what it is now.
-        ours: the function of this package behind it.
-    """
-
-    owner: Any
-    name: str
-    before: Any
-    after: Any
-    ours: Function
-
-    @property
-    def where(self) -> str:
-        if isinstance(self.owner, type):
-            return f"{self.owner.__module__}.{self.owner.__qualname__}.{self.name}"
-        return f"{self.owner.__name__}.{self.name}"
-
-
-@dataclass
-class Patch:
-    """What :func:`patch` did. ``print`` it; ``undo()`` it, or use it as a context manager.
-
-    Attributes:
-        name: of the code base.
-        replaced: every name that was given another value.
-        missing: what was looked for and is not there, such as ``models.get_sigmas``.
-        failed: modules that could not be imported, with the reason.
-        different: what was left as it is, since its signature is not the published one, with the difference.
-        wanted: how many functions, methods and classes were looked for.
-    """
-
-    name: str
-    replaced: list[Replacement] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    different: dict[str, str] = field(default_factory=dict)
-    wanted: int = 0
-
-    def undo(self) -> None:
-        """Gives every name back what it was, also in modules that were imported since. Calling it again does nothing.
-
-        A name that somebody else has given another value in the meantime keeps that.
-        """
-        for each in self.replaced:
-            if vars(each.owner).get(each.name) is each.after:
-                setattr(each.owner, each.name, each.before)
-            if not isinstance(each.owner, type):
-                for owner, name in _holders(each.after):
-                    setattr(owner, name, each.before)
-        self.replaced = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.undo()
-
-    def __str__(self) -> str:
-        lines = [f"{self.name}: {len(self.replaced)} replaced"]
-        lines += [f"  {each.where} -> {each.ours.__module__}.{each.ours.__name__}" for each in self.replaced]
-        if self.missing:
-            lines += [f"not found: {', '.join(self.missing)}"]
-        return "\n".join(lines + self._left())
-
-    def _left(self) -> list[str]:
-        """What a user should know of without asking."""
-        lines = [f"left as it is: {where}, {why}" for where, why in self.different.items()]
-        return lines + [f"could not import {module}: {why}" for module, why in self.failed.items()]
-
-    def warn(self) -> None:
-        """Says by a warning what stays the checkout's own although it was wanted."""
-        if self.different or self.failed:
-            warnings.warn(
-                f"patch({self.name!r}): {len({each.ours for each in self.replaced})} of {self.wanted} replaced; the "
-                f"others stay the checkout's own. "
-                f"{'; '.join(self._left())}. Install what is missing, or print() the result to see all of it",
-                stacklevel=3,
-            )
 
 
 def patch(name: str, *modules: str | ModuleType, **options: Any) -> Patch:
@@ -319,17 +132,6 @@ def _below(package: str, report: Patch) -> Iterator[ModuleType]:
             yield module
 
 
-def _holders(value: Any) -> list[tuple[ModuleType, str]]:
-    """The modules that have a value, and the names under which they do."""
-    return [
-        (module, name)
-        for module in list(sys.modules.values())
-        if isinstance(module, ModuleType)
-        for name, held in list(vars(module).items())
-        if held is value
-    ]
-
-
 def _functions(
     places: Sequence[ModuleType | None],
     module: str,
@@ -349,7 +151,7 @@ def _functions(
                 report.different[f"{module}.{name}"] = difference
                 continue
             after = _replacement(ours, options, bound=False)
-            found += [Replacement(owner, held, before, after, ours) for owner, held in _holders(before)]
+            found += [Replacement(owner, held, before, after, ours) for owner, held in holders(before)]
     return found
 
 
