@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin import noise, ops
+from fastlangevin.kernels.address import Words
 from fastlangevin.kernels.operands import Objective, Perturbation, Tables
 from fastlangevin.ladders import Sigmas, check_sigmas, number
 from fastlangevin.losses.arguments import check_batch, check_reduction, check_returned, ladder_of
 from fastlangevin.memory import in_memory, recorded
 from fastlangevin.noise import Address, Purpose, SampleOptions, resolve, resolve_draw
-from fastlangevin.ops import quick
+from fastlangevin.ops import quick, small_dsm
 from fastlangevin.ops.arguments import MAX_LEVELS, check_labels, compute_dtype
 from fastlangevin.ops.dsm import Reduction
 from fastlangevin.ops.perturb import LEVEL_PURPOSE, perturb_at
@@ -35,6 +36,7 @@ from fastlangevin.values import is_complex
 __all__ = ["DenoisingScoreMatching", "PerLevel", "dsm_labels", "dsm_loss"]
 
 Weights = Tensor | Sequence[float]
+_NOISE = int(Purpose.DSM_NOISE)
 
 
 def dsm_labels(
@@ -79,6 +81,21 @@ class PerLevel(NamedTuple):
         return self.sums / self.counts
 
 
+class _Last:
+    """What is kept of the last call."""
+
+    def __init__(self) -> None:
+        self.per_level: PerLevel | None = None
+
+
+class _Plain(NamedTuple):
+    """The ladder, and the tables of an objective of an output, in fp32 on the CPU."""
+
+    output: Output
+    ladder: Tensor
+    tables: Tables
+
+
 class DenoisingScoreMatching(nn.Module):
     """The objective as a module without weights: ``loss = objective(net, x, seed=..., step=...)``.
 
@@ -94,8 +111,6 @@ class DenoisingScoreMatching(nn.Module):
     Attributes:
         per_level: :class:`PerLevel` of the last call, None before it.
     """
-
-    per_level: PerLevel | None
 
     def __init__(
         self,
@@ -117,7 +132,10 @@ class DenoisingScoreMatching(nn.Module):
         with torch.inference_mode(False):
             self.ladder = torch.tensor(check_sigmas(sigmas), dtype=torch.float64, device="cpu")
             self.factors = _factors(self.ladder, anneal_power, weights)
-        self.per_level = None
+        self._plain = self._for_plain()
+        # An attribute of the module itself is set by some six calls of PyTorch's.
+        self._last = _Last()
+        self._shares: dict[tuple[int, Reduction], Tensor] = {}
         self._cache: dict[tuple[torch.device, torch.dtype, Output], tuple[Tensor, Tables]] = {}
 
     def extra_repr(self) -> str:
@@ -133,9 +151,52 @@ class DenoisingScoreMatching(nn.Module):
         **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """The loss of a batch; arguments as for :func:`dsm_loss`."""
+        words = quick.words(_NOISE, draw=step, **samples)
+        if words is not None and callable(net) and type(x) is Tensor and x.ndim > 1 and self.reduction != "none":
+            if self._plain.output != self.output:
+                self._plain = self._for_plain()
+            done = quick.perturb(x, self._plain.ladder, labels, LEVEL_PURPOSE, words, self.impl)
+            if done is not None:
+                return self._plainly(net, x, *done, words)
         address = addressed(net, x, self.setting, labels, step, samples)
-        loss, self.per_level = evaluate(net, x, self.setting, labels, address)
+        loss, self._last.per_level = evaluate(net, x, self.setting, labels, address)
         return loss
+
+    def _plainly(
+        self, net: Callable[[Tensor, Tensor], Tensor], x: Tensor, perturbed: Tensor, levels: Tensor, words: Words
+    ) -> Tensor:
+        """The loss of a plain batch that was perturbed, by few calls unless the network returns something else."""
+        h = net(perturbed, levels.clone())
+        address = Address(*words)
+        if h.__class__ is Tensor and h.shape == x.shape:
+            clean = x if self.output == "denoised" else None
+            try:
+                share = self._shares[x.shape[0], self.reduction]
+            except KeyError:
+                share = self._share(x.shape[0])
+            found = small_dsm.loss(Objective(h, levels, self._plain.tables, address, None, clean), share, self.impl)
+            if found is not None:
+                loss, (_, sums, counts, _) = found
+                self._last.per_level = PerLevel(sums, counts)
+                return loss
+        loss, self._last.per_level = valued(check_returned("net", h, x), x, self.setting, levels, address)
+        return loss
+
+    def _for_plain(self) -> _Plain:
+        with torch.inference_mode(False):
+            return _Plain(self.output, *_tables(self.ladder, self.factors, self.output, torch.float32))
+
+    def _share(self, batch: int) -> Tensor:
+        """The derivative of the loss by the value of a sample, kept for the next batch of the size."""
+        number = 1 / batch if self.reduction == "mean" else 1.0
+        with torch.inference_mode(False):
+            share = self._shares[batch, self.reduction] = torch.tensor(number, dtype=torch.float32, device="cpu")
+        return share
+
+    @property
+    def per_level(self) -> PerLevel | None:
+        """The losses of the last call by noise level, None before it."""
+        return self._last.per_level
 
     @property
     def setting(self) -> Setting:
@@ -256,10 +317,15 @@ def evaluate(
         done = perturb_at(Perturbation(in_memory("x", x), ladder, given, address, LEVEL_PURPOSE), impl)
     perturbed, levels = done
     h = check_returned("net", net(perturbed, levels.clone()), x)  # which are read once more below
+    return valued(h, x, setting, levels, address)
+
+
+def valued(h: Tensor, x: Tensor, setting: Setting, levels: Tensor, address: Address) -> tuple[Tensor, PerLevel]:
+    """The loss of what a network returned, which was checked, and its losses by level."""
     _, tables = setting.tables(x.device, compute_dtype(h))
     clean = x if setting.output == "denoised" else None
     objective = Objective(h, levels, tables, address, clean=clean)
-    loss, sums, counts = ops.dsm(objective, reduction=setting.reduction, impl=impl)
+    loss, sums, counts = ops.dsm(objective, reduction=setting.reduction, impl=setting.impl)
     return loss, PerLevel(sums, counts)
 
 

@@ -18,7 +18,7 @@ from fastlangevin.ops.operation import ADDRESS, Operation, flat_address
 from fastlangevin.ops.rescale import rescale_
 from fastlangevin.runtime import Launchers
 
-__all__ = ["Reduction", "dsm"]
+__all__ = ["Reduction", "differentiable_once", "dsm"]
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -120,6 +120,16 @@ def _savable(value: Tensor | None) -> Tensor | None:
     return value.clone() if value is not None and inference else value
 
 
+def differentiable_once(derivative: Tensor) -> None:
+    """Raises RuntimeError if the gradient itself is to be differentiated or batched."""
+    if needs_plain_backward(derivative):
+        raise RuntimeError(
+            "the denoising score matching loss is differentiable once, but create_graph=True, or a transform at work "
+            "in the backward pass, such as is_grads_batched=True, asks for the graph of its gradient; write the loss "
+            "out with fastlangevin.perturb for second derivatives, or make it inside of the transform"
+        )
+
+
 class _Loss(torch.autograd.Function):
     """The reduced loss, with its gradient made in the same pass where that loses nothing.
 
@@ -150,12 +160,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *derivatives: Tensor) -> tuple[Tensor | None, ...]:
         derivative, _, _ = derivatives
-        if needs_plain_backward(derivative):
-            raise RuntimeError(
-                "the denoising score matching loss is differentiable once, but create_graph=True, or a transform at "
-                "work in the backward pass, such as is_grads_batched=True, asks for the graph of its gradient; write "
-                "the loss out with fastlangevin.perturb for second derivatives, or make it inside of the transform"
-            )
+        differentiable_once(derivative)
         derivative = in_memory("the derivative of the loss", derivative)
         early, impl = ctx.options
         output, clean, share, gradient, *tensors = ctx.saved_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastlangevin.memory import recorded, transforms
+from fastlangevin.memory import is_compiling, recorded, transforms
 from fastlangevin.ops.arguments import compute_dtype
 
 __all__ = ["empty_results", "layout_of", "needs_plain_backward"]
@@ -26,7 +26,7 @@ def empty_results(x: Tensor, layout: torch.memory_format, columns: int, count: i
 
 def needs_plain_backward(grad_out: Tensor) -> bool:
     """Whether the gradients are to be differentiated or batched, which plain PyTorch alone can do."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
     return torch.is_grad_enabled() or transforms() or not (recorded() or _has_memory(grad_out))
 

@@ -22,7 +22,7 @@ from fastlangevin.ops.arguments import MAX_LEVELS, elements_per_sample
 from fastlangevin.reference import segment_elements
 from fastlangevin.runtime import choose_for
 
-__all__ = ["objective", "perturb", "placed", "random", "step", "words"]
+__all__ = ["is_plain", "objective", "perturb", "placed", "random", "step", "words"]
 
 MAX_FP32 = torch.finfo(torch.float32).max
 # Looked up at every small call.
@@ -84,8 +84,20 @@ def _is_plain_list(numbers: Any, length: int) -> bool:
     )
 
 
+def is_plain(each: Any) -> bool:
+    """Whether a tensor is a contiguous fp32 one in the CPU's memory, apart from its gradient."""
+    return (
+        type(each) is Tensor
+        and each.dtype is _FLOAT32
+        and each.is_cpu
+        and each.layout is _STRIDED
+        and each.is_contiguous()
+        and not each.is_neg()
+    )
+
+
 def _plain(*tensors: Any) -> bool:
-    """Not for a compiler to look into."""
+    """Whether all are as :func:`is_plain` says, without a gradient. Not for a compiler to look into."""
     for each in tensors:
         if not (
             type(each) is Tensor

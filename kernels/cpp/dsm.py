@@ -154,23 +154,25 @@ def quick_dsm(
         sums, gradient: what is wanted.
 
     Returns:
-        The sums and the gradient, None for what is not wanted; or None if no memory is behind a tensor, or the sums
-        need scratch.
+        The sums and the gradient, None for what is not wanted; or None if no memory is behind a tensor.
     """
     output, labels, (scale, weight, slope), _, _, clean = given
     seed, draw, ids, offset, purpose = words
     batch, total = output.shape[0], output.nbytes // 4
-    if total > _LONGEST_SEGMENT * batch or batch > _FEW_SAMPLES:
-        return None
     at, of_clean = output.data_ptr(), 0 if clean is None else clean.data_ptr()
     if not at or not (clean is None or of_clean):
         return None
-    found, results = None, _NO_RESULTS
+    found, results, scratch = None, _NO_RESULTS, None
     if sums:
+        if total > _LONGEST_SEGMENT * batch or batch > _FEW_SAMPLES:
+            scratch = torch.empty(batch * -(-total // batch // segment), dtype=torch.float32, device="cpu")
         levels = scale.shape[0]
-        lists = (batch, torch.float32), (levels, torch.float32), (levels, torch.int64), ((), torch.float32)
-        found = Sums(*[torch.empty(size, dtype=dtype, device="cpu") for size, dtype in lists])
-        results = [each.data_ptr() for each in found]
+        values = torch.empty(batch, dtype=torch.float32, device="cpu")
+        level_sums = torch.empty(levels, dtype=torch.float32, device="cpu")
+        level_counts = torch.empty(levels, dtype=torch.int64, device="cpu")
+        whole = torch.empty((), dtype=torch.float32, device="cpu")
+        found = Sums(values, level_sums, level_counts, whole)
+        results = [values.data_ptr(), level_sums.data_ptr(), level_counts.data_ptr(), whole.data_ptr()]
     derivative = torch.empty_like(output) if gradient else None
     native.dsm(
         _plain_pack(
@@ -198,7 +200,7 @@ def quick_dsm(
             0,
             segment,
             *results,
-            0,
+            0 if scratch is None else scratch.data_ptr(),
             0 if derivative is None else derivative.data_ptr(),
             _FLOAT32,
             at,
