@@ -11,6 +11,7 @@ The network's output is a given tensor, so that nothing but the objective is tim
     torch.compile  the eager expression and its backward pass compiled, with levels and sigmas in tensors
     compiled, aten the same with fallback_random: PyTorch draws the noise
     fused          fl.DenoisingScoreMatching, whose noise is drawn twice and never stored
+    workspace      the same with workspace=True: results are written where those of the call before were
     copy           y.copy_(x): what the memory gives
 
 Bytes are the algorithm's, 16 an element in fp32: x and the output are read, the perturbed samples and the gradient
@@ -55,6 +56,7 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
     """The calls: each returns perturbed samples, loss and gradient."""
     sigmas = ladder.to(device, torch.float32)
     fused_objective = fl.DenoisingScoreMatching(ladder)
+    kept_objective = fl.DenoisingScoreMatching(ladder, workspace=True)
 
     def levels(x: Tensor) -> tuple[Tensor, Tensor]:
         labels = torch.randint(0, len(sigmas), (len(x),), device=device)
@@ -102,16 +104,19 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
     def compiled(options: dict[str, bool]) -> Provider:
         return by(torch.compile(expression, fullgraph=True, dynamic=False, options=options))
 
-    def fused() -> tuple[Tensor, ...]:
-        x, output, _ = inputs.take()
-        seen = []
+    def by_module(objective: fl.DenoisingScoreMatching) -> Provider:
+        def call() -> tuple[Tensor, ...]:
+            x, output, _ = inputs.take()
+            seen = []
 
-        def net(perturbed: Tensor, labels: Tensor) -> Tensor:
-            seen.append(perturbed)
-            return output
+            def net(perturbed: Tensor, labels: Tensor) -> Tensor:
+                seen.append(perturbed)
+                return output
 
-        loss = fused_objective(net, x, seed=7, step=3)
-        return seen[0], loss, finish(loss, output)
+            loss = objective(net, x, seed=7, step=3)
+            return seen[0], loss, finish(loss, output)
+
+        return call
 
     def copy() -> tuple[Tensor, ...]:
         x, _, out = inputs.take()
@@ -123,7 +128,8 @@ def providers(inputs: Inputs[Operands], device: torch.device, ladder: Tensor) ->
         "eager by hand": by_hand,
         "torch.compile": compiled({}),
         "compiled, aten": compiled({"fallback_random": True}),
-        "fused": fused,
+        "fused": by_module(fused_objective),
+        "workspace": by_module(kept_objective),
         "copy": copy,
     }
 
@@ -137,7 +143,7 @@ def wrong(name: str, dtype: torch.dtype, device: torch.device) -> str | None:
     if name == "copy":
         return None if torch.equal(results[0], x) else "is not a copy"
     perturbed, loss, gradient = results
-    if name == "fused":
+    if name in ("fused", "workspace"):
         objective, seen = fl.DenoisingScoreMatching(GATE_SIGMAS, impl="reference"), []
         want = objective(lambda x, labels: seen.append(x) or output, x, seed=7, step=3)
         wanted = (seen[0], want, torch.autograd.grad(want, output)[0])
@@ -168,12 +174,12 @@ def trial(kind: str, elements: int, dtype: torch.dtype, device: torch.device) ->
         elements=elements,
         touched={name: (2 if name == "copy" else 4) * size for name in calls},
         # Less than this is lost among the pages that PyTorch and Python keep.
-        memory={name: 2 * size for name in calls if name != "copy" and size >= 2**24},
+        memory={name: 2 * size for name in calls if name not in ("workspace", "copy") and size >= 2**24},
         rounds=41,
     )
 
 
-PROVIDERS = ("published", "eager", "eager by hand", "torch.compile", "compiled, aten", "fused", "copy")
+PROVIDERS = ("published", "eager", "eager by hand", "torch.compile", "compiled, aten", "fused", "workspace", "copy")
 
 BENCHMARK = Benchmark(
     "dsm",
@@ -188,6 +194,7 @@ BENCHMARK = Benchmark(
         "torch.compile": "`torch.compile` of the eager one, backward pass included",
         "compiled, aten": "the same with `fallback_random`: noise by PyTorch's generator",
         "fused": "`fl.DenoisingScoreMatching`",
+        "workspace": "the same with `workspace=True`",
         "copy": "`y.copy_(x)`",
     },
 )

@@ -39,8 +39,8 @@ CALLS: dict[str, tuple[Callable[[], object], int]] = {
     "randn": (lambda: fl.randn((4, 8), seed=1), 14),
     "perturb": (lambda: fl.perturb(X, SIGMAS, seed=1), 24),
     "perturb with labels": (lambda: fl.perturb(X, SIGMAS, labels=LABELS, seed=1), 27),
-    "objective": (torch.no_grad()(objective), 180),
-    "objective and its gradient": (lambda: objective().backward(), 335),
+    "objective": (torch.no_grad()(objective), 78),
+    "objective and its gradient": (lambda: objective().backward(), 132),
 }
 
 # Calls that go the quick way, each with one of its kind that does not.

@@ -202,6 +202,7 @@ def perturb(
     place: Words | None,
     impl: str,
     *,
+    out: Tensor | None = None,
     resolved: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Samples at their noise levels, and the levels: those that were given, or drawn ones.
@@ -211,6 +212,7 @@ def perturb(
         labels: likewise; or None.
         level_purpose: of the address of drawn levels.
         place: the address of the noise; None if :func:`words` or :func:`placed` gave none.
+        out: written, as plain as the samples and of their shape; None for a new tensor.
         resolved: whether the ids and the labels were looked at before.
     """
     if place is None:
@@ -235,7 +237,9 @@ def perturb(
         if low < 0 or high >= sigmas.shape[0]:
             return None
     quick = choose_for(impl, "cpu")[1].quick_perturb
-    done: tuple[Tensor, Tensor] | None = None if quick is None else quick(x, sigmas, labels, level_purpose, place)
+    done: tuple[Tensor, Tensor] | None = None if quick is None else quick(x, sigmas, labels, level_purpose, place, out)
+    if done is not None and out is not None:
+        _increment_version([out])
     return done
 
 
@@ -265,5 +269,6 @@ def objective(
     if quick is None:
         return None
     segment = segment_elements(elements_per_sample(output.shape))
-    done: tuple[Sums | None, Tensor | None] | None = quick(given, upstream, segment, place, sums, gradient)
+    derivative = torch.empty_like(output) if gradient else None
+    done: tuple[Sums | None, Tensor | None] | None = quick(given, upstream, segment, place, sums, derivative)
     return done

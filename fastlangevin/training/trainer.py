@@ -152,7 +152,7 @@ class _Run:
         self.optimiser = kinds[config.optimiser](self.net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "float16")
         self.average = Average(self.net, config.ema, config.ema_rule or DEFAULT_RULE)
-        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power)
+        self.objective = DenoisingScoreMatching(self.net.sigmas, anneal_power=config.anneal_power, workspace=True)
         levels = self.net.sigmas.numel() if config.objective == "dsm" else 0
         self.window = Window(min(config.log_every, config.steps), levels, world.device)
         self.done = 0

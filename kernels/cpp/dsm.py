@@ -56,8 +56,9 @@ def quick_perturb(
     labels: Tensor | None,
     level_purpose: int,
     words: Words,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
-    """:func:`perturb` of contiguous fp32 samples to a new tensor, where seed and draw are numbers.
+    """:func:`perturb` of contiguous fp32 samples, where seed and draw are numbers.
 
     Args:
         x: not empty.
@@ -65,6 +66,7 @@ def quick_perturb(
         labels: contiguous, each of them a level; None to draw them.
         level_purpose: of the address of drawn labels.
         words: seed, draw, ids or None, sample offset and purpose.
+        out: written, contiguous fp32 of the shape of x and apart from it; None for a new tensor.
 
     Returns:
         The perturbed samples and the labels; None if there is no memory behind one of the tensors.
@@ -75,7 +77,8 @@ def quick_perturb(
     at, levels, own = x.data_ptr(), sigmas.data_ptr(), drawn.data_ptr()
     if not (at and levels and own):
         return None
-    out = torch.empty_like(x)
+    if out is None:
+        out = torch.empty_like(x)
     native.dsm(
         _plain_pack(
             native.chosen_set(),
@@ -143,15 +146,16 @@ def dsm(sums: Sums | None, gradient: Tensor | None, given: Objective, upstream: 
 
 
 def quick_dsm(
-    given: Objective, upstream: Tensor, segment: int, words: Words, sums: bool, gradient: bool
+    given: Objective, upstream: Tensor, segment: int, words: Words, sums: bool, gradient: Tensor | None
 ) -> tuple[Sums | None, Tensor | None] | None:
-    """:func:`dsm` of a contiguous fp32 output to new results, if seed and draw are numbers.
+    """:func:`dsm` of a contiguous fp32 output, if seed and draw are numbers.
 
     Args:
         given: the objective, of which the output is not empty, and ``clean`` is contiguous fp32.
         upstream, segment: as there.
         words: those of its address.
-        sums, gradient: what is wanted.
+        sums: whether they are wanted.
+        gradient: written, contiguous fp32 of the shape of the output and apart from it; None if it is not wanted.
 
     Returns:
         The sums and the gradient, None for what is not wanted; or None if no memory is behind a tensor.
@@ -173,7 +177,6 @@ def quick_dsm(
         whole = torch.empty((), dtype=torch.float32, device="cpu")
         found = Sums(values, level_sums, level_counts, whole)
         results = [values.data_ptr(), level_sums.data_ptr(), level_counts.data_ptr(), whole.data_ptr()]
-    derivative = torch.empty_like(output) if gradient else None
     native.dsm(
         _plain_pack(
             native.chosen_set(),
@@ -201,7 +204,7 @@ def quick_dsm(
             segment,
             *results,
             0 if scratch is None else scratch.data_ptr(),
-            0 if derivative is None else derivative.data_ptr(),
+            0 if gradient is None else gradient.data_ptr(),
             _FLOAT32,
             at,
             _FLOAT32,
@@ -213,7 +216,7 @@ def quick_dsm(
             total // batch,
         )
     )
-    return found, derivative
+    return found, gradient
 
 
 def _launch(kind: int, address: Address, operands: tuple[Tensor | None, ...], fields: tuple[int, ...]) -> None:
