@@ -39,7 +39,7 @@ CALLS: dict[str, tuple[Callable[[], object], int]] = {
     "randn": (lambda: fl.randn((4, 8), seed=1), 14),
     "perturb": (lambda: fl.perturb(X, SIGMAS, seed=1), 24),
     "perturb with labels": (lambda: fl.perturb(X, SIGMAS, labels=LABELS, seed=1), 27),
-    "objective": (torch.no_grad()(objective), 78),
+    "objective": (torch.no_grad()(objective), 80),
     "objective and its gradient": (lambda: objective().backward(), 132),
 }
 
