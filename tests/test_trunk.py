@@ -23,6 +23,7 @@ IDS, LABELS = torch.arange(4), torch.tensor([0, 1, 1, 0])
 SIGMAS = torch.tensor([1.0, 0.5])
 UPDATE = {"a": 0.1, "b": 0.2, "seed": 1}
 OUTPUT = torch.ones(4, 8, requires_grad=True)
+NET, POINTS = fl.models.MLP([1.0, 0.5], fl.models.MLPConfig(width=8, depth=2)), torch.ones(4, 2)
 OBJECTIVE = fl.DenoisingScoreMatching([1.0, 0.5])
 
 
@@ -39,6 +40,7 @@ CALLS: dict[str, tuple[Callable[[], object], int]] = {
     "randn": (lambda: fl.randn((4, 8), seed=1), 14),
     "perturb": (lambda: fl.perturb(X, SIGMAS, seed=1), 24),
     "perturb with labels": (lambda: fl.perturb(X, SIGMAS, labels=LABELS, seed=1), 27),
+    "a perceptron of two layers": (lambda: NET(POINTS, LABELS), 50),
     "objective": (torch.no_grad()(objective), 80),
     "objective and its gradient": (lambda: objective().backward(), 132),
 }

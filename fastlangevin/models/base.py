@@ -10,9 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from fastlangevin.ladders import Sigmas, check_sigmas
+from fastlangevin.memory import is_compiling, lasting
 from fastlangevin.ops.arguments import check_labels, conversion
 
 __all__ = ["ScoreNet"]
+
+
+class _Checked:
+    """Labels that were found to be right. A sampler calls a network with the same tensor at all updates of a level."""
+
+    def __init__(self) -> None:
+        self.labels: Tensor | None = None
+        self.version = 0
+
+    def has(self, labels: object, x: Tensor) -> bool:
+        """Whether these labels, of a batch, were checked and have not been written to since."""
+        kept = self.labels
+        return kept is labels and kept is not None and kept._version == self.version and kept.shape[0] == x.shape[0]
+
+    def keep(self, labels: Tensor) -> None:
+        """Remembers labels whose writes PyTorch counts."""
+        if type(labels) is Tensor and lasting() and not labels.is_inference():
+            self.labels, self.version = labels, labels._version
+
+    def __reduce__(self) -> tuple[type[_Checked], tuple[()]]:
+        # A copy of a network has no need of them, and a file even less.
+        return type(self), ()
 
 
 class ScoreNet(nn.Module):
@@ -36,6 +59,8 @@ class ScoreNet(nn.Module):
             raise ValueError(f"{error}: a network keeps its ladder in float32, where these are so") from error
         self.register_buffer("sigmas", torch.tensor(values, dtype=torch.float32), persistent=persistent)
         self.config = config
+        # The labels that were checked last. Not by the module's own attributes, which take six calls to be set.
+        self._checked = _Checked()
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Score of the data blurred by the level's noise.
@@ -55,18 +80,28 @@ class ScoreNet(nn.Module):
 
     def check(self, x: Tensor, labels: Tensor) -> None:
         """Raises unless the network can be called with these."""
-        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        if not (type(x) is Tensor or isinstance(x, Tensor)) or not x.dtype.is_floating_point:
             if isinstance(x, Tensor):
                 kind, mend = str(x.dtype), conversion(x.dtype, "convert it with .float()")
             else:
                 kind, mend = type(x).__name__, "torch.as_tensor() makes one"
             raise TypeError(f"x must be a tensor of floating-point numbers, got {kind}; {mend}")
         self.check_shape(x)
-        # A replica of DataParallel has its weights as plain attributes: there its first layer refuses another dtype.
+        dtype = self.weight_dtype()
+        if dtype is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"x is {x.dtype} but the network is {dtype}; convert one: net.to(x.dtype)")
+        if is_compiling() or not self._checked.has(labels, x):
+            check_labels(labels, x.shape[0], self.sigmas.numel())
+            if not is_compiling():
+                self._checked.keep(labels)
+
+    def weight_dtype(self) -> torch.dtype | None:
+        """The dtype of the weights, None where that is not known.
+
+        A replica of DataParallel has its weights as plain attributes: there its first layer refuses another dtype.
+        """
         weights = next(self.parameters(), None)
-        if weights is not None and x.dtype != weights.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"x is {x.dtype} but the network is {weights.dtype}; convert one: net.to(x.dtype)")
-        check_labels(labels, x.shape[0], self.sigmas.numel())
+        return None if weights is None else weights.dtype
 
     def sigma_of(self, x: Tensor, labels: Tensor) -> Tensor:
         """Each sample's noise level in the dtype of ``x``, of a shape that broadcasts against it."""

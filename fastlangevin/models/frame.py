@@ -15,12 +15,39 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastlangevin.ladders import Sigmas
+from fastlangevin.memory import is_compiling, lasting
 from fastlangevin.models.base import ScoreNet
 
 __all__ = ["FramedScore"]
+
+
+class _Frame:
+    """The frame of a ladder in a dtype, made anew if the ladder is written to, replaced or moved."""
+
+    def __init__(self) -> None:
+        self.frame: Tensor | None = None
+        self.sigmas: Tensor | None = None
+        self.version = 0
+        self.dtype: torch.dtype | None = None
+
+    def fits(self, sigmas: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the frame is that of this ladder, in the dtype."""
+        return self.sigmas is sigmas and self.dtype is dtype and sigmas._version == self.version
+
+    def keep(self, frame: Tensor, sigmas: Tensor, dtype: torch.dtype) -> bool:
+        """Keeps a frame, unless it may have no numbers or nobody counts the writes to the ladder."""
+        if not lasting() or sigmas.is_inference() or frame.is_inference():
+            return False
+        self.frame, self.sigmas, self.version, self.dtype = frame, sigmas, sigmas._version, dtype
+        return True
+
+    def __reduce__(self) -> tuple[type[_Frame], tuple[()]]:
+        # A copy's ladder is another tensor.
+        return type(self), ()
 
 
 class FramedScore(ScoreNet):
@@ -41,6 +68,7 @@ class FramedScore(ScoreNet):
         super().__init__(sigmas, config)
         self.mean = mean
         self.variance = std * std
+        self._kept = _Frame()
 
     def features(self, u: Tensor, labels: Tensor) -> Tensor:
         """The learnt part F: standardised input and levels ``(B,)`` to an output of the input's shape."""
@@ -48,8 +76,19 @@ class FramedScore(ScoreNet):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         self.check(x, labels)
-        sigma = self.sigma_of(x, labels)
-        total = self.variance + sigma * sigma
+        # Of the ladder, and then of each sample: the numbers of L levels are fewer than those of B samples, and kept.
+        inward, outward, total = self._frame(x)[:, labels].reshape(3, -1, *[1] * (x.ndim - 1)).unbind()
         centred = x - self.mean
-        learnt = self.features(centred * total.rsqrt(), labels)
-        return learnt * ((self.variance / total).sqrt() / sigma) - centred / total
+        return self.features(centred * inward, labels) * outward - centred / total
+
+    def _frame(self, x: Tensor) -> Tensor:
+        """For each level 1/sqrt(v + sigma^2), sqrt(v/(v + sigma^2))/sigma and v + sigma^2, ``(3, L)`` as ``x`` is."""
+        sigmas, kept = self.sigmas, self._kept
+        if is_compiling() or not kept.fits(sigmas, x.dtype):
+            sigma = sigmas.to(x.dtype)
+            total = self.variance + sigma * sigma
+            frame = torch.stack((total.rsqrt(), (self.variance / total).sqrt() / sigma, total))
+            if is_compiling() or not kept.keep(frame, sigmas, x.dtype):
+                return frame
+        assert kept.frame is not None
+        return kept.frame

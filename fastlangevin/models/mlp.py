@@ -8,10 +8,12 @@ that kernels can hold the network, and run a whole chain, in registers and cache
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
 
 from fastlangevin.ladders import Sigmas, number
 from fastlangevin.models.base import check_config
@@ -61,6 +63,43 @@ class MLPConfig:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
+def _is_called(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer must be called: it has hooks, or is something else than it was made as.
+
+    A call of a small layer takes longer than its arithmetic.
+    """
+    return bool(
+        type(layer) is not kind
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
+    )
+
+
+def _multiplied(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """A layer's products."""
+    if _is_called(layer, nn.Linear):
+        out: Tensor = layer(hidden)
+        return out
+    products: Any = layer
+    return F.linear(hidden, products.weight, products.bias)
+
+
+def _looked_up(table: nn.Module, labels: Tensor) -> Tensor:
+    """The rows of an embedding."""
+    rows: Any = table
+    unusual = rows.max_norm is not None or rows.padding_idx is not None or rows.sparse or rows.scale_grad_by_freq
+    if unusual or _is_called(table, nn.Embedding):
+        out: Tensor = table(labels)
+        return out
+    return torch.embedding(rows.weight, labels)
+
+
 class MLP(FramedScore):
     """Score network for flat data ``(B, D)``, conditioned on the noise level.
 
@@ -97,18 +136,25 @@ class MLP(FramedScore):
                 f"or build the network with MLPConfig(features=...)"
             )
 
+    def weight_dtype(self) -> torch.dtype | None:
+        """The dtype of the weights: that of the last layer's."""
+        weight: Any = self.head.weight
+        return weight.dtype if type(weight) is nn.Parameter else None
+
     def features(self, u: Tensor, labels: Tensor) -> Tensor:
         hidden = u
         if self.levels is None:
             hidden = torch.cat((u, self.sigma_of(u, labels).log() / 4), dim=1)
             shifts: tuple[Tensor | None, ...] = (None,) * len(self.layers)
         else:
-            shifts = self.levels(labels).chunk(len(self.layers), dim=1)
-        for layer, shift in zip(self.layers, shifts, strict=True):
-            hidden = layer(hidden)
-            hidden = self.activation(hidden if shift is None else hidden + shift)
-        out: Tensor = self.head(hidden)
-        return out
+            shifts = _looked_up(self.levels, labels).chunk(self.config.depth, dim=1)
+        # Looked up in a dictionary, since each module that is asked for by its name takes a call of PyTorch's.
+        parts: Any = self._modules
+        activation = self.activation
+        for layer, shift in zip(parts["layers"], shifts, strict=True):
+            hidden = _multiplied(layer, hidden)
+            hidden = activation(hidden if shift is None else hidden + shift)
+        return _multiplied(parts["head"], hidden)
 
     def why_no_kernel(self, x: Tensor, impl: str) -> str | None:
         """Why chains like ``x`` are run update by update, or None where a kernel takes them."""

@@ -238,8 +238,8 @@ FORMULAS = (
         "a network's learnt part not divided by sigma",
         "power of sigma",
         "fastlangevin/models/frame.py",
-        "((self.variance / total).sqrt() / sigma)",
-        "((self.variance / total).sqrt())",
+        "(self.variance / total).sqrt() / sigma, total))",
+        "(self.variance / total).sqrt(), total))",
         ("tests/test_models.py::test_the_frame_is_the_formula",),
     ),
     Fault(
