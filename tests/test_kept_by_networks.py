@@ -1,6 +1,7 @@
-"""What networks keep from call to call follows what it was made of, and their layers are called where that is seen."""
+"""What is kept of networks from call to call, and of a level, follows what it was made of; hooks are called."""
 
 import copy
+import dataclasses
 import pickle
 
 import pytest
@@ -102,3 +103,62 @@ def test_hooks_of_layers_and_of_all_modules_are_called():
     with torch.no_grad():
         net.layers[0].parametrizations.weight.original0.mul_(2.0)
     assert not torch.allclose(net(x, LABELS), want)
+
+
+@pytest.mark.parametrize("activation", ["silu", "elu", "softplus", "relu", "tanh"])
+@pytest.mark.parametrize("conditioning", ["label", "log_sigma"])
+def test_a_perceptron_at_a_level_is_the_perceptron(activation, conditioning):
+    sizes = {"features": 3, "width": 16, "depth": 3, "mean": 0.4, "std": 1.7}
+    net = MLP(LADDER, MLPConfig(**sizes, activation=activation, conditioning=conditioning)).eval()
+    x = fl.randn((50, 3), seed=1)
+    before = x.clone()
+    with torch.no_grad():
+        for index, parameter in enumerate(net.parameters()):
+            parameter.copy_(0.5 * fl.randn((1, *parameter.shape), seed=index)[0])
+        for level in range(4):
+            found = net.at_level(x, level)(x)
+            want = net.double()(x.double(), torch.full((50,), level))
+            net.float()
+            # Four products of 16 terms or less and their sums, in fp32: 40 roundings of what a network of such weights
+            # enlarges by less than 100.
+            torch.testing.assert_close(found.double(), want, rtol=0, atol=4000 * 2.0**-24 * float(want.abs().max()))
+            others = torch.full((50,), (level + 1) % 4)
+            assert not torch.allclose(found, net(x, others), rtol=0, atol=0.01 * float(want.abs().max()))
+    assert torch.equal(x, before)
+
+
+def test_a_perceptron_that_is_not_its_weights_alone_is_called():
+    net, x = network("mlp")
+    assert net.at_level(x, 0) is not None
+    assert net.at_level(x.double(), 0) is None
+    assert copy.deepcopy(net).double().at_level(x, 0) is None
+    with net.head.register_forward_hook(lambda *given: None):
+        assert net.at_level(x, 0) is None
+
+    class Other(MLP):
+        def features(self, u, labels):
+            return u
+
+    assert Other(LADDER, net.config).at_level(x, 0) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.at_level(x, 0) is None
+
+
+def test_weights_that_change_between_runs_and_in_a_callback_are_followed():
+    net, _ = network("mlp")
+    scheme = fl.schemes.annealed_langevin(LADDER, epsilon=0.05, steps_per_level=3)
+    options = {"seed": 4, "chain": "loop"}
+    sampler = fl.Sampler(net, scheme, (5, 3), chain="loop")
+    first = sampler(seed=4)
+    assert torch.equal(first, fl.sample(net, scheme, shape=(5, 3), **options))
+
+    def change(info):
+        if info.step == 4:  # inside of a level
+            net.head.weight.data.mul_(1.5)
+
+    changed = fl.sample(net, scheme, shape=(5, 3), **options, callback=change, full_output=True, trajectory=1)
+    assert torch.equal(sampler(seed=4), fl.sample(net, scheme, shape=(5, 3), **options))
+    assert not torch.equal(sampler(seed=4), first)
+    # From where they changed, the chain is that of the new weights.
+    state = dataclasses.replace(changed.state, x=changed.trajectory[4], step=4, trajectory=None, telemetry=None)
+    assert torch.equal(fl.sample(net, scheme, resume=state, chain="loop"), changed.samples)

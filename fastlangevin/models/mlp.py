@@ -7,6 +7,7 @@ that kernels can hold the network, and run a whole chain, in registers and cache
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from fastlangevin.ladders import Sigmas, number
 from fastlangevin.models.base import check_config
 from fastlangevin.models.frame import FramedScore
 from fastlangevin.models.mlp_chain import MLPKernel, log_once, reason_for_loop
+from fastlangevin.models.mlp_level import of_level
 from fastlangevin.reference import ACTIVATIONS
 from fastlangevin.values import shown
 
@@ -155,6 +157,13 @@ class MLP(FramedScore):
             hidden = _multiplied(layer, hidden)
             hidden = activation(hidden if shift is None else hidden + shift)
         return _multiplied(parts["head"], hidden)
+
+    def at_level(self, x: Tensor, level: int) -> Callable[[Tensor], Tensor] | None:
+        """The score at a noise level as a function of states like ``x``, with the weights of this moment.
+
+        It differs from the module's by roundings. None where the module is to be called.
+        """
+        return of_level(self, MLP, x, level)
 
     def why_no_kernel(self, x: Tensor, impl: str) -> str | None:
         """Why chains like ``x`` are run update by update, or None where a kernel takes them."""

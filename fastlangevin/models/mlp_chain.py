@@ -19,7 +19,7 @@ from fastlangevin.ops.mlp_chain import Matmul, check_matmul, mlp_chain_, too_lar
 from fastlangevin.reference import ACTIVATIONS
 from fastlangevin.runtime import choose
 
-__all__ = ["MLPKernel", "chain_network", "log_once", "reason_for_loop"]
+__all__ = ["MLPKernel", "Perceptron", "chain_network", "changed", "log_once", "misfit", "reason_for_loop"]
 
 logger = logging.getLogger("fastlangevin")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -65,7 +65,7 @@ def _hooked() -> bool:
     return any(getattr(module, name, None) for name in ("_global_forward_hooks", "_global_forward_pre_hooks"))
 
 
-def _changed(net: Perceptron, kind: type) -> str | None:
+def changed(net: Perceptron, kind: type) -> str | None:
     """What makes the network compute something else than its weights say."""
     if type(net) is not kind:
         return f"it is of class {type(net).__name__}, which may compute something else"
@@ -107,15 +107,9 @@ def _read(net: Perceptron) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
     yield "sigmas", net.sigmas, (levels,)
 
 
-def reason_for_loop(net: Perceptron, kind: type, x: Tensor, impl: str) -> str | None:
-    """Why chains of this network are run update by update, or None where a kernel takes them."""
+def misfit(net: Perceptron, x: Tensor) -> str | None:
+    """Why the weights are not those of the configuration, or do not fit a state; None where they do."""
     config = net.config
-    if net.training:
-        return "the network is in training mode; call net.eval()"
-    sizes = config.features, config.width, config.depth
-    reason = too_large(*sizes) or _changed(net, kind)
-    if reason is not None:
-        return reason
     for name, tensor, shape in _read(net):
         if tensor.shape != shape:
             return f"{name} has the shape {tuple(tensor.shape)} and not {shape}, that of its configuration"
@@ -125,6 +119,21 @@ def reason_for_loop(net: Perceptron, kind: type, x: Tensor, impl: str) -> str | 
             return f"{name} is on {tensor.device} and the state on {x.device}"
     if x.ndim != 2 or x.shape[1] != config.features:
         return f"the state of shape {tuple(x.shape)} is no batch of {config.features} features"
+    return None
+
+
+def reason_for_loop(net: Perceptron, kind: type, x: Tensor, impl: str) -> str | None:
+    """Why chains of this network are run update by update, or None where a kernel takes them."""
+    config = net.config
+    if net.training:
+        return "the network is in training mode; call net.eval()"
+    sizes = config.features, config.width, config.depth
+    reason = too_large(*sizes) or changed(net, kind)
+    if reason is not None:
+        return reason
+    reason = misfit(net, x)
+    if reason is not None:
+        return reason
     if torch.is_autocast_enabled(x.device.type):
         return "autocast is on, which a kernel does not follow"
     if observed():

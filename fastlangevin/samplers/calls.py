@@ -30,11 +30,13 @@ class ScoreCalls(NamedTuple):
         at: ``at(x, level)``, with the drift if there is one.
         plain: without it, for the denoise step.
         source: what may make many updates at once: see :class:`fastlangevin.chain_score.ChainScore`.
+        renew: to be called when a chain begins and after every callback, which may change a network's weights.
     """
 
     at: Callable[[Tensor, Level], Tensor]
     plain: Callable[[Tensor, Level], Tensor]
     source: object
+    renew: Callable[[], None] = lambda: None
 
 
 def check_score(score: object, scheme: Scheme) -> None:
@@ -88,7 +90,7 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
     if isinstance(score, GaussianMixture):
         score = PerturbedMixture(score, scheme.ladder, options["impl"])
     called: Any = score if isinstance(score, PerturbedMixture) else Guarded("score", score, in_place=True)
-    plain = _Labelled(called)
+    plain = _Labelled(called, getattr(score, "at_level", None))
     drift = None if options["drift"] is None else Guarded("drift", options["drift"], like_state=False)
 
     def drifting(x: Tensor, level: Level) -> Tensor:
@@ -100,7 +102,8 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
         return value + moved
 
     # A kernel of whole chains computes the score.
-    return ScoreCalls(plain if drift is None else drifting, plain, score if scheme.output == "score" else None)
+    source = score if scheme.output == "score" else None
+    return ScoreCalls(plain if drift is None else drifting, plain, source, plain.renew)
 
 
 def _unlabelled(score: Score, options: ChainOptions) -> ScoreCalls:
@@ -134,12 +137,29 @@ class _Told:
 
 
 class _Labelled:
-    """A score of labels, called with the index of a level. The labels of one level alone are kept."""
+    """A score of labels, called with the index of a level. What belongs to one level alone is kept.
 
-    def __init__(self, score: Callable[[Tensor, Tensor], Tensor]) -> None:
+    Args:
+        score: called as ``score(x, labels)``.
+        at_level: as :meth:`fastlangevin.models.MLP.at_level`, of a network that is faster at a level that is known; or
+            None.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Tensor, Tensor], Tensor],
+        at_level: Callable[[Tensor, int], Callable[[Tensor], Tensor] | None] | None = None,
+    ) -> None:
         self.score = score
+        self.at_level = at_level
+        self.of_state: Callable[[Tensor], Tensor] | None = None
+        self.prepared = -1
         self.level = -1
         self.kept = torch.empty(0, dtype=torch.int64, device="cpu")
+
+    def renew(self) -> None:
+        """Reads the network's weights anew before the next call."""
+        self.prepared = -1
 
     def labels(self, x: Tensor, level: Level) -> Tensor:
         """The label of each sample, int64 ``(B,)``."""
@@ -152,4 +172,10 @@ class _Labelled:
         return self.kept
 
     def __call__(self, x: Tensor, level: Level) -> Tensor:
+        if self.at_level is not None and not isinstance(level, Tensor):
+            if self.prepared != (level or 0):
+                self.prepared = level or 0
+                self.of_state = self.at_level(x, self.prepared)
+            if self.of_state is not None:
+                return self.of_state(x)
         return self.score(x, self.labels(x, level))

@@ -126,6 +126,7 @@ def drive(
         options: the caller's.
     """
     scheme, callback = stepper.scheme, options["callback"]
+    score.renew()
     total, done = scheme.total, start.step
     x, watch = stepper.x, stepper.watch
     frames = Frames(options["trajectory"], total, x, start)
@@ -161,6 +162,7 @@ def drive(
             if callback is not None:
                 info = StepInfo(x, done, total, scheme.make(done - 1).level, state)
                 stopped = bool(callback(info))
+                score.renew()
             watch.check(done, state, now=stopped or done == total or made > 1)
         left = state()
         evaluations += stepper.evaluations
