@@ -157,7 +157,8 @@ class DenoisingScoreMatching(nn.Module):
         **samples: Unpack[SampleOptions],
     ) -> Tensor:
         """The loss of a batch; arguments as for :func:`dsm_loss`."""
-        words = quick.words(_NOISE, draw=step, **samples)
+        # The draw of an objective is its step; whoever gives draw= is told so below.
+        words = None if "draw" in samples else quick.words(_NOISE, draw=step, **samples)
         if words is not None and callable(net) and type(x) is Tensor and x.ndim > 1 and self.reduction != "none":
             if self._plain.output != self.output:
                 self._plain = self._for_plain()
