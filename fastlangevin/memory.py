@@ -1,4 +1,7 @@
-"""When an operation may read its tensors by their addresses: nothing sees its call, and their memory is their value."""
+"""Decides whether an operation may read its tensors by their addresses.
+
+It may if nothing intercepts the call and the memory of the tensors holds their values.
+"""
 
 from __future__ import annotations
 

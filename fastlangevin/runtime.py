@@ -1,4 +1,4 @@
-"""Which implementation runs, and why: the choice behind ``impl="auto"``.
+"""Chooses the implementation, and explains the choice behind ``impl="auto"``.
 
     triton      CUDA tensors (and any tensor under the Triton interpreter, TRITON_INTERPRET=1)
     cpp         CPU tensors

@@ -1,4 +1,4 @@
-"""What the operations beside the update take: pure data, which every layer may import.
+"""Operands of the operations other than the update: pure data that every layer may import.
 
 Whoever makes them has checked them, and the launchers check nothing again. Tensors are of any float dtype, fp32, fp16,
 bf16 or fp64, where no other is named. The computing dtype is fp64 where the samples, the state or the network's output

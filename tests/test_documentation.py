@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Unpack
 
@@ -396,3 +397,12 @@ def test_all_that_users_meet_is_looked_at() -> None:
         "losses.ssm_loss",
     } <= names
     assert set(fl.__all__) - names <= {"STREAM_VERSION", "__version__", *MODULES}
+
+
+def test_module_docstrings_say_what_a_module_is_or_does() -> None:
+    root = Path(fl.__file__).parent
+    files = [*root.rglob("*.py"), *(root / "kernels").rglob("*.py")]
+    assert len(files) > 250
+    first = {path: (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split() for path in files}
+    questions = {"What", "Where", "How", "Whether", "From", "Which", "When", "Who", "Why"}
+    assert [str(path) for path, words in first.items() if words and words[0] in questions] == []

@@ -1,4 +1,4 @@
-"""How to choose a ladder and a step size: Techniques 1, 2 and 4 of Song and Ermon (2020), and a plan made of them."""
+"""Advice on the ladder and the step size: Techniques 1, 2 and 4 of Song and Ermon (2020), combined into a plan."""
 
 from fastlangevin.advisor.distance import largest_distance
 from fastlangevin.advisor.planning import SamplingPlan, plan

@@ -1,4 +1,4 @@
-"""How wide the largest noise level must be: Technique 1 of Song and Ermon (2020).
+"""The largest noise level that data need: Technique 1 of Song and Ermon (2020).
 
 sigma_1 is the largest Euclidean distance between two samples of the data, so that chains can go from any to any.
 

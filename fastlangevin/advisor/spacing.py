@@ -1,4 +1,4 @@
-"""How far apart noise levels may lie: Technique 2 of Song and Ermon (2020).
+"""The spacing of noise levels: Technique 2 of Song and Ermon (2020).
 
 For data that are one point, noise level sigma has its samples at distance r from it, and r is N(sqrt(D) sigma,
 sigma^2/2) nearly, D being the number of elements. Level i+1 is to begin where samples of level i do not surprise its

@@ -1,4 +1,4 @@
-"""How large a step may be: Technique 4 of Song and Ermon (2020).
+"""The largest useful step size: Technique 4 of Song and Ermon (2020).
 
 For data that are one point, a level that is entered with the samples of the level before it, of variance gamma^2
 sigma_i^2, is left after T updates of annealed Langevin dynamics with variance R sigma_i^2,

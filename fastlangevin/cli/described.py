@@ -1,4 +1,4 @@
-"""What a checkpoint says of its data and of how it is meant to be sampled, checked: a file may hold any JSON there."""
+"""Reads how a checkpoint describes its data and its sampling, and checks it, since a file may hold any JSON there."""
 
 from __future__ import annotations
 

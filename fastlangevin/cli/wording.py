@@ -1,4 +1,4 @@
-"""Which options of a command a message of the library is about: ``sigmas=`` is ``--sigmas`` there."""
+"""Rewords the library's messages for the command line, where ``sigmas=`` is ``--sigmas``."""
 
 from __future__ import annotations
 

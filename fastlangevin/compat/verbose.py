@@ -1,4 +1,4 @@
-"""What NCSNv2's samplers print of an update."""
+"""The lines that NCSNv2's samplers print for each update."""
 
 from __future__ import annotations
 

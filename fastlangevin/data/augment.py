@@ -1,4 +1,4 @@
-"""What is done to a batch before noise is added, on any device: by the address of step and place, or not random."""
+"""Augmentation of a batch before noise is added, on any device. Randomness depends on step and place alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a Pillow image to a tensor."""
+"""Converts Pillow images to tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training data are: a row of samples that never changes, read by index.
+"""Training data: a fixed sequence of samples, read by index.
 
 A source draws no random numbers. Whatever is random about a sample in a step is made afterwards, at the address of its
 place in the batch (:class:`fastlangevin.data.Augment`): it repeats neither from epoch to epoch nor between the

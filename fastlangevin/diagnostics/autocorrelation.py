@@ -1,4 +1,4 @@
-"""How long chains remember: autocovariances by the fast Fourier transform, divided by the length (Geyer 1992)."""
+"""Autocovariances of chains by the fast Fourier transform, divided by the length (Geyer 1992)."""
 
 from __future__ import annotations
 

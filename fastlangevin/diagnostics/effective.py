@@ -1,4 +1,4 @@
-"""How many independent draws chains are worth: effective sample size, and what follows (Vehtari et al. 2021)."""
+"""Effective sample size, and the standard errors that follow from it (Vehtari et al. 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether chains agree: split R-hat."""
+"""Agreement of chains: split R-hat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a module computes a formula, by numbers.
+"""Checks numerically that a module computes a formula.
 
 Two trials, since either alone can mislead. On what the module sees in the network, its result and the fused
 operation's must be the formula's to rounding. And a twin of it, filled with numbers that no two terms share, must be

@@ -1,4 +1,4 @@
-"""Which activations can move into the norms before them, by what was heard of both.
+"""Decides which activations can be merged into the norms before them.
 
 A reference to an activation can let a norm's result pass only if all tensors of as many dimensions that come through it
 are results of norms that take the activation; and a norm can take it only if nothing but such references sees its

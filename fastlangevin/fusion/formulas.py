@@ -1,4 +1,4 @@
-"""What a fused operation can stand for: where each formula finds its numbers in a module, and how it rounds.
+"""The formulas of the fused operations: where each finds its numbers in a module, and how it rounds.
 
 A formula is a plain, frozen record: it is part of the fused module, which is copied, pickled and compiled with it.
 """

@@ -1,4 +1,4 @@
-"""What becomes of the results of norms: one run of the network in which every use of them is heard.
+"""Records every use of the results of norms during one run of the network.
 
 Every reference to an activation, a parent's attribute, is replaced for the run by a copy of its own, so that a call
 tells through which reference it came, whoever made it and however many share the activation. All other uses are seen by

@@ -1,4 +1,4 @@
-"""What stands in a fused network: norms that are the user's own modules with another forward, and the activations that
+"""The modules of a fused network: norms that are the user's own modules with another forward, and activations that
 have moved into them.
 
 A fused norm stays the same object, with its parameters, hooks, attributes and place; only its class becomes a subclass

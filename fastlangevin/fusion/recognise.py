@@ -1,4 +1,4 @@
-"""Which modules could be norms that a fused operation stands for: by their parameters' number and shapes alone.
+"""Finds modules that could be norms, by the number and the shapes of their parameters alone.
 
 Names of classes and parameters say nothing here, so this only proposes; :mod:`fastlangevin.fusion.agree` decides.
 """

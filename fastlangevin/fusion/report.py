@@ -1,4 +1,4 @@
-"""What was fused, what was left and why."""
+"""The report of a fusion: what was replaced, what was left, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a fused network gives the output that it gave before, but for rounding.
+"""Checks that a fused network gives the same output as before, up to rounding.
 
 How much rounding explains is measured on the network itself. Each fused norm was seen to differ from the user's by some
 amount on each channel of each sample. The user's network is run again with its norms' results moved by those amounts,

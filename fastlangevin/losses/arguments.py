@@ -1,4 +1,4 @@
-"""What the score matching objectives share: checks of their arguments, and the reduction over the batch."""
+"""Shared parts of the score matching objectives: argument checks and the reduction over the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the score networks share: the ladder, the checks of a call, files."""
+"""Base class of the score networks: the ladder, argument checks, files."""
 
 from __future__ import annotations
 

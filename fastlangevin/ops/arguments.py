@@ -1,4 +1,4 @@
-"""What the operations accept: each check raises an error that names the argument, its value and the way out."""
+"""Argument checks of the operations. Each error names the argument, its value and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fused norms share: the layout of their results, and when plain PyTorch takes the place of a kernel."""
+"""Shared parts of the fused norms: the layout of results, and the cases in which plain PyTorch replaces the kernel."""
 
 from __future__ import annotations
 

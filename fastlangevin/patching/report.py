@@ -1,4 +1,4 @@
-"""What was replaced: a :class:`Patch`, which can be undone."""
+"""The result of patching, a :class:`Patch` that can be undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule returns, and the checks of numbers that several rules share."""
+"""The coefficients that a rule returns, and number checks that several rules share."""
 
 from __future__ import annotations
 

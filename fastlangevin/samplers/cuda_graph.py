@@ -1,4 +1,4 @@
-"""What CUDA graphs ask of a chain's updates: to be warm, to be captured, and where that fails to leave no trace."""
+"""Warms up and captures updates as CUDA graphs. A capture that fails leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all samplers take: where a chain begins, its random address, what is watched, what acts on every update."""
+"""Options of all samplers: the start of a chain, its random address, what is watched, and what acts on every update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a chain begins: its initial state, its address, or the state that it goes on from."""
+"""The start of a chain: its initial state and its address, or the state that it resumes from."""
 
 from __future__ import annotations
 

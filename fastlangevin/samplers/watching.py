@@ -1,4 +1,4 @@
-"""What is watched while a chain runs: states that are not finite, norms of the score, signal-to-noise ratios.
+"""Monitors a running chain: states that are not finite, norms of the score, signal-to-noise ratios.
 
 The update's kernel records a state's first value that is no finite number; the record stays on the device, where it is
 read every 32 updates and at the end, so that the host waits no more often. Norms are made by a kernel of their own.

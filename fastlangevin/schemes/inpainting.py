@@ -1,4 +1,4 @@
-"""What is known of the samples: the region of an inpainting."""
+"""The known region of an inpainting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package promises, tried on this machine in seconds: ``fastlangevin selftest``.
+"""Checks the package's guarantees on this machine within seconds: ``fastlangevin selftest``.
 
 Known answers of the generator, the bits of every implementation against stored digests, a short chain against its exact
 law, a resume, and checkpoints that are damaged. Nothing is written outside a temporary folder.

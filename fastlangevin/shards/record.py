@@ -1,4 +1,4 @@
-"""What a run is: two runs of one record have the same samples."""
+"""The record of a run. Two runs with the same record have the same samples."""
 
 from __future__ import annotations
 

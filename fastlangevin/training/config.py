@@ -1,4 +1,4 @@
-"""How to train: everything a run is a function of, besides its data and its network."""
+"""Training settings: everything besides the data and the network that determines a run."""
 
 from __future__ import annotations
 

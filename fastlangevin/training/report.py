@@ -1,4 +1,4 @@
-"""What a run shows: a bar, lines of JSON, a picture of curves, grids of samples, TensorBoard where it is installed."""
+"""Progress of a run: a bar, lines of JSON, a picture of curves, grids of samples, and TensorBoard if installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the C++ library is asked, declared once for Python: the structs of csrc/plan.h, which says what the fields mean.
+"""Requests to the C++ library: the structs of csrc/plan.h, declared once for Python. That file documents the fields.
 
 A request is packed in the order of its declaration by :func:`packer`; those of whole chains, for which 4 us more are
 little, are filled by name. The library says where it has every field, and :func:`difference` compares that with these

@@ -1,4 +1,4 @@
-"""Which elements a program has, where they lie, and which random words are theirs.
+"""Maps programs to elements, to their places in memory and to their random words.
 
 A sample of D elements is cut into groups of ``width`` neighbours: one Philox block of 4, or two. A program has a tile
 of rows (samples) by groups, flattened; the division that decodes it is by a constant. Three grid axes make the rest

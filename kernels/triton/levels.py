@@ -1,4 +1,4 @@
-"""What a program knows of its rows' levels: an entry of a table (L,) for each row.
+"""Loads the entries of a table (L,) for the levels of a program's rows.
 
 A program of one row has it in scalars, so that what hangs on the row is loaded and computed once in a thread.
 """

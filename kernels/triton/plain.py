@@ -1,4 +1,4 @@
-"""What a sampler's plain update, with numbers alone beside its tensors, is launched by the next time."""
+"""Caches the launch of a sampler's plain update (tensors and Python numbers only)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples of a tile hold a NaN or an infinity once they are rounded: Triton device functions.
+"""Triton device functions that find the samples of a tile with a NaN or an infinity after rounding.
 
 A group of neighbours lies in one thread, which takes the largest of their magnitudes and compares it once; no second
 pass, and memory is written only where there is a fault. The record is an integer's atomic minimum, so that its bits

@@ -1,4 +1,4 @@
-"""What the schedulers' calls share: their arguments, their addresses, and a look at their results."""
+"""Shared parts of the schedulers' calls: arguments, addresses, and the check of results."""
 
 from __future__ import annotations
 

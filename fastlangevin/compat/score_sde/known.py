@@ -1,4 +1,4 @@
-"""What is known of the data, put into the states of a chain."""
+"""Puts known data into the states of a chain."""
 
 from __future__ import annotations
 
