@@ -178,7 +178,7 @@ def counted() -> AbstractContextManager[object]:
 
 
 def version(value: Any) -> int:
-    """How often PyTorch has seen writes to a tensor; 0 of what has no such count."""
+    """Returns how often PyTorch has seen writes to a tensor; 0 of what has no such count."""
     return value._version if isinstance(value, Tensor) and not value.is_inference() else 0
 
 
@@ -205,7 +205,7 @@ def wrong_shape(name: str, value: Any, x: Tensor) -> str:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one dtype and shape have the same bits, NaN too. Waits for the device."""
+    """Returns whether two tensors of one dtype and shape have the same bits, NaN too. Waits for the device."""
     if one.is_floating_point():
         word = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
         one, other = one.detach().view(word), other.detach().view(word)
@@ -233,7 +233,7 @@ def _detached(value: Tensor) -> Tensor:
 
 
 def _written(given: Any, handed: Any) -> bool:
-    """Whether a copy is no longer what it was made of."""
+    """Returns whether a copy is no longer what it was made of."""
     if not isinstance(given, Tensor):
         return False
     if handed._version:
@@ -244,7 +244,7 @@ def _written(given: Any, handed: Any) -> bool:
 
 
 def _share(value: Any, handed: Tensor) -> bool:
-    """Whether a result stands in the memory of the state that was handed over."""
+    """Returns whether a result stands in the memory of the state that was handed over."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided:
         return False
     # By storage and not by address: zeros that PyTorch never writes out have none.

@@ -12,7 +12,7 @@ NAME = "fastlangevin.kernels"
 
 
 def lost() -> str | None:
-    """Why the kernels cannot be imported, or None if they can.
+    """Returns why the kernels cannot be imported, or None if they can.
 
     Archives and checkouts without symbolic links lose ``fastlangevin/kernels``, a link to ``../kernels``.
     """

@@ -32,7 +32,7 @@ def recorded() -> bool:
 
 
 def transforms() -> bool:
-    """Whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
+    """Returns whether vmap, jvp and the like are at work, which see into plain PyTorch alone."""
     # A compiler has its own way through them, and does not look into these two.
     return not is_compiling() and (_level() is not None or forward_ad._current_level >= 0)
 

@@ -130,7 +130,7 @@ class GaussianMixture:
 
     @property
     def diagonal(self) -> bool:
-        """Whether every element of a component has a variance of its own."""
+        """Returns whether every element of a component has a variance of its own."""
         return self.variances.ndim == 2
 
     def perturbed(self, sigmas: Sigmas, *, impl: str = "auto") -> PerturbedMixture:

@@ -28,7 +28,7 @@ def shown(value: object) -> str:
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is one integer: not a bool, of whatever library, nor an array that has dimensions.
+    """Returns whether a value is one integer: not a bool, of whatever library, nor an array that has dimensions.
 
     Integers of Python, such as members of an IntEnum, are known by their class: PyTorch 2.10 and 2.11 cannot compile
     hasattr of a member.
@@ -49,7 +49,7 @@ def index(value: object) -> int | None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value can be taken for a real number: not a bool or a complex number, of whatever library."""
+    """Returns whether a value can be taken for a real number: not a bool or a complex number, of whatever library."""
     if isinstance(value, (float, int)):
         return not isinstance(value, bool)
     return (
@@ -58,7 +58,7 @@ def is_number(value: object) -> bool:
 
 
 def is_complex(value: object) -> bool:
-    """Whether a number, array or tensor is complex, or one in a nested sequence."""
+    """Returns whether a number, array or tensor is complex, or one in a nested sequence."""
     if isinstance(value, (list, tuple)):
         return any(map(is_complex, value))
     return isinstance(value, complex) or _kind(value).startswith("complex")

@@ -127,5 +127,5 @@ class Update(NamedTuple):
 
     @property
     def draws_noise(self) -> bool:
-        """Whether normals are drawn."""
+        """Returns whether normals are drawn."""
         return self.b is not None and self.noise is None

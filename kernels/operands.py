@@ -272,5 +272,5 @@ class Segment(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many updates."""
+        """Returns how many updates."""
         return sum(run.times for run in self.runs)

@@ -153,7 +153,7 @@ class _Rows:
             yield torch.arange(first, min(first + length, self.count), dtype=torch.int64, device="cpu")
 
     def blocks(self) -> tuple[int, int]:
-        """How many rows to hold, and how many columns to compare them with at once."""
+        """Returns how many rows to hold, and how many columns to compare them with at once."""
         columns = max(1, min(COLUMNS, self.memory // (4 * READING * self.size)))
         left = self.memory - READING * self.size * columns
         height = left // (READING * self.size + 16 * columns)

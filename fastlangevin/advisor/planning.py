@@ -233,7 +233,7 @@ def _elements(source: Source | None, shape: Any) -> int:
 
 
 def _levels_of(levels: Any, overlap: Any, D: int) -> Callable[[float], int]:
-    """How many levels a ladder takes, as a function of sigma_1 / sigma_L."""
+    """Returns how many levels a ladder takes, as a function of sigma_1 / sigma_L."""
     if levels is not None:
         count = integer("levels", levels, 2, 10**6)
         return lambda span: count

@@ -197,7 +197,7 @@ def _excess(a: float, entered: float, steps: int) -> float:
 
 
 def _falls(a: float, gamma: float, steps: int) -> bool:
-    """Whether R falls at 0 < a < 1."""
+    """Returns whether R falls at 0 < a < 1."""
     power, rest = _powers(a, steps)
     distance = (gamma - 1) * (gamma + 1) - a / (2 - a)
     return rest / (2 - a) ** 2 < steps * power / (1 - a) * distance

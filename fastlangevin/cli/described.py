@@ -52,7 +52,7 @@ def shape_of(metadata: Mapping[str, Any]) -> list[int]:
 
 
 def sampling_of(metadata: Mapping[str, Any], epsilon: float | None, steps_per_level: int | None) -> dict[str, Any]:
-    """How to sample: as the options say, and otherwise as the checkpoint recommends.
+    """Returns how to sample: as the options say, and otherwise as the checkpoint recommends.
 
     Raises:
         ValueError: neither says it, or what the checkpoint says makes no sense.

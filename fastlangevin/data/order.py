@@ -96,7 +96,7 @@ class AddressedBatches(Sampler[list[int]]):
 
 
 def batch_indices(step: int, batch: int, size: int, *, seed: Seed) -> Tensor:
-    """Which samples a training step sees: the epochs in a row, each in an order of its own, cut into batches.
+    """Returns which samples a training step sees: the epochs in a row, each in an order of its own, cut into batches.
 
     Args:
         step: training step from 0.

@@ -135,7 +135,7 @@ def _largest_value(file: BinaryIO) -> int:
 
 
 def _pictures(image: Image.Image) -> int:
-    """How many pictures a file holds. A photograph's previews and gain maps, smaller than it, are none."""
+    """Returns how many pictures a file holds. A photograph's previews and gain maps, smaller than it, are none."""
     frames: int = getattr(image, "n_frames", 1)
     if image.format != "MPO":
         return frames
@@ -148,7 +148,7 @@ def _pictures(image: Image.Image) -> int:
 
 
 def _has_late_metadata(file: BinaryIO) -> bool:
-    """Whether a PNG file has text or EXIF behind its pixels, where the header does not show it."""
+    """Returns whether a PNG file has text or EXIF behind its pixels, where the header does not show it."""
     place, late = file.tell(), False
     file.seek(8)
     while len(chunk := file.read(8)) == 8:

@@ -93,7 +93,7 @@ def _ending(name: str) -> str:
 
 
 def _is_image(path: str, mode: int) -> bool:
-    """Whether a file that is not a folder is to be read; raises ValueError for pictures that cannot be."""
+    """Returns whether a file that is not a folder is to be read; raises ValueError for pictures that cannot be."""
     ending = _ending(path)
     if not stat.S_ISREG(mode):
         if ending in SUFFIXES | OTHERS:

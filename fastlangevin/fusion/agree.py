@@ -78,7 +78,7 @@ def agreed(readings: Sequence[Formula], module: nn.Module, inputs: tuple[Tensor,
 
 
 def deviation(formula: Formula, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor, impl: str) -> Tensor:
-    """How far the fused operation is from what the module returned, ``(B, C)``: at least one rounding of it.
+    """Returns how far the fused operation is from what the module returned, ``(B, C)``: at least one rounding of it.
 
     Raises:
         DisagreementError: one of the two is not the formula's value to rounding.

@@ -64,7 +64,7 @@ def _is_activated(norm: Norm) -> bool:
 
 
 def _alone(norm: Norm) -> str:
-    """Why no activation can move into the norm; empty where one could, or where there is none."""
+    """Returns why no activation can move into the norm; empty where one could, or where there is none."""
     assert norm.formula is not None
     wanted = norm.formula.follows
     uses = [use for result in norm.results for use in result.uses]

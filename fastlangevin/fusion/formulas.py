@@ -35,7 +35,7 @@ class Formula:
     arguments: ClassVar[int] = 1
 
     def takes(self, x: Tensor) -> bool:
-        """Whether the operation is defined on an input of this shape."""
+        """Returns whether the operation is defined on an input of this shape."""
         raise NotImplementedError
 
     def apply(self, module: Any, *inputs: Tensor, activation: bool, impl: str) -> Tensor:

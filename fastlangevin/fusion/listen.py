@@ -35,7 +35,7 @@ HARMLESS = SHAPES | KINDS | CONVERSIONS
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something looks on at the module's calls."""
+    """Returns whether something looks on at the module's calls."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

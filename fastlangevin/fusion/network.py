@@ -102,7 +102,7 @@ def _check(net: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 
 def _unusual(module: nn.Module) -> str:
-    """Why a module cannot be changed, whatever it computes."""
+    """Returns why a module cannot be changed, whatever it computes."""
     if "forward" in module.__dict__:
         return "its forward is replaced on the instance"
     if hasattr(module, "parametrizations"):

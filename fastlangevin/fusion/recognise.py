@@ -20,7 +20,7 @@ USUAL_NAMES = ["gamma", "alpha", "beta"]
 
 
 def is_fused(module: nn.Module) -> bool:
-    """Whether the module is a fused norm already: one that was fused, or one of this package's networks."""
+    """Returns whether the module is a fused norm already: one that was fused, or one of this package's networks."""
     return isinstance(module, Fused | ConditionalInstanceNormPlusPlus | InstanceNormPlusPlus)
 
 

@@ -24,7 +24,7 @@ class _Checked:
         self.version = 0
 
     def has(self, labels: object, x: Tensor) -> bool:
-        """Whether these labels, of a batch, were checked and have not been written to since."""
+        """Returns whether these labels, of a batch, were checked and have not been written to since."""
         kept = self.labels
         return kept is labels and kept is not None and kept._version == self.version and kept.shape[0] == x.shape[0]
 

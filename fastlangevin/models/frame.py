@@ -35,7 +35,7 @@ class _Frame:
         self.dtype: torch.dtype | None = None
 
     def fits(self, sigmas: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the frame is that of this ladder, in the dtype."""
+        """Returns whether the frame is that of this ladder, in the dtype."""
         return self.sigmas is sigmas and self.dtype is dtype and sigmas._version == self.version
 
     def keep(self, frame: Tensor, sigmas: Tensor, dtype: torch.dtype) -> bool:

@@ -66,7 +66,7 @@ class MLPConfig:
 
 
 def _is_called(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a layer must be called: it has hooks, or is something else than it was made as.
+    """Returns whether a layer must be called: it has hooks, or is something else than it was made as.
 
     A call of a small layer takes longer than its arithmetic.
     """
@@ -166,7 +166,7 @@ class MLP(FramedScore):
         return of_level(self, MLP, x, level)
 
     def why_no_kernel(self, x: Tensor, impl: str) -> str | None:
-        """Why chains like ``x`` are run update by update, or None where a kernel takes them."""
+        """Returns why chains like ``x`` are run update by update, or None where a kernel takes them."""
         return reason_for_loop(self, MLP, x, impl)
 
     def chain_kernel(self, x: Tensor, impl: str) -> MLPKernel | None:

@@ -108,7 +108,7 @@ def _read(net: Perceptron) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
 
 
 def misfit(net: Perceptron, x: Tensor) -> str | None:
-    """Why the weights are not those of the configuration, or do not fit a state; None where they do."""
+    """Returns why the weights are not those of the configuration, or do not fit a state; None where they do."""
     config = net.config
     for name, tensor, shape in _read(net):
         if tensor.shape != shape:
@@ -123,7 +123,7 @@ def misfit(net: Perceptron, x: Tensor) -> str | None:
 
 
 def reason_for_loop(net: Perceptron, kind: type, x: Tensor, impl: str) -> str | None:
-    """Why chains of this network are run update by update, or None where a kernel takes them."""
+    """Returns why chains of this network are run update by update, or None where a kernel takes them."""
     config = net.config
     if net.training:
         return "the network is in training mode; call net.eval()"

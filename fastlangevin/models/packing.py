@@ -101,7 +101,7 @@ class PackedConv2d(nn.Conv2d):
         return _convolve(x, self.packed, self)
 
     def _settle(self, parameters: dict[str, nn.Parameter]) -> bool:
-        """Whether there may be blocks: nobody else has the weights, and packed ones compute the same."""
+        """Returns whether there may be blocks: nobody else has the weights, and packed ones compute the same."""
         if not self.lent:
             return True
         self.packed = None
@@ -138,7 +138,7 @@ def _alone() -> tuple[int | bool, ...]:
 
 
 def can_pack(conv: nn.Module) -> bool:
-    """Whether a convolution can be packed here, and then computes what it did."""
+    """Returns whether a convolution can be packed here, and then computes what it did."""
     if (
         type(conv) is not nn.Conv2d
         or conv.weight.device.type != "cpu"

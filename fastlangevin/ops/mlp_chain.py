@@ -32,7 +32,7 @@ Matmul = Literal["fp32", "tf32", "bf16"]
 
 
 def too_large(features: int, width: int, depth: int) -> str | None:
-    """Why a network does not fit the kernels, or None where it does."""
+    """Returns why a network does not fit the kernels, or None where it does."""
     sizes = (("features", features, MAX_FEATURES), ("width", width, MAX_WIDTH), ("depth", depth, MAX_DEPTH))
     for name, size, most in sizes:
         if size > most:
@@ -41,7 +41,7 @@ def too_large(features: int, width: int, depth: int) -> str | None:
 
 
 def too_large_for_gpu(features: int, width: int, depth: int, matmul: str) -> str | None:
-    """Why a network that fits the kernels does not fit a GPU's registers and shared memory, or None."""
+    """Returns why a network that fits the kernels does not fit a GPU's registers and shared memory, or None."""
     if width <= 64:
         return None
     if matmul != "fp32" and features > 16:

@@ -144,7 +144,7 @@ def _differentiated(update: Update, impl: str) -> Tensor:
 
 
 def _differentiates(update: Update) -> bool:
-    """Whether a gradient is asked for by anything that an update reads."""
+    """Returns whether a gradient is asked for by anything that an update reads."""
     noise, known = update.noise, update.known
     wanted = (noise is not None and noise.requires_grad) or (known is not None and known.requires_grad)
     for _, slot in update.terms:

@@ -25,7 +25,7 @@ def empty_results(x: Tensor, layout: torch.memory_format, columns: int, count: i
 
 
 def needs_plain_backward(grad_out: Tensor) -> bool:
-    """Whether the gradients are to be differentiated or batched, which plain PyTorch alone can do."""
+    """Returns whether the gradients are to be differentiated or batched, which plain PyTorch alone can do."""
     if is_compiling():
         return False
     return torch.is_grad_enabled() or transforms() or not (recorded() or _has_memory(grad_out))

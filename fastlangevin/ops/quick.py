@@ -71,7 +71,7 @@ def _are_ids(ids: Any, batch: int) -> bool:
 
 
 def _is_plain_list(numbers: Any, length: int) -> bool:
-    """Whether ``numbers`` is a plain int64 tensor ``(length,)``, with a length of 1 or more."""
+    """Returns whether ``numbers`` is a plain int64 tensor ``(length,)``, with a length of 1 or more."""
     return (
         type(numbers) is Tensor
         and numbers.dtype is _INT64
@@ -85,7 +85,7 @@ def _is_plain_list(numbers: Any, length: int) -> bool:
 
 
 def is_plain(each: Any) -> bool:
-    """Whether a tensor is a contiguous fp32 one in the CPU's memory, apart from its gradient."""
+    """Returns whether a tensor is a contiguous fp32 one in the CPU's memory, apart from its gradient."""
     return (
         type(each) is Tensor
         and each.dtype is _FLOAT32
@@ -97,7 +97,7 @@ def is_plain(each: Any) -> bool:
 
 
 def _plain(*tensors: Any) -> bool:
-    """Whether all are as :func:`is_plain` says, without a gradient. Not for a compiler to look into."""
+    """Returns whether all are as :func:`is_plain` says, without a gradient. Not for a compiler to look into."""
     for each in tensors:
         if not (
             type(each) is Tensor

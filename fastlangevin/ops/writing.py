@@ -138,7 +138,7 @@ def _apart(name: str, out: Tensor, other_name: str, other: Tensor) -> None:
 
 
 def _reaches(dims: list[tuple[int, int]], distance: int, element_size: int) -> bool:
-    """Whether two views of the same nested strides, this far apart in bytes, share an element."""
+    """Returns whether two views of the same nested strides, this far apart in bytes, share an element."""
     if distance % element_size:
         return True
     left = {distance // element_size}

@@ -29,7 +29,7 @@ class Frames:
             self.count += 1
 
     def coming(self, step: int) -> Tensor | None:
-        """Where the frames up to an update go, for who writes them in one call."""
+        """Returns where the frames up to an update go, for who writes them in one call."""
         if not self.every:
             return None
         first, self.count = self.count, step // self.every + 1

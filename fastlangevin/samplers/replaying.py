@@ -96,7 +96,7 @@ def _means(chain: Stepper, done: int, mode: CudaGraph) -> tuple[Graphs | None, s
 
 
 def _least(mode: CudaGraph) -> int:
-    """How many updates of a kind must be left for a capture: with one there is nothing to replay."""
+    """Returns how many updates of a kind must be left for a capture: with one there is nothing to replay."""
     return 2 if mode is True else WORTH
 
 

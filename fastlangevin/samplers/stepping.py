@@ -80,7 +80,7 @@ class Making:
 
     @property
     def over(self) -> bool:
-        """Whether all rows are made."""
+        """Returns whether all rows are made."""
         return self.row == len(self.step.rows)
 
     @property

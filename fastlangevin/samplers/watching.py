@@ -74,7 +74,7 @@ def check_watching(non_finite: object, telemetry: object, full_output: bool) -> 
 
 
 def not_finite(x: Tensor) -> Tensor:
-    """Whether each sample of a state ``(B, ...)`` holds a NaN or an infinity, bool ``(B,)``."""
+    """Returns whether each sample of a state ``(B, ...)`` holds a NaN or an infinity, bool ``(B,)``."""
     return ~x.unsqueeze(-1).isfinite().flatten(1).all(1)
 
 
@@ -135,7 +135,7 @@ class Watch:
         self.ratios = [] if past is None else list(past.signal_to_noise)
 
     def wants(self, index: int, level: int | None) -> bool:
-        """Whether the norms of an update, which is of this level, are kept."""
+        """Returns whether the norms of an update, which is of this level, are kept."""
         if self.kept == "level":
             return index + 1 == self.total or self.level(index + 1) != level
         return self.kept > 0 and (index + 1) % self.kept == 0

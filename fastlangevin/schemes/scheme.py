@@ -63,7 +63,7 @@ class Scheme(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether the draw of a step is its number, and no slot but the state is kept."""
+        """Returns whether the draw of a step is its number, and no slot but the state is kept."""
         return self.draws_per_step == 1 and not self.first_draw and self.carries == ("x",)
 
     def step(self, number: int) -> Step:

@@ -199,16 +199,16 @@ class Step(NamedTuple):
 
     @property
     def draws(self) -> bool:
-        """Whether a row adds noise."""
+        """Returns whether a row adds noise."""
         return any(draw_of(row) is not None for row in self.rows)
 
     @property
     def applies(self) -> bool:
-        """Whether a row is a function, after which a state that was not finite may be."""
+        """Returns whether a row is a function, after which a state that was not finite may be."""
         return any(isinstance(row, Apply) for row in self.rows)
 
     def outlives(self, place: int) -> bool:
-        """Whether the result of a row's evaluation is read after the network's next call in the step."""
+        """Returns whether the result of a row's evaluation is read after the network's next call in the step."""
         at = self.rows[place].evaluate
         called = False
         for row in self.rows[place + 1 :]:
@@ -220,17 +220,17 @@ class Step(NamedTuple):
         return False
 
     def scores_last(self, place: int) -> bool:
-        """Whether no row after that of a place calls the network."""
+        """Returns whether no row after that of a place calls the network."""
         return all(row.evaluate is None for row in self.rows[place + 1 :])
 
     @property
     def evaluations(self) -> int:
-        """How often the network is called."""
+        """Returns how often the network is called."""
         return sum(row.evaluate is not None for row in self.rows)
 
 
 def draw_of(row: Row) -> int | None:
-    """Which of the draws of its step a row takes, None if it takes none."""
+    """Returns which of the draws of its step a row takes, None if it takes none."""
     if isinstance(row, Clamp) or (isinstance(row, Move) and row.b is None):
         return None
     return row.draw

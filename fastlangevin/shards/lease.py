@@ -150,7 +150,7 @@ def _sign(handle: int) -> None:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one of this name; the holder before may have removed it."""
+    """Returns whether the open file is still the one of this name; the holder before may have removed it."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

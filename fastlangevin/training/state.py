@@ -58,7 +58,7 @@ def average_rule(saved: Mapping[str, Any]) -> object:
 
 
 def has_fingerprint(saved: Mapping[str, Any]) -> bool:
-    """Whether a saved run tells its data from others of the same name, number and shape; old ones do not."""
+    """Returns whether a saved run tells its data from others of the same name, number and shape; old ones do not."""
     data = saved.get("data")
     return isinstance(data, dict) and "fingerprint" in data
 
@@ -103,7 +103,7 @@ def check_same_run(
 
 
 def has_ended(step: int, saved: Mapping[str, Any]) -> bool:
-    """Whether a saved run had made all its steps; what says nothing of them has not."""
+    """Returns whether a saved run had made all its steps; what says nothing of them has not."""
     config = saved.get("config")
     steps = config.get("steps") if isinstance(config, dict) else None
     return isinstance(steps, int) and step >= steps

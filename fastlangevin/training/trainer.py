@@ -393,12 +393,12 @@ class _Run:
         raise Stopped(signal.SIGTERM)  # it came to another process of the run
 
     def _pictures(self) -> bool:
-        """Whether a picture of samples is due after ``self.done`` steps."""
+        """Returns whether a picture of samples is due after ``self.done`` steps."""
         every = self.config.sample_every
         return bool(every and self.done and (self.done == self.config.steps or self.done % every == 0))
 
     def _leaves(self) -> bool:
-        """Whether a signal has come, to this process or to another of the run."""
+        """Returns whether a signal has come, to this process or to another of the run."""
         asked = self.stop.signal is not None
         if self.world.size == 1:
             return asked

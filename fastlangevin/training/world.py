@@ -31,7 +31,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes files and shows progress."""
+        """Returns whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:

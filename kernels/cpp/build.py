@@ -160,7 +160,7 @@ def circumstances() -> tuple[object, ...]:
 
 
 def is_current(library: Path) -> bool:
-    """Whether a library is there and was built from these sources with these flags."""
+    """Returns whether a library is there and was built from these sources with these flags."""
     return library.is_file() and source_hash().encode() in library.read_bytes()
 
 

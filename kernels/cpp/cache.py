@@ -83,7 +83,7 @@ def _distrust(path: Path, links: int) -> str | None:
 
 
 def cache_folder() -> Path:
-    """Where libraries are built: FASTLANGEVIN_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, else a temporary folder.
+    """Returns where libraries are built: FASTLANGEVIN_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, else a temporary folder.
 
     The folder is there, can be written to, and is this user's alone.
 
@@ -109,7 +109,7 @@ def cache_folder() -> Path:
 
 
 def _unusable(folder: Path) -> str | None:
-    """Why libraries cannot be built in a folder, which is made if it is missing; None if they can."""
+    """Returns why libraries cannot be built in a folder, which is made if it is missing; None if they can."""
     try:
         for each in (*reversed(folder.parents), folder):
             if not each.is_dir():
@@ -158,7 +158,7 @@ def _tell(message: str) -> None:
 
 
 def refusal(library: Path, source_hash: str) -> str | None:
-    """Why a library of the cache is not loaded; None if it may be.
+    """Returns why a library of the cache is not loaded; None if it may be.
 
     Args:
         library: the file.
@@ -204,7 +204,7 @@ def _digest_path(library: Path) -> Path:
 
 
 def refusal_beside(library: Path, source_hash: str) -> str | None:
-    """Why a library that lies beside the Python files is not loaded; None if it may be.
+    """Returns why a library that lies beside the Python files is not loaded; None if it may be.
 
     It is trusted as they are: what could be done through it could be done through them.
 

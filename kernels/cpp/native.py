@@ -94,7 +94,7 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _layouts(library: ctypes.CDLL) -> Iterator[str]:
-    """Where the library has the fields of its structs."""
+    """Returns where the library has the fields of its structs."""
     index = 0
     while (text := library.fl_layout(index)) is not None:
         yield text.decode()
@@ -172,7 +172,7 @@ def load() -> ctypes.CDLL:
 
 
 def location() -> str:
-    """Where the library was loaded from."""
+    """Returns where the library was loaded from."""
     return str(load()._name)
 
 

@@ -296,7 +296,7 @@ def layout(declared: type[ctypes.Structure]) -> str:
 
 
 def difference(told: Iterable[str], declared: Sequence[type[ctypes.Structure]] = DECLARED) -> str | None:
-    """Where a struct of the library is another than the declared one, or None.
+    """Returns where a struct of the library is another than the declared one, or None.
 
     Args:
         told: what ``fl_layout`` says, of every struct.

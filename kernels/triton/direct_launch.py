@@ -33,7 +33,7 @@ _enabled = switch("FASTLANGEVIN_DIRECT_LAUNCH", True)
 
 
 def use_direct_launch(enabled: bool) -> None:
-    """Whether compiled kernels are launched directly (the default) or through Triton, in this process."""
+    """Returns whether compiled kernels are launched directly (the default) or through Triton, in this process."""
     global _enabled
     _enabled = bool(enabled)
 
@@ -48,7 +48,7 @@ class _Parameter(NamedTuple):
 
 @functools.cache
 def _is_known() -> bool:
-    """Whether this Triton is one whose rules are followed here."""
+    """Returns whether this Triton is one whose rules are followed here."""
     try:
         version = tuple(int(part) for part in triton.__version__.split(".")[:2])
         runtime = triton.knobs.runtime

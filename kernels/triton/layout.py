@@ -164,7 +164,7 @@ def launch_for(element_size: int, elements: int, contiguous: bool) -> Launch:
 
 
 def tile_groups(count: int, groups: int) -> int:
-    """How many neighbouring groups of a row make a tile, for rows of ``count`` groups.
+    """Returns how many neighbouring groups of a row make a tile, for rows of ``count`` groups.
 
     Short rows are laid end to end (one compilation for each length up to 32). Longer ones take the largest power of
     two that idles at most 1/32 of the lanes, down to runs of 8 groups, which still fill 128-byte lines.

@@ -186,7 +186,7 @@ def step_kernel(
 
 
 def fewest_warps(compute: torch.dtype, operands: int, dimensions: int, draws: int) -> int:
-    """How many warps a program needs for its registers; a program of 2 warps has 16 elements a thread.
+    """Returns how many warps a program needs for its registers; a program of 2 warps has 16 elements a thread.
 
     Args:
         compute: the computing dtype.

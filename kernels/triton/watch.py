@@ -46,7 +46,7 @@ def _largest(values):
 
 @triton.jit
 def overflows(values, dtype: tl.constexpr):
-    """Which rows of (N, L) hold what is no finite number once it is rounded to a dtype: (N,)."""
+    """Returns which rows of (N, L) hold what is no finite number once it is rounded to a dtype: (N,)."""
     if values.dtype == tl.float64:
         # There is no maximum of fp64 that keeps a NaN; the bits of a magnitude rise with it, and a NaN's are highest.
         upper = (values.to(tl.int64, bitcast=True) >> 32).to(tl.int32) & 0x7FFFFFFF

@@ -39,7 +39,7 @@ class _Same:
 
 
 def _plain(key: Hashable) -> bool:
-    """Whether a key has a meaning in another process."""
+    """Returns whether a key has a meaning in another process."""
     return all(map(_plain, key)) if isinstance(key, tuple) else not isinstance(key, _Same)
 
 
@@ -194,7 +194,7 @@ class Chains:
         )
 
     def stand(self, key: Hashable, run: Run) -> Stand | None:
-        """Where a chain stands in a run, if it has begun."""
+        """Returns where a chain stands in a run, if it has begun."""
         return self._stands.get((key, run.number))
 
     def fault(self, key: Hashable, run: Run) -> Tensor | None:

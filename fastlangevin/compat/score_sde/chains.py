@@ -47,7 +47,7 @@ WITH_RULES = {
 
 
 def has_rules(predictor: Any, corrector: Any) -> bool:
-    """Whether the steps of a predictor and a corrector are rows of a table."""
+    """Returns whether the steps of a predictor and a corrector are rows of a table."""
     return {type(predictor), type(corrector)} <= WITH_RULES
 
 
@@ -73,11 +73,11 @@ class Chain(NamedTuple):
 
     @property
     def tweedie(self) -> bool:
-        """Whether there is a step to the posterior mean, since the predictor has no mean of its own."""
+        """Returns whether there is a step to the posterior mean, since the predictor has no mean of its own."""
         return self.denoise and not self.strict and isinstance(self.predictor, NonePredictor)
 
     def ends(self, number: int) -> bool:
-        """Whether a step gives a mean of its own as the result."""
+        """Returns whether a step gives a mean of its own as the result."""
         return self.denoise and not self.tweedie and number == len(self.times) - 1
 
     def time(self, number: int) -> Tensor:
