@@ -192,7 +192,7 @@ def check_kept(name: str, value: Tensor, count: int, by: str) -> None:
 
 
 def wrong_shape(name: str, value: Any, x: Tensor) -> str:
-    """What to say of a score function that returned something of another shape than the state's."""
+    """Words the error for a score function whose result does not have the shape of the state."""
     shape = tuple(value.shape) if isinstance(value, Tensor) else None
     found = type(value).__name__ if shape is None else shape
     text = f"{name} must return a score of the shape of x, {tuple(x.shape)}, got {found}"

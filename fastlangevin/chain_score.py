@@ -19,7 +19,7 @@ class ChainScore(Protocol):
     """A score function that can also make many updates at once."""
 
     def chain_kernel(self, x: Tensor, impl: str) -> ChainKernel | None:
-        """What writes a segment's updates to a state like ``x``, contiguous fp32 ``(B, ...)``; None: nothing does.
+        """Returns the kernel for the updates of a state like ``x``, contiguous fp32 ``(B, ...)``, or None.
 
         It has the bits of the loop on the same implementation: of ``step_`` with the score at each update's level; or
         an attribute ``own_bits`` that is true. A score may say why it has none by ``why_no_kernel(x, impl)``, and a

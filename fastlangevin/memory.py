@@ -24,7 +24,7 @@ _PYTHON: Any = torch._C.DispatchKey.Python
 
 
 def recorded() -> bool:
-    """Whether calls are recorded or intercepted where they are dispatched: by a compiler, a tracer or a dispatch mode.
+    """Returns whether a compiler, a tracer or a dispatch mode records or intercepts calls.
 
     What is not ``torch.ops.fastlangevin.*`` then, nor plain PyTorch, is missing from the record.
     """
@@ -49,7 +49,7 @@ def observed() -> bool:
 
 
 def lasting() -> bool:
-    """Whether a tensor made now may be kept for later calls: those of a mode or a tracer may have no numbers."""
+    """Returns whether a tensor made now may be kept for later calls; a mode's or a tracer's may hold no numbers."""
     # A compiler has its own way with what is kept.
     return is_compiling() or not observed()
 

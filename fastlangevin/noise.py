@@ -42,7 +42,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Purpose(IntEnum):
-    """What a random number is for. Two purposes never share a value, whatever the other fields are.
+    """The purpose of a random number. Two purposes never share a value, whatever the other fields are.
 
     The values are part of the stream: they are never renumbered. 128 to 255 are free for a caller's own use.
     """

@@ -27,7 +27,7 @@ Coefficient = float | Tensor
 
 
 class Address(NamedTuple):
-    """Where the random numbers of one call stand in the stream, but for the place of an element in its sample.
+    """The position of one call's random numbers in the stream, apart from the element's place in its sample.
 
     Attributes:
         seed: 64 bits; or an int64 tensor of one seed, 0-dimensional, or of a seed for each sample, ``(B,)``.

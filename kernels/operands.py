@@ -53,7 +53,7 @@ class Perturbation(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What an objective is at each level, contiguous ``(L,)`` each, in the computing dtype.
+    """The numbers of an objective at each level, contiguous ``(L,)`` each, in the computing dtype.
 
     Attributes:
         scale: p of the residual p h + z, or of p (h - x).
@@ -121,7 +121,7 @@ class SampleNorms(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What a norm takes from its input, contiguous, in the computing dtype.
+    """The statistics of a norm's input, contiguous, in the computing dtype.
 
     Attributes:
         mean: mu of each channel ``(B, C)``, or of each group ``(B, G)``.
@@ -133,7 +133,7 @@ class Statistics(NamedTuple):
 
 
 class InstanceNorm(NamedTuple):
-    """What is normalised by InstanceNorm++. The result has the shape, dtype and layout of x, and does not overlap it.
+    """The operands of InstanceNorm++. The result has the shape, dtype and layout of x, and does not overlap it.
 
     Attributes:
         x: ``(B, C, H, W)`` with C > 1, contiguous or channels_last.
@@ -170,7 +170,7 @@ class InstanceNormGradients(NamedTuple):
 
 
 class GroupNorm(NamedTuple):
-    """What is normalised by GroupNorm. The result has the shape, dtype and layout of x, and does not overlap it.
+    """The operands of GroupNorm. The result has the shape, dtype and layout of x, and does not overlap it.
 
     Attributes:
         x: ``(B, C, H, W)``, contiguous or channels_last.

@@ -208,7 +208,7 @@ class _Search:
         return distances
 
     def _guess(self, farthest: int, bar: Any) -> None:
-        """From the outermost sample to the farthest of it, and on while that leads farther."""
+        """Goes from the outermost sample to the one farthest from it, and on while the distance grows."""
         for _ in range(SWEEPS):
             distances = self._distances(
                 self.rows.take(torch.tensor([farthest], dtype=torch.int64, device="cpu"))[0], bar
@@ -247,7 +247,7 @@ class _Search:
             bar.total = bar.n
 
     def _reaching(self, radii: Tensor, place: int) -> int:
-        """How many samples, from the outermost on, could be farther than the best distance from the one at a place."""
+        """Counts the samples, from the outermost on, that could be farther from one sample than the best distance."""
         # Rounding must not send pairs of equal distance, as those of two clusters, through the comparison.
         reach = self.best * (1 + self.rows.size * 2.0**-51) - float(radii[place])
         return int(torch.searchsorted(-radii, -reach))

@@ -55,7 +55,7 @@ def draw_plan(
 
 
 def _draw_overlap(axes: Any, gamma: float, D: int) -> None:
-    """Where the samples of two neighbouring levels lie, for data that are one point: r in units of sigma_(i+1)."""
+    """Draws the distances r of samples of two neighbouring levels from a single point, in units of sigma_(i+1)."""
     centre, spread = math.sqrt(D), math.sqrt(0.5)
     low, high = (centre - 3 * spread) * gamma, (centre + 3 * spread) * gamma
     ends = min(low, centre - 4 * spread), max(high, centre + 4 * spread) + spread

@@ -36,7 +36,7 @@ NOTHING = "give the data, or sigma_1= and shape=, such as sigma_1=50.0 and shape
 
 @dataclass(frozen=True, eq=False)
 class SamplingPlan:
-    """How to sample by annealed Langevin dynamics. ``print`` shows it as a table.
+    """A plan for annealed Langevin dynamics. ``print`` shows it as a table.
 
     Attributes:
         sigmas: the geometric ladder, fp64 ``(levels,)``, largest first, in units of the data.
@@ -75,7 +75,7 @@ class SamplingPlan:
     notes: tuple[str, ...] = ()
 
     def kwargs(self) -> dict[str, Any]:
-        """What :func:`fastlangevin.annealed_langevin` takes of the plan: sigmas, epsilon, steps_per_level, denoise."""
+        """Arguments of :func:`fastlangevin.annealed_langevin`: sigmas, epsilon, steps_per_level, denoise."""
         return {
             "sigmas": self.sigmas,
             "epsilon": self.epsilon,

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reader_left() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; the broken pipe may be another, of a worker."""
+    """Returns whether nobody reads standard output any more; the broken pipe may be another, of a worker."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no poll, or no file
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)

@@ -77,7 +77,7 @@ def sampling_of(metadata: Mapping[str, Any], epsilon: float | None, steps_per_le
 
 
 def augment_of(metadata: Mapping[str, Any]) -> Augment:
-    """What was done to the network's data, as far as it is undone to samples: the logit transform.
+    """Returns the transform of the network's data that samples must undo: the logit transform.
 
     Raises:
         ValueError: its alpha is not one.

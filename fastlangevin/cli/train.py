@@ -170,12 +170,12 @@ def _moments(source: Source, config: TrainConfig) -> tuple[float, float]:
 
 
 def _sampling(config: TrainConfig) -> dict[str, Any]:
-    """How the network is meant to be sampled. U(0, 1) is no start for logits: they spread over the whole line."""
+    """The recommended sampling. Logits spread over the whole line, so they do not start from U(0, 1)."""
     return SAMPLING if config.augment.logit is None else {**SAMPLING, "init": "normal"}
 
 
 def _metadata(source: Source, config: TrainConfig) -> dict[str, Any]:
-    """What the file says about itself; no date and no machine name, so that the same run gives the same file."""
+    """The metadata of the file, without date or machine name, so that the same run gives the same file."""
     return {
         "data": {
             "name": source.name,

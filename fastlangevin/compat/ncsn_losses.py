@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {"radermacher": "rademacher", "sphere": "sphere", "gaus
 
 
 class SlicedLoss(NamedTuple):
-    """What the published functions return: ``loss, loss1, loss2``, means over the batch, ``()`` each.
+    """The result of the published functions: ``loss, loss1, loss2``, means over the batch, ``()`` each.
 
     Attributes:
         loss: the sum of the two, shape ``()``.

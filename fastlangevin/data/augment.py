@@ -79,7 +79,7 @@ def _uniform(
 
 
 def logit(v: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
-    """From [0, 1] to the whole line: x = log(p / (1 - p)) with p = alpha + (1 - 2 alpha) v (Dinh et al. 2017).
+    """Maps [0, 1] to the whole line: x = log(p / (1 - p)) with p = alpha + (1 - 2 alpha) v (Dinh et al. 2017).
 
     Args:
         v: floating, any shape, in [0, 1]; on another device than the CPU this is not checked, since the host would
@@ -118,7 +118,7 @@ def expit(x: Tensor, alpha: float = LOGIT_ALPHA) -> Tensor:
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to each batch, in this order.
+    """The augmentations of each batch, in this order.
 
     Args:
         dequantise: spread grey values over their bins, anew in each step; data that are not quantised stay as they are.
@@ -171,7 +171,7 @@ class Augment:
         return x if self.logit is None else logit(x, self.logit)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """From the units of training back to those of pictures, [0, 1]."""
+        """Converts from the units of training back to those of pictures, [0, 1]."""
         return x if self.logit is None else expit(x, self.logit)
 
 

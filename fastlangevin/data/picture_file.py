@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Header(NamedTuple):
-    """What a file says of its picture: Pillow's mode, and width and height once it is upright."""
+    """The header of a picture: Pillow's mode, and width and height once it is upright."""
 
     mode: str
     size: tuple[int, int]

@@ -57,7 +57,7 @@ class Source(Dataset[Tensor]):
     device = torch.device("cpu")
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """What reads samples in another way says for itself whether they stay the same."""
+        """A subclass that reads samples in another way must say itself whether they stay the same."""
         super().__init_subclass__(**options)
         if "repeatable" not in cls.__dict__ and {"__getitem__", "take"} & cls.__dict__.keys():
             cls.repeatable = False
@@ -77,7 +77,7 @@ class Source(Dataset[Tensor]):
         return f"sample {index}"
 
     def fingerprint(self) -> Fingerprint:
-        """What tells these data from others, as JSON: a run that goes on must find that which it was begun with.
+        """A description that identifies these data, as JSON. A resumed run must find the one it was started with.
 
         This one reads every sample, and of more than 4,096 a spread of 4,096.
         """

@@ -22,7 +22,7 @@ __all__ = ["LevelDiagnostics", "by_level"]
 
 @dataclass(frozen=True, eq=False)
 class LevelDiagnostics:
-    """What :func:`by_level` returns; ``print`` shows it as a table.
+    """The result of :func:`by_level`. ``print`` shows it as a table.
 
     Attributes:
         frames: frames of the trajectory used for each level, L ranges.

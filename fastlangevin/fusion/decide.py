@@ -21,7 +21,7 @@ IN_FUNCTIONS = {nn.ELU: {"elu", "elu_"}, nn.SiLU: {"silu", "silu_"}}
 
 @dataclass
 class Decision:
-    """What moves.
+    """The activations that move, and those that stay.
 
     Attributes:
         taking: the norms that compute the activation behind them, too.

@@ -23,7 +23,7 @@ _classes: dict[type[nn.Module], type[Fused]] = {}
 
 @dataclass(frozen=True)
 class Fusion:
-    """How a fused norm is computed.
+    """The computation of a fused norm.
 
     Attributes:
         formula: the operation, and which parameters it takes.

@@ -44,7 +44,7 @@ class Left:
 
 @dataclass
 class FusionReport:
-    """What :func:`fastlangevin.fuse` did, as a table under ``str()``. As a context manager it undoes it at the end.
+    """The result of :func:`fastlangevin.fuse`, a table under ``str()``. As a context manager it undoes it at the end.
 
     Attributes:
         replaced: the fused norms, in the network's order.

@@ -83,7 +83,7 @@ class PerLevel(NamedTuple):
 
 
 class _Last:
-    """What is kept of the last call."""
+    """The losses of the last call by level."""
 
     def __init__(self) -> None:
         self.per_level: PerLevel | None = None
@@ -209,7 +209,7 @@ class DenoisingScoreMatching(nn.Module):
 
     @property
     def setting(self) -> Setting:
-        """What the objective is, for :func:`evaluate`."""
+        """The settings of this objective, for :func:`evaluate`."""
         return Setting(self._tables, self.output, self.reduction, self.impl)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tables]:
@@ -273,7 +273,7 @@ def dsm_loss(
 
 
 class Setting(NamedTuple):
-    """What an objective is, whatever the batch.
+    """The settings of an objective, independent of the batch.
 
     Attributes:
         tables: the ladder, and the tables of the objective, on a device in a dtype.

@@ -16,7 +16,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 class SamplingNet(nn.Module):
-    """What :func:`for_sampling` returns: called as the network was, without gradients."""
+    """The result of :func:`for_sampling`, called as the network was, without gradients."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype | None) -> None:
         super().__init__()

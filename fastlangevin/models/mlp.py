@@ -170,7 +170,7 @@ class MLP(FramedScore):
         return reason_for_loop(self, MLP, x, impl)
 
     def chain_kernel(self, x: Tensor, impl: str) -> MLPKernel | None:
-        """What makes many updates of a state like ``x``, with the weights of the moment of each call.
+        """Returns the kernel that makes many updates of a state like ``x``, with the weights at the time of each call.
 
         Raises:
             ValueError: a weight is not finite.

@@ -42,7 +42,7 @@ class Sizes(Protocol):
 
 
 class Perceptron(Protocol):
-    """What is read of a :class:`fastlangevin.models.MLP`."""
+    """The parts of a :class:`fastlangevin.models.MLP` that are read here."""
 
     @property
     def config(self) -> Sizes: ...
@@ -66,7 +66,7 @@ def _hooked() -> bool:
 
 
 def changed(net: Perceptron, kind: type) -> str | None:
-    """What makes the network compute something else than its weights say."""
+    """Returns why the network may compute something else than its weights say, or None."""
     if type(net) is not kind:
         return f"it is of class {type(net).__name__}, which may compute something else"
     if any(name in vars(net) for name in OWN) or any("forward" in vars(module) for module in net.modules()):

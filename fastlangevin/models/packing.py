@@ -119,7 +119,7 @@ class PackedConv2d(nn.Conv2d):
 
 
 def _shares(parameters: dict[str, nn.Parameter]) -> tuple[int | bool, ...]:
-    """Who else can write to the weight: references to its object, tensor and memory, and memory of another's making."""
+    """Counts references to the weight's object, tensor and memory, through which others can write to it."""
     return (
         sys.getrefcount(parameters["weight"]),
         weakref.getweakrefcount(parameters["weight"]),
@@ -133,7 +133,7 @@ def _shares(parameters: dict[str, nn.Parameter]) -> tuple[int | bool, ...]:
 
 @cache
 def _alone() -> tuple[int | bool, ...]:
-    """What :func:`_shares` says of a weight that nobody else has."""
+    """The result of :func:`_shares` for a weight that nobody else has."""
     return _shares({"weight": nn.Parameter(torch.empty(1, dtype=torch.float32, device="cpu"), requires_grad=False)})
 
 
@@ -152,7 +152,7 @@ def can_pack(conv: nn.Module) -> bool:
 
 
 def _computes_the_same(conv: nn.Conv2d) -> bool:
-    """Whether the packed convolution is there, for the dtype of the weights and this processor, and is right."""
+    """Returns whether the packed convolution exists for this dtype and processor, and is right."""
     reach = [dilation * (size - 1) + 1 for dilation, size in zip(conv.dilation, conv.kernel_size, strict=True)]
     with torch.no_grad():
         x = torch.linspace(-1, 1, conv.in_channels * reach[0] * reach[1], dtype=torch.float32, device="cpu")

@@ -70,7 +70,7 @@ class StandardNet(ScoreNet):
 
     @staticmethod
     def norms(levels: int) -> tuple[Norm, Norm | None]:
-        """What makes the norms of the residual blocks and the last one, and those of the refine blocks, if any."""
+        """Returns constructors of the norms in the residual blocks and at the end, and of those in refine blocks."""
         raise NotImplementedError
 
     def __init__(self, sigmas: Sigmas, config: Sizes | None = None) -> None:
@@ -99,7 +99,7 @@ class StandardNet(ScoreNet):
 
     @property
     def divisor(self) -> int:
-        """What height and width must divide by."""
+        """The number that must divide height and width."""
         return 1 << sum(stage.kind == "pool" for stage in self.STAGES)
 
     def check_shape(self, x: Tensor) -> None:

@@ -22,7 +22,7 @@ Coefficient = float | Tensor
 
 
 def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.float32)") -> str:
-    """What errors advise for a tensor of another dtype than the floats: no cast that drops an imaginary part unsaid."""
+    """Advice for a tensor that is not of a float dtype; never a cast that silently drops an imaginary part."""
     if dtype.is_complex:
         return (
             "pass real and imaginary parts as elements of their own by torch.view_as_real(...); .real would drop the "
@@ -32,7 +32,7 @@ def conversion(dtype: torch.dtype, otherwise: str = "convert it with .to(torch.f
 
 
 def are_plain(*values: Any) -> bool:
-    """Whether values are ordinary float tensors, with their values in memory. Not for a compiler to look into."""
+    """Returns whether values are plain float tensors with values in memory. Not for a compiler to look into."""
     for value in values:
         if not (
             type(value) is Tensor
@@ -80,7 +80,7 @@ def _broadcasts(value: Tensor, x: Tensor) -> bool:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """What the update is computed in: fp64 for an fp64 state, else fp32."""
+    """The dtype that the update is computed in: fp64 for an fp64 state, else fp32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 

@@ -50,7 +50,7 @@ class Workspace:
         return self.perturbed
 
     def begin(self) -> Pending:
-        """What the graph of this call holds until its backward pass."""
+        """Returns the token that the graph of this call holds until its backward pass."""
         pending = Pending()
         self._pending = weakref.ref(pending)
         return pending

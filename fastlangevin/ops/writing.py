@@ -39,7 +39,7 @@ def update_in_place(launchers: Launchers, update: Update) -> None:
 
 
 def _inputs(update: Update) -> dict[str, Tensor | None]:
-    """What an update reads beside its state, by the names that users know."""
+    """The operands of an update other than its state, by the names that users know."""
     _, *others = update.terms
     if len(others) == 1:
         ((_, score),) = others

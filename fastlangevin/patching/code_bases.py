@@ -13,7 +13,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class CodeBase:
-    """What is replaced in a code base, and where it is defined there.
+    """The names that are replaced in a code base, and the modules that define them.
 
     Attributes:
         functions: by the name of the module that defines them, ours for each name; classes too.

@@ -51,7 +51,7 @@ class Replacement:
 
 @dataclass
 class Patch:
-    """What :func:`patch` did. ``print`` it; ``undo()`` it, or use it as a context manager.
+    """The result of :func:`patch`. ``print`` it; ``undo()`` it, or use it as a context manager.
 
     Attributes:
         name: of the code base.
@@ -96,7 +96,7 @@ class Patch:
         return "\n".join(lines + self._left())
 
     def _left(self) -> list[str]:
-        """What a user should know of without asking."""
+        """Lines that a user should see without asking."""
         lines = [f"left as it is: {where}, {why}" for where, why in self.different.items()]
         return lines + [f"could not import {module}: {why}" for module, why in self.failed.items()]
 

@@ -41,7 +41,7 @@ def difference(theirs: Any, ours: Callable[..., Any], *, bound: bool = False) ->
 
 
 def _parameters(function: Any, bound: bool) -> list[Parameter] | None:
-    """What a function is called with; None if it does not say."""
+    """The parameters of a function; None if it does not list them."""
     try:
         listed = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

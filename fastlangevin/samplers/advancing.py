@@ -19,7 +19,7 @@ __all__ = ["advance", "due", "watchable"]
 
 
 def watchable(x: Tensor) -> bool:
-    """Whether the values of a state can be looked at: not where they are traced, transformed or not there at all."""
+    """Returns whether the values of a state can be read: not if they are traced, transformed or on ``meta``."""
     return not (transforms() or torch.compiler.is_compiling() or x.is_meta)
 
 
@@ -39,7 +39,7 @@ def _step(scheme: Scheme, state: ChainState) -> Step:
 
 
 def due(scheme: Scheme, state: ChainState) -> Evaluate | None:
-    """What the network is to be called for next.
+    """The next evaluation of the network that a chain needs.
 
     Args:
         scheme: the table.

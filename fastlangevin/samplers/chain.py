@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Telemetry:
-    """What ``telemetry=`` kept of K updates, on the state's device.
+    """Norms that ``telemetry=`` kept for K updates, on the state's device.
 
     Attributes:
         steps: number of each update, from 0, K of them.
@@ -94,7 +94,7 @@ class ChainState:
 
 @dataclass(frozen=True)
 class SamplingResult:
-    """What ``full_output=True`` returns.
+    """The result of a sampler with ``full_output=True``.
 
     Attributes:
         samples: ``(B, ...)``.
@@ -115,12 +115,12 @@ class SamplingResult:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What was run: sampler, ladder, step size and whatever else decides the samples, with the seed."""
+        """The record of the run: sampler, ladder, step size, seed and everything else that decides the samples."""
         return {**self.state.record, "seed": self.state.seed}
 
 
 class StepInfo(NamedTuple):
-    """What a callback is given after every update.
+    """The argument of a callback after every update.
 
     Attributes:
         x: the live state; ``clone()`` it to keep it.

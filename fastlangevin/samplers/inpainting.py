@@ -88,7 +88,7 @@ class Region:
         x.copy_(torch.where(where, y, x))
 
     def after(self, index: int) -> Tensor | None:
-        """What the update of a number leaves in the region; None for whatever it computes there."""
+        """Returns the values that an update leaves in the region; None if it leaves what it computes there."""
         if self.noise != "step":
             level, sigma = self.at(index)
             return self._perturb(level, sigma)

@@ -39,7 +39,7 @@ logger = logging.getLogger("fastlangevin")
 
 
 class Graphs(Protocol):
-    """How updates are captured: :class:`CudaGraphs`."""
+    """A way of capturing updates, such as :class:`CudaGraphs`."""
 
     def warm(self, update: Callable[[], None]) -> None: ...
     def capture(self, update: Callable[[], None]) -> Callable[[], None]: ...
@@ -47,13 +47,13 @@ class Graphs(Protocol):
 
 
 def graphs_for(device: torch.device) -> Graphs | None:
-    """What captures on a device, None where nothing does."""
+    """Returns the way of capturing on a device, or None."""
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
 @contextmanager
 def replays(chain: Stepper, done: int, mode: CudaGraph) -> Iterator[Replays | None]:
-    """What replays the steps of a chain, or None where they are not captured.
+    """Yields the executor that replays the steps of a chain, or None if they are not captured.
 
     Raises:
         ValueError: ``mode`` is True where steps of this chain cannot be captured.
@@ -76,7 +76,7 @@ def replays(chain: Stepper, done: int, mode: CudaGraph) -> Iterator[Replays | No
 
 
 def _means(chain: Stepper, done: int, mode: CudaGraph) -> tuple[Graphs | None, str | None]:
-    """What captures the updates of a chain, and if nothing does why, where that is worth a word."""
+    """Returns the way of capturing a chain's updates, or None and, if it is worth telling, the reason."""
     if chain.region is not None:
         return None, "with inpainting= the noise of the region is made between updates"
     if chain.noise is not None:

@@ -85,7 +85,7 @@ class Sampler:
         return result if options["full_output"] else result.samples
 
     def _ready(self, start: ChainState) -> Stepper:
-        """What makes the steps of a run, in the memory of the one before if its steps are replayed."""
+        """Returns the stepper of a run, in the memory of the run before if its steps are replayed."""
         if self._stepper is None:
             self._stepper = kept = Stepper(self._score.at, self.scheme, start, self._options)
             own, self._address = kept.address, _in_tensors(start)

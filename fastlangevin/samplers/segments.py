@@ -160,7 +160,7 @@ class Segments:
 
 
 def _reason_for_loop(chain: Stepper, start: ChainState, options: ChainOptions) -> str | None:
-    """What acts between two updates, or keeps a kernel from the state."""
+    """Returns the first option that acts between two updates or keeps a kernel from the state, or None."""
     acting = {
         "drift=": options["drift"] is not None,
         "inpainting=": chain.region is not None,

@@ -85,7 +85,7 @@ class Making:
 
     @property
     def due(self) -> Evaluate | None:
-        """What the network is called for before the next row; None if that needs no call."""
+        """The evaluation of the network before the next row; None if that row needs none."""
         return self.step.rows[self.row].evaluate
 
 

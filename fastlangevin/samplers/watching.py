@@ -92,7 +92,7 @@ def first_named(found: tuple[Fault, ...]) -> str:
 
 
 class Watch:
-    """What is watched of one chain.
+    """Monitors one chain.
 
     Args:
         start: where the chain begins, with the records so far.
@@ -164,7 +164,7 @@ class Watch:
         self.ratios.append(ratio.to(of_score.dtype))
 
     def telemetry(self) -> Telemetry | None:
-        """What was kept so far."""
+        """The norms that were kept so far."""
         if not self.kept and not self.steps:
             return None
         empty = self.start.x.new_empty((0, self.start.x.shape[0]), dtype=compute_dtype(self.start.x))
@@ -228,7 +228,7 @@ class Watch:
         )
 
     def advice(self, where: str) -> str:
-        """What can be done about it, of a level that a message names as ``where``."""
+        """Advice for the user, about the level that a message names as ``where``."""
         return (
             f"The chain diverged, or the score is not finite: take a smaller step size, or check what the score "
             f"returns{where}. Nothing is lost: this error's .state holds the chain, and resume=error.state with "

@@ -106,7 +106,7 @@ def _combined(terms: list[tuple[float, _Held]]) -> _Held:
 
 
 def _scored(slot: _Held, evaluate: Evaluate, mean: Array, variance: Array) -> _Held:
-    """What an exact network returns for a slot, which is perturbed data."""
+    """The result of an exact network for a slot, which holds perturbed data."""
     alpha, sigma = evaluate.alpha, evaluate.sigma
     score = _score(slot, evaluate, mean, variance)
     if evaluate.output == "denoised":

@@ -14,7 +14,7 @@ __all__ = ["Outcome", "run"]
 
 
 class Outcome(NamedTuple):
-    """What became of a check.
+    """The outcome of a check.
 
     Attributes:
         name: of the check.

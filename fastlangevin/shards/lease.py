@@ -115,7 +115,7 @@ def while_claimed(path: Path, work: Callable[[], T]) -> T | None:
 
 
 def holder(path: Path) -> str:
-    """Who holds the claim of a lock file, for a message: by the process and host that it names."""
+    """Names the process and host that hold a lock file, for a message."""
     try:
         found = _HOLDER.fullmatch(read_regular(path, 64))
     except (OSError, ValueError):

@@ -39,7 +39,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What :func:`sample` returns.
+    """The result of :func:`sample`.
 
     Attributes:
         complete: whether every shard is there. The process of rank 0 waits for that, unless it is stopped; the others
@@ -168,7 +168,7 @@ def _work(
 
 
 def _holders(run: RunFolder, missing: list[int]) -> str:
-    """Who draws the shards that are missing, the first few of them by name."""
+    """Names the processes that draw the missing shards, the first few of them."""
     named = [f"{holder(run.lock_path(index))}, which draws shard {index}" for index in missing[:NAMED]]
     more = f", and those who draw {len(missing) - NAMED} more" if len(missing) > NAMED else ""
     return "; ".join(named) + more + f" ({run.path})"
@@ -205,7 +205,7 @@ def _verify(run: RunFolder, remake: bool) -> None:
 
 
 def _reading(run: RunFolder, read: Callable[[], list[Tensor]], remake: bool) -> list[Tensor]:
-    """What ``read`` returns; damaged files are set aside where there is leave to."""
+    """Reads a shard by ``read``; damaged files are set aside if that is allowed."""
     while True:
         try:
             return read()

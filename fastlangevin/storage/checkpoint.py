@@ -57,7 +57,7 @@ _SENSELESS = (TypeError, ValueError, KeyError, RuntimeError, OverflowError, Recu
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         net: the network with its weights, in the dtype they were saved in, on the CPU, in evaluation mode.

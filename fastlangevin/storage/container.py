@@ -290,7 +290,7 @@ def _seal(header: bytes | bytearray) -> str:
 
 
 def _kind(dtype: str, shape: list[int]) -> bytes:
-    """What the digest of a tensor begins with."""
+    """The prefix of the digest of a tensor."""
     return f"{dtype} {shape} ".encode()
 
 

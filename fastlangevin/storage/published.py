@@ -62,7 +62,7 @@ class Published:
 
 
 class _Parts(NamedTuple):
-    """What a container holds of interest; entries are named as the errors and the result call them."""
+    """The useful entries of a container, named as the errors and the result name them."""
 
     container: str
     state: Any

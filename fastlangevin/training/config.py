@@ -26,8 +26,8 @@ FREE = ("save_every", "sample_every", "samples")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The defaults are those of the checkpoint that ships with the package, but for its ``ema_rule``,
-    which was ``"from_zero"``.
+    """Training settings. The defaults are those of the shipped checkpoint, except for its ``ema_rule``, which was
+    ``"from_zero"``.
 
     Args:
         steps: optimiser steps.
@@ -131,6 +131,6 @@ class TrainConfig:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
 
     def fixed(self) -> dict[str, Any]:
-        """What a run that goes on must have in common with its beginning, as plain JSON values."""
+        """The settings that a resumed run must share with its beginning, as plain JSON values."""
         described = {**dataclasses.asdict(self), "ema_rule": self.ema_rule or DEFAULT_RULE}
         return {name: value for name, value in described.items() if name not in FREE}

@@ -83,7 +83,7 @@ class Window:
         )
 
     def line(self, step: int, rate: float) -> dict[str, Any]:
-        """What a line of the log says; ``step`` is the number of steps made."""
+        """The contents of a log line; ``step`` is the number of steps made."""
         losses, norms = self.losses[: self.steps], self.norms[: self.steps]
         # A step that a gradient scaler skips has a norm that is not finite, and JSON has no word for it.
         finite = norms[norms.isfinite()]

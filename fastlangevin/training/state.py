@@ -28,7 +28,7 @@ FORMAT = 1
 def describe(
     net: ScoreNet, source: Source, config: TrainConfig, fingerprint: Fingerprint | None = None
 ) -> dict[str, Any]:
-    """What makes a run this run: two runs of one description have the same weights at the same step.
+    """The identity of a run: two runs with the same description have the same weights at the same step.
 
     Args:
         net: the network.

@@ -56,7 +56,7 @@ SAMPLING = {"epsilon": 2e-5, "steps_per_level": 50, "init": "uniform", "denoise"
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run keeps its things and how it goes about it: nothing here changes a weight.
+    """Folders and ways of working of a run: nothing here changes a weight.
 
     Args:
         folder: of the run: states ``state-<step>.safetensors``, ``metrics.jsonl``, ``curves.png``, ``samples-*.png``

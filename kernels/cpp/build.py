@@ -142,7 +142,7 @@ def source_hash() -> str:
 
 
 def circumstances() -> tuple[object, ...]:
-    """What a build depends on, the files by size and time: one that has failed fails again while this is the same."""
+    """Everything a build depends on, files by size and time. While it is the same, a failed build fails again."""
     program = None
     with contextlib.suppress(BuildError):
         program = shutil.which(find_compiler()[0])
@@ -165,7 +165,7 @@ def is_current(library: Path) -> bool:
 
 
 def _excerpt(output: str) -> str:
-    """What a failed program printed, or of much the errors, each with the lines around it."""
+    """The output of a failed program, or only its errors with the lines around them if it is long."""
     # Of ninja: what it has begun, and compilers that said nothing.
     lines = [line for line in output.splitlines() if not PROGRESS.match(line)]
     if sum(map(len, lines)) + len(lines) <= EXCERPT:

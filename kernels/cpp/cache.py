@@ -42,7 +42,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def distrust(path: Path) -> str | None:
-    """Why somebody else than this user and root could have put there what a path leads to; None if nobody could.
+    """Returns why others than this user and root could have written what a path leads to, or None if they could not.
 
     Every folder and every link on the way must belong to one of the two, and must not be writable for a group or for
     all. Folders above the last one may be, if their entries are safe from others by the sticky bit, as those of /tmp.

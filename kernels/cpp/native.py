@@ -459,7 +459,7 @@ def refused() -> None:
 
 
 def polar(words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a normal is made of, for sweeps over all words: its radius, and the cosine and sine of its angle.
+    """The parts of a normal, for sweeps over all words: its radius, and the cosine and sine of its angle.
 
     Args:
         words: contiguous int32 tensor with the words' bits.

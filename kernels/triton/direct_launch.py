@@ -60,7 +60,7 @@ def _is_known() -> bool:
 
 
 def _circumstances(kernel: Any) -> tuple[Any, ...] | None:
-    """What Triton looks at beside arguments and options; None where a launch must go through it."""
+    """Triton's settings beside arguments and options; None if a launch must go through Triton."""
     runtime = triton.knobs.runtime
     if not _enabled or kernel.pre_run_hooks or getattr(runtime, "add_stages_inspection_hook", None) is not None:
         return None
@@ -85,7 +85,7 @@ class _Variants:
         ]
 
     def bind(self, arguments: dict[str, Any]) -> tuple[list[Any], list[Any]] | None:
-        """What Triton specialises on, and the arguments in their order, pointers as numbers; None for unknown kinds."""
+        """The specialisation key and the arguments in their order, pointers as numbers; None for unknown kinds."""
         key: list[Any] = []
         values: list[Any] = []
         for name, is_constant, is_specialised, is_aligned, is_typed in self.parameters:
@@ -167,7 +167,7 @@ class Shortcut:
         self.kept: dict[tuple[Any, ...], tuple[Callable[..., Any], list[Any], list[int]]] = {}
 
     def circumstances(self) -> tuple[Any, ...] | None:
-        """What a key must begin with; None where nothing may be launched by one."""
+        """The prefix of a key; None if nothing may be launched by a key."""
         return None if _variants_of(self.kernel) is None else _circumstances(self.kernel)
 
     def launch(self, key: tuple[Any, ...], *changing: Any) -> bool:

@@ -45,7 +45,7 @@ NARROW = Launch(width=4, groups=256, num_warps=2)
 
 @triton.jit
 def tile(rows, count, GROUPS: tl.constexpr, TILE: tl.constexpr):
-    """Where the program is among ``rows`` rows of ``count`` groups; TILE of its GROUPS groups are neighbours in a row.
+    """Locates the program among ``rows`` rows of ``count`` groups; TILE of its GROUPS groups are neighbours in a row.
 
     Returns:
         The first row and group (int64 scalars), each lane's distance from them (int32), and which lanes have a row and
@@ -78,7 +78,7 @@ def elements_of(
     IS_LONG: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """What :func:`locate` needs of the elements ``lane`` (1, L) of the program's groups, and which of them exist."""
+    """Places of the elements ``lane`` (1, L) of the program's groups for :func:`locate`, and which of them exist."""
     if NDIM == 0:
         base = (first_row * count + first_group) * WIDTH
         element = (row_lane.to(tl.int64) * count + group_lane)[:, None] * WIDTH + lane

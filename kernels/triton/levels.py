@@ -28,7 +28,7 @@ def at_level(table_ptr, label, row_valid, levels):
 
 @triton.jit
 def column(value):
-    """What each lane's row has, for the elements of the lane's group; a scalar stays one."""
+    """The entry of each lane's row, for the elements of the lane's group; a scalar stays a scalar."""
     if value.type.is_block():
         return value[:, None]
     else:

@@ -200,7 +200,7 @@ def prepare(x: Tensor, network: ChainNetwork, updates: ChainUpdates, matmul: str
 
 
 def options(launch: Launch) -> dict[str, Any]:
-    """What the compiler is told. Left to itself ptxas stops at 64 or 128 registers and spills a few of them."""
+    """Compiler options. Left to itself ptxas stops at 64 or 128 registers and spills a few of them."""
     most = {"maxnreg": min(255, 65536 // (32 * launch.num_warps))} if IS_PTX.value else {}
     return {"enable_fp_fusion": False, "num_stages": 1, **most}
 

@@ -34,7 +34,7 @@ SPLIT_RESULTS = 1024
 
 
 class Planes(NamedTuple):
-    """How a sample is taken apart: ``blocks`` of channels times ``splits`` of ``steps`` tiles, or times ``tiles``.
+    """The division of a sample: ``blocks`` of channels times ``splits`` of ``steps`` tiles, or times ``tiles``.
 
     The channels of a block are in at most ``touched`` groups of ``members``.
     """

@@ -62,7 +62,7 @@ class Run:
 
 @dataclass
 class Stand:
-    """Where a chain stands: the number of its next draw; ``fault`` is its record of results that are not finite."""
+    """The position of a chain: the number of its next draw. ``fault`` records results that are not finite."""
 
     run: Run
     draw: int

@@ -52,7 +52,7 @@ def has_rules(predictor: Any, corrector: Any) -> bool:
 
 
 class Chain(NamedTuple):
-    """What the steps of a chain are made of.
+    """The parts that the steps of a chain are made of.
 
     Attributes:
         sde: the diffusion.

@@ -29,7 +29,7 @@ __all__ = ["AddressedNoise"]
 
 
 class AddressedNoise:
-    """Where the noise of a chain stands: each call takes the next draw number, from 0.
+    """The noise of a chain: each call takes the next draw number, from 0.
 
     A predictor and a corrector of one chain share one of these, or they would draw the same noise twice.
 

@@ -20,7 +20,7 @@ Put = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the data.
+    """Known data, and how they are put into a state.
 
     Attributes:
         sde: the diffusion.

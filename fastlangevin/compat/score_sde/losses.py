@@ -47,7 +47,7 @@ class Loss(Protocol):
 
 
 def _factor(batch: Tensor, reduce_mean: bool) -> float:
-    """From half a sum over the elements to their mean."""
+    """The factor that turns half a sum over the elements into their mean."""
     return 2 / batch[0].numel() if reduce_mean else 1.0
 
 

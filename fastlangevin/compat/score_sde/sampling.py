@@ -59,7 +59,7 @@ OWN_DEFAULTS: PCOptions = {"norm": "batch", "strict": False, "strict_ladder": Tr
 
 @dataclass
 class Sampler:
-    """What ``get_pc_sampler`` and its like are given, checked.
+    """The checked arguments of ``get_pc_sampler``, ``get_pc_inpainter`` and ``get_pc_colorizer``.
 
     Classes are given as themselves, by their names, or as None, which stands for ``none``.
 
@@ -135,12 +135,12 @@ class Sampler:
         return times.to(like.device, compute_dtype(like))
 
     def chain(self, score: ScoreAtTime, times: Tensor, known: tuple[Tensor, Put] | None = None) -> Chain:
-        """What the steps are made of; the score is that of predictors and correctors of others."""
+        """Collects the parts of the steps. The score is for predictors and correctors of others."""
         part = None if known is None else Known(self.sde, *known)
         return Chain(self.sde, *self.pair(score), times, part, self.denoise, self.own["strict"])
 
     def output(self, result: SamplingResult) -> Tensor | SamplingResult:
-        """What a caller is given: the samples, or with ``full_output`` the result."""
+        """Returns the samples, or the whole result with ``full_output``."""
         return result if self.chosen["full_output"] else result.samples
 
     def scheme(self, chain: Chain) -> Scheme:

@@ -80,7 +80,7 @@ class SDE(ABC):
     @property
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """What decides the diffusion, by name, for the records of chains."""
+        """The parameters of the diffusion, by name, for the records of chains."""
 
     @abstractmethod
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ class VESDE(SDE):
 
 
 class _BetaSDE(SDE):
-    """What VP and sub-VP share: beta(t) = beta_min + t (beta_max - beta_min), and its N single steps."""
+    """Base of VP and sub-VP: beta(t) = beta_min + t (beta_max - beta_min), and its N single steps."""
 
     def __init__(self, beta_min: float, beta_max: float, N: int) -> None:
         super().__init__(N)
