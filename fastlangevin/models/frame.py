@@ -16,7 +16,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastlangevin.ladders import Sigmas
 from fastlangevin.memory import is_compiling, lasting
@@ -69,6 +69,12 @@ class FramedScore(ScoreNet):
         self.mean = mean
         self.variance = std * std
         self._kept = _Frame()
+
+    def weight_dtype(self) -> torch.dtype | None:
+        """The dtype of the weights: that of the last layer's, if the network calls that its head."""
+        head = self._modules.get("head")
+        weight = None if head is None else head.weight
+        return weight.dtype if type(weight) is nn.Parameter else super().weight_dtype()
 
     def features(self, u: Tensor, labels: Tensor) -> Tensor:
         """The learnt part F: standardised input and levels ``(B,)`` to an output of the input's shape."""

@@ -138,11 +138,6 @@ class MLP(FramedScore):
                 f"or build the network with MLPConfig(features=...)"
             )
 
-    def weight_dtype(self) -> torch.dtype | None:
-        """The dtype of the weights: that of the last layer's."""
-        weight: Any = self.head.weight
-        return weight.dtype if type(weight) is nn.Parameter else None
-
     def features(self, u: Tensor, labels: Tensor) -> Tensor:
         hidden = u
         if self.levels is None:
