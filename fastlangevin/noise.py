@@ -186,8 +186,8 @@ def check_samples(options: Mapping[str, object]) -> None:
     for name in options:
         if name not in SAMPLE_OPTIONS:
             raise TypeError(
-                f"there is no option {name}= here; seed and samples are given by seed=, generator=, sample_ids= and "
-                "sample_offset="
+                f"there is no option {name}= here; beside the function's own arguments there are seed=, generator=, "
+                "sample_ids= and sample_offset="
             )
 
 

@@ -3,13 +3,15 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import fastlangevin as fl
+from fastlangevin.ops import quick
 from fastlangevin.samplers import due
 from fastlangevin.schemes import Apply, Move, Step
-from tests.test_schemes import AT, SCHEMES, UPDATE, exact_score, one
+from tests.test_schemes import AT, LADDER, SCHEMES, UPDATE, carried_score, exact_score, one
 
 REGION = fl.Inpainting(torch.ones(2, 1).bool(), torch.zeros(2, 1))
 
@@ -136,3 +138,77 @@ def test_a_result_is_kept_where_a_later_call_of_the_network_would_overwrite_it()
 def test_what_they_refuse(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_network_s_own_output_is_not_kept_as_a_score():
+    scheme = carried_score(LADDER)
+    for output in ("scaled", "noise", "denoised"):
+        with pytest.raises(ValueError, match=r"carried_score keeps the network's result in 'even' from step to step"):
+            scheme.predicting(output)
+    assert scheme.predicting("score").law(0.5, 0.09) == scheme.law(0.5, 0.09)
+    # A row that reads a score after its state is gone is refused at once, too.
+    late = one(UPDATE, Move("y", {"score": 1.0}))
+    assert late.predicting("noise")
+    with pytest.raises(ValueError, match="after the state that it is the score of was overwritten"):
+        late.predicting("denoised")
+
+
+def state(**changes):
+    return dataclasses.replace(fl.ChainState(torch.zeros(2, 3), 1, seed=1), **changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: fl.Sampler(lambda x, labels: x, LADDER, (2, 1)), TypeError, "scheme must be a Scheme"),
+        (lambda: due(LADDER, state()), TypeError, "scheme must be a Scheme"),
+        (
+            lambda: fl.Sampler(lambda x, labels: x, one(UPDATE), (2, 1))(full_output=True),
+            TypeError,
+            "there is no option full_output= here",
+        ),
+        (
+            lambda: fl.samplers.advance(carried_score(LADDER), state(), torch.zeros(2, 3)),
+            ValueError,
+            r"state.carried must hold the slot 'even', which row 0 of step 1 of carried_score reads",
+        ),
+        (
+            lambda: fl.samplers.advance(one(UPDATE, total=2), state(seed="a"), torch.zeros(2, 3)),
+            TypeError,
+            "state.seed must be an integer",
+        ),
+        (lambda: one(UPDATE).law(0.0, 1.0, init=None), ValueError, "init must be 'uniform', 'normal' or a pair"),
+        (lambda: one(UPDATE).step(1.0), TypeError, "step must be an integer"),
+        (
+            lambda: fl.sample(lambda x, labels: x, one(UPDATE), shape=(2, 1), callback=3),
+            TypeError,
+            r"callback must be callable as callback\(info\)",
+        ),
+    ],
+)
+def test_errors_name_what_is_wrong(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+    assert one(UPDATE, total=3).step(np.int64(1)) == one(UPDATE).step(0)
+
+
+def test_long_chains_go_the_quick_way_to_their_end(monkeypatch):
+    """Draw numbers above 256 are other objects each time they are made."""
+    asked, done = [], []
+    own = quick.step
+
+    def counted(*arguments, **options):
+        found = own(*arguments, **options)
+        asked.append(1)
+        done.append(found is not None)
+        return found
+
+    monkeypatch.setattr(quick, "step", counted)
+    plain = {"shape": (2, 3), "seed": 1, "full_output": True}
+    fl.sample(lambda x, labels: -x, one(UPDATE, total=300), **plain, telemetry=1)
+    assert len(done) == 300
+    assert all(done)
+    asked.clear()
+    # An update that is not plain is asked about once.
+    fl.sample(lambda x, labels: -x, one(UPDATE, total=10), **plain, dtype=torch.float64)
+    assert len(asked) == 10

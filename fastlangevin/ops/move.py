@@ -179,7 +179,9 @@ def move(update: Update, impl: str = "auto", out: Tensor | None = None) -> Tenso
     if (
         update.draws is ONE_DRAW
         and len(update.terms) == 2
-        and update.number is update.address.draw
+        # The quick request has one number for both, and a tensor is none.
+        and type(update.number) is int
+        and update.number == update.address.draw
         and update.noise is None
         and update.mask is None
         and (not update.freeze or update.fault is not None)

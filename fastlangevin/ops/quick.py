@@ -1,10 +1,10 @@
-"""The quick way of small plain calls, and the one place that recognises them.
+"""The quick way of plain calls, and the one place that recognises them.
 
 A call is plain if its tensors are fp32 and contiguous, lie in the CPU's memory and hold their values there, if its
 numbers are Python's own and in range, if no gradient is asked for and nothing watches it. Such a call goes to the C++
-library at once: with few elements the general way, which checks, chooses and packs, takes longer than the work. Every
-function returns None for a call that is not plain, before anything is written or drawn, and the caller goes the general
-way, which also words the errors.
+library at once, whatever its size: with few elements the general way, which checks, chooses and packs, takes longer
+than the work. Every function returns None for a call that is not plain, before anything is written or drawn, and the
+caller goes the general way, which also words the errors.
 """
 
 from __future__ import annotations

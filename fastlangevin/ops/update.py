@@ -139,6 +139,7 @@ def verified(update: Update) -> Update:
         for a, slot in update.terms:
             plain = plain and slot.shape == shape and slot.device == device
             plain = plain and type(a) is float and -limit <= a <= limit
+        # More bytes than that are looked at below, where elements are counted.
         if plain and state.nbytes <= MAX_ELEMENTS:
             return update
     x = floating("x", state)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fastlangevin.memory import transforms
-from fastlangevin.noise import integer
+from fastlangevin.noise import MAX_SEED, integer
 from fastlangevin.ops.arguments import like_state
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.options import DEFAULTS, ChainOptions
 from fastlangevin.samplers.stepping import Noise, Stepper
 from fastlangevin.schemes import Evaluate, Scheme, Step
+from fastlangevin.schemes.scheme import check_scheme
 
 __all__ = ["advance", "due", "watchable"]
 
@@ -25,6 +26,7 @@ def watchable(x: Tensor) -> bool:
 
 def _step(scheme: Scheme, state: ChainState) -> Step:
     """The step that a state is at."""
+    check_scheme(scheme)
     if not isinstance(state, ChainState):
         raise TypeError(f"state must be a ChainState, got {type(state).__name__}")
     if scheme.region is not None:
@@ -66,12 +68,13 @@ def advance(
 ) -> ChainState:
     """Makes the moves of a chain up to the next evaluation of the network, or to the end of the step.
 
-    :func:`fastlangevin.sample` is a loop of this. One's own loop is::
+    :func:`fastlangevin.sample` makes the same moves. A loop of your own, without the denoise step, is::
 
         state = fl.ChainState(x, step=0, seed=0)
-        for _ in range(scheme.evaluations):
+        while state.step < scheme.total:
             at = due(scheme, state)
-            state = advance(scheme, state, net(state.slots[at.slot], at.level))
+            output = None if at is None else net(state.slots[at.slot], labels_of(at.level))
+            state = advance(scheme, state, output)
 
     Args:
         scheme: the table.
@@ -96,6 +99,15 @@ def advance(
         raise ValueError(f"output must be {wanted}, at row {state.row} of step {state.step} of {scheme.name}")
     if output is not None:
         like_state("output", output, state.x)
+    first = step.rows[state.row]
+    lost = [name for name in first.reads if name not in state.slots]
+    if lost:
+        raise ValueError(
+            f"state.carried must hold the slot {lost[0]!r}, which row {state.row} of step {state.step} of "
+            f"{scheme.name} reads"
+        )
+    if not isinstance(state.seed, Tensor):
+        integer("state.seed", state.seed, 0, MAX_SEED)
     options: ChainOptions = {**DEFAULTS, "impl": impl, "non_finite": "report" if watch and watchable(state.x) else None}
     stepper = Stepper(None, scheme, state, options, None if noise is None else Noise(lambda step: noise))
     making = stepper.begin(step, state.step)

@@ -107,7 +107,7 @@ def score_calls(score: Score, scheme: Scheme, options: ChainOptions) -> ScoreCal
 
 
 def _unlabelled(score: Score, options: ChainOptions) -> ScoreCalls:
-    source: object = None  # the kernel of another score would take its first level
+    source: object = None  # a kernel of a score of labels would take its first level
     called: Any
     if isinstance(score, GaussianMixture):
         source = mixture = PerturbedMixture(score, [0.0], options["impl"])

@@ -1,4 +1,4 @@
-"""A chain between two updates, and what samplers return and tell of it."""
+"""The state of a chain between two updates, and the results of samplers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ChainState:
 
     Attributes:
         x: state ``(B, ...)``.
-        step: updates done, which is the number of the next draw.
+        step: steps done, which is the number of the next step.
         seed: the seed, or an int64 tensor ``(B,)`` of seeds by their bits.
         sample_ids: global ids ``(B,)``, or None for ``sample_offset`` and up.
         sample_offset: id of the first sample.
@@ -88,7 +88,7 @@ class ChainState:
 
     @property
     def address(self) -> Address:
-        """The address of the next update's noise."""
+        """The address of the next step's noise, for schemes whose step has one draw, that of its number."""
         return Address(self.seed, self.step, self.sample_ids, self.sample_offset, int(Purpose.LANGEVIN))
 
 

@@ -186,6 +186,8 @@ def complete(given: RunOptions, kind: type[Any]) -> ChainOptions:
     check_matmul(matmul)
     if matmul != "fp32" and chain == "loop":
         raise ValueError(f"matmul={matmul!r} is of the kernel, which chain='loop' leaves out; give one of them")
+    if chosen["callback"] is not None:
+        check_callable("callback", chosen["callback"], "callback(info)")
     if chosen["drift"] is not None:
         check_callable("drift", chosen["drift"], "drift(x, labels)")
     if chosen["clamp"] is not None:

@@ -118,7 +118,7 @@ class Replays:
         self.failed = False
 
     def run(self, done: int) -> int:
-        """Replays the step of a number: returns 1, or 0 where it is to be made by calls."""
+        """Replays the step of a number: returns 1, or 0 if the stepper must make it."""
         # Norms that are kept are measured between the score and the update.
         watch = self.chain.watch
         measured = bool(watch.kept) and watch.wants(done, self.chain.scheme.level(done))

@@ -23,6 +23,7 @@ from fastlangevin.samplers.segments import Segments
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Noise, Stepper
 from fastlangevin.schemes import Scheme
+from fastlangevin.schemes.scheme import check_scheme
 
 __all__ = ["Executor", "changed", "drive", "run", "sample"]
 
@@ -54,9 +55,10 @@ def sample(score: Score, scheme: Scheme, **options: Unpack[ChainOptions]) -> Ten
     samples separately, bit for bit. ``shape`` or ``init`` must be given.
 
     Args:
-        score: called as ``score(x, labels)`` with labels int64 ``(B,)``, or as ``score(x)`` if the scheme takes none;
-            it returns the score, shape of ``x``, any float dtype. :func:`fastlangevin.adapt` makes one from a network
-            of another convention. Or a :class:`fastlangevin.GaussianMixture`, whose exact score is taken.
+        score: called as ``score(x, labels)`` with labels int64 ``(B,)``; as ``score(x, sigma)`` with noise levels
+            ``(B,)``; or as ``score(x)``, as the scheme's ``takes`` says. It returns the score, shape of ``x``, any
+            float dtype. :func:`fastlangevin.adapt` makes one from a network of another convention. Or a
+            :class:`fastlangevin.GaussianMixture`, whose exact score is taken.
         scheme: a table of numbers, as the functions of :mod:`fastlangevin.schemes` make it.
         options: those of :class:`fastlangevin.samplers.ChainOptions`. ``order`` and ``clamp`` change the scheme, as
             :meth:`fastlangevin.schemes.Scheme.noise_first` and :meth:`fastlangevin.schemes.Scheme.clamped` do.
@@ -68,10 +70,7 @@ def sample(score: Score, scheme: Scheme, **options: Unpack[ChainOptions]) -> Ten
         TypeError, ValueError: an argument is of the wrong kind or out of range.
         NonFiniteError: a state is not finite, with ``non_finite="raise"``.
     """
-    if not isinstance(scheme, Scheme):
-        raise TypeError(
-            f"scheme must be a Scheme, as the functions of fastlangevin.schemes make it, got {type(scheme).__name__}"
-        )
+    check_scheme(scheme)
     return run(score, scheme, complete(options, ChainOptions))
 
 

@@ -15,12 +15,13 @@ from fastlangevin.kernels.address import Address
 from fastlangevin.noise import Purpose, SampleOptions
 from fastlangevin.samplers.calls import Score, check_score, score_calls
 from fastlangevin.samplers.chain import ChainState, SamplingResult
-from fastlangevin.samplers.options import DEFAULTS, ChainOptions, complete, takes
+from fastlangevin.samplers.options import DEFAULTS, ChainOptions, check_names, complete, takes
 from fastlangevin.samplers.replaying import Replays, replays
 from fastlangevin.samplers.sample import changed, drive
 from fastlangevin.samplers.start import begin
 from fastlangevin.samplers.stepping import Stepper
 from fastlangevin.schemes import Scheme
+from fastlangevin.schemes.scheme import check_scheme
 
 __all__ = ["Sampler"]
 
@@ -49,6 +50,7 @@ class Sampler:
     def __init__(self, score: Score, scheme: Scheme, shape: Sequence[int], **options: Any) -> None:
         everything: Any = {**options, "shape": shape}
         self._options = complete(everything, ChainOptions)
+        check_scheme(scheme)
         if scheme.points > 1:
             raise ValueError(f"a Sampler makes samples of noise of their own, not rows of {scheme.name}; call sample()")
         check_score(score, scheme)
@@ -74,6 +76,7 @@ class Sampler:
             TypeError, ValueError: an argument is of the wrong kind or out of range.
             NonFiniteError: a state is not finite, with ``non_finite="raise"``.
         """
+        check_names(SampleOptions, samples)
         everything: Any = {**self._options, **samples}
         options = complete(everything, ChainOptions)
         start = begin(self.scheme, options)

@@ -3,8 +3,8 @@
 A score says so by a method ``chain_kernel``, as in :class:`fastlangevin.chain_score.ChainScore`. The samplers ask for
 it where nothing looks at the chain between two updates or changes it there; otherwise, and with scores that have none,
 the loop makes one update after the other. The bits are the same, but for the score of a network, which kernels compute
-with roundings of their own: a chain that a kernel has begun is the kernel's to its end, one update at a time where each
-is watched.
+with roundings of their own. Once a kernel has started a chain it also finishes it, one update at a time if each is
+watched.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Segments:
         """The segments of a chain, or None where its updates are made one by one.
 
         Raises:
-            ValueError: the caller asks for a kernel that there is not.
+            ValueError: the caller asks for a kernel that does not exist.
         """
         found: Segments | None = None
         reason, matmul = _reason_for_loop(chain, start, options), options["matmul"]

@@ -105,7 +105,7 @@ def _resumed(resume: ChainState, scheme: Scheme, size: tuple[int, ...], options:
             f"resume= is inside of step {resume.step}, at its row {resume.row}; advance it to the step's end"
         )
     if size and size != tuple(resume.x.shape):
-        raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= out")
+        raise ValueError(f"resume= is a state of shape {tuple(resume.x.shape)}, not {size}; leave shape= and init= out")
     seed, ids, offset = options["seed"], options["sample_ids"], options["sample_offset"]
     if options["generator"] is not None or (seed is not None and not _same(seed, resume.seed)):
         raise ValueError("resume= goes on with its own seed; leave seed= and generator= out")

@@ -1,4 +1,4 @@
-"""The steps of a chain, one after the other: for each evaluation a call of the score, then the rows up to the next."""
+"""Makes the steps of a chain one by one: calls the score, then makes the rows up to the next evaluation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fastlangevin.kernels.address import ONE_DRAW, Address, Term, Update
 from fastlangevin.noise import MAX_DRAW
 from fastlangevin.ops import NO_FAULT, move, quick
 from fastlangevin.ops.arguments import like_state
+from fastlangevin.ops.move import made
+from fastlangevin.ops.update import verified
 from fastlangevin.rules import Coefficients
 from fastlangevin.samplers.chain import ChainState
 from fastlangevin.samplers.inpainting import Region
@@ -181,9 +183,8 @@ class Stepper:
             c, a, b = rule
             address = Address(*place)
             terms = Term(c, x), Term(a, score)
-            move(
-                Update(terms, b, address, address.draw, fault=self.watch.fault, freeze=self.watch.freeze), self.impl, x
-            )
+            update = Update(terms, b, address, address.draw, fault=self.watch.fault, freeze=self.watch.freeze)
+            made(verified(update), self.impl, x, in_place=True)
 
     def begin(self, step: Step, number: int, x: Tensor | None = None) -> Making:
         """A step of which no row is made, of the chain's state or of another one."""
@@ -256,15 +257,15 @@ class Stepper:
             slots["x"] = slots["x"].copy_(like_state(row.name, moved, slots["x"])) if self.owned else moved
             return
         here = given if given.known is None or row is making.step.last else given._replace(mask=None, known=None)
-        made = row if isinstance(row, Move) else self._measured(row, given, slots)
-        making.b = made.b if made.b is not None else making.b
+        moving = row if isinstance(row, Move) else self._measured(row, given, slots)
+        making.b = moving.b if moving.b is not None else making.b
         if row.evaluate is not None and output is not None:
             if given.telemetry is not None and making.step.scores_last(making.row):
-                score, a = slots[row.evaluate.into], made.terms[row.evaluate.into]
+                score, a = slots[row.evaluate.into], moving.terms[row.evaluate.into]
                 address = _of_draw(given.address, row.draw)
                 self.watch.measure(given.telemetry, score, a, making.b, address, given.noise, self.impl)
             making.b = None
-        self._move(made, making, here)
+        self._move(moving, making, here)
 
     def _measured(self, row: Measure, given: Surroundings, slots: dict[str, Tensor]) -> Move:
         into = row.evaluate.into

@@ -13,7 +13,7 @@ __all__ = ["ByLevel", "denoising", "exploding"]
 
 
 class ByLevel:
-    """The step of a number. That of the last one is kept, so that the steps of a level are one object.
+    """Makes the step of a number. It keeps the last one, so that all steps of a level are one object.
 
     Args:
         rules: of each level.

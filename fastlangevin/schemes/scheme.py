@@ -16,7 +16,7 @@ from fastlangevin.schemes.listing import listed
 from fastlangevin.schemes.table import Apply, Clamp, Measure, Move, Row, Step, predicting
 from fastlangevin.scores import Output
 
-__all__ = ["Init", "Scheme", "Takes", "check_draws"]
+__all__ = ["Init", "Scheme", "Takes", "check_draws", "check_scheme"]
 
 Takes = Literal["labels", "sigma", "nothing"]
 Init = Literal["uniform", "normal"] | tuple[float, float]
@@ -75,10 +75,11 @@ class Scheme(NamedTuple):
         Raises:
             ValueError: there is no such step.
         """
-        if not (type(number) is int and 0 <= number < self.total):
+        place = integer("step", number, -(2**63), 2**63)
+        if not 0 <= place < self.total:
             last = f"0 to {self.total - 1}" if self.total else "none, since it has no steps"
             raise ValueError(f"step must be one of the scheme {self.name}, {last}, got {number!r}")
-        return self.make(number)
+        return self.make(place)
 
     def check(self) -> None:
         """Raises ValueError for a step that cannot be made, as :func:`fastlangevin.sample` does before the first one.
@@ -150,7 +151,7 @@ class Scheme(NamedTuple):
             raise ValueError(f"mean must be finite, and variance finite and not negative, got {mean} and {variance}")
         named: dict[object, tuple[float, float]] = {"uniform": (0.5, 1 / 12), "normal": (0.0, self.spread**2)}
         begun = named.get(init, init)
-        if isinstance(begun, str) or len(begun) != 2 or not begun[1] >= 0:
+        if not isinstance(begun, tuple | list) or len(begun) != 2 or not begun[1] >= 0:
             raise ValueError(f"init must be 'uniform', 'normal' or a pair of mean and variance, got {init!r}")
         first = Law(*(np.full(shape, each, dtype=np.float64) for each in begun))
         last = [] if self.denoise is None else [(self.denoise, 1)]
@@ -179,6 +180,16 @@ class Scheme(NamedTuple):
         kept = self._replace(takes=self.takes if takes is None else takes)
         if output == "score":
             return kept
+        steps = [step for step, _ in self.runs()] + ([] if self.denoise is None else [self.denoise])
+        for step in steps:
+            carried = [row.evaluate.into for row in step.rows if row.evaluate and row.evaluate.into in self.carries]
+            if carried:
+                # Its factors in the next step would be those of a score.
+                raise ValueError(
+                    f"{self.name} keeps the network's result in {carried[0]!r} from step to step, which must be the "
+                    f"score, not output={output!r}; let a move copy it to the slot that is carried"
+                )
+            predicting(step, output)
         last = None if self.denoise is None else predicting(self.denoise, output)
         make = Changed(self.make, partial(predicting, output=output))
         return kept._replace(make=make, denoise=last, output=output)
@@ -287,6 +298,15 @@ class Changed:
             made = self.change(given)
             self.kept = given, made
         return made
+
+
+def check_scheme(scheme: object) -> Scheme:
+    """Raises TypeError unless the object is a scheme; returns it."""
+    if not isinstance(scheme, Scheme):
+        raise TypeError(
+            f"scheme must be a Scheme, as the functions of fastlangevin.schemes make it, got {type(scheme).__name__}"
+        )
+    return scheme
 
 
 def check_draws(steps: int, draws_per_step: int = 1) -> int:
