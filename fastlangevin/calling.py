@@ -57,7 +57,7 @@ class Guarded:
         self.marks = False
         self.differentiates = False
         # Whether the tensors themselves are handed over without more ado.
-        self.plain = False
+        self.lends = False
 
     def __call__(self, x: Tensor, level: Any = None) -> Tensor:
         """The function's result, without a graph unless gradients are enabled.
@@ -74,7 +74,7 @@ class Guarded:
         if _is_compiling():
             copies = [each.clone() if isinstance(each, Tensor) else each for each in (x, level) if each is not None]
             return self.function(*copies)
-        if not self.plain or _is_grad_enabled():
+        if not self.lends or _is_grad_enabled():
             return self._carefully(x, level)
         # Every update of a chain comes by here. Version counters never fall, so one sum tells of a write to either.
         try:
@@ -112,7 +112,7 @@ class Guarded:
         self._decide()
 
     def _decide(self) -> None:
-        self.plain = self.tried and not (self.copies or self.marks or self.differentiates)
+        self.lends = self.tried and not (self.copies or self.marks or self.differentiates)
 
     def _first(self, x: Tensor, given: tuple[Any, ...]) -> Tensor:
         value, handed = self._run(given, _copied)

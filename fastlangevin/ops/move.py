@@ -91,8 +91,8 @@ _WATCHED_STEP_ = _operation(f"watched_step_(Tensor(a!) x, {_WATCHED}) -> ()", Tr
 
 def _result(update: Update, impl: str) -> Tensor:
     (_, x), *_ = update.terms
-    made: Callable[..., Tensor] = _STEP if update.fault is None else _WATCHED_STEP
-    return made(impl, x.device, update)
+    operation: Callable[..., Tensor] = _STEP if update.fault is None else _WATCHED_STEP
+    return operation(impl, x.device, update)
 
 
 class _Differentiable(torch.autograd.Function):

@@ -87,6 +87,7 @@ def checked_update(
     samples: dict[str, Any] = {}
     for name in options:
         (own if name in _OWN else samples)[name] = options[name]  # type: ignore[literal-required]
+    # Asked for by `in`, which is no call, since few give them.
     purpose = samples.pop("purpose") if "purpose" in samples else _LANGEVIN
     draw = samples.pop("draw") if "draw" in samples else 0
     draws, number = own.pop("draws", None) if own else None, own.pop("number", None) if own else None

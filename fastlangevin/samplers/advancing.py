@@ -99,13 +99,15 @@ def advance(
         raise ValueError(f"output must be {wanted}, at row {state.row} of step {state.step} of {scheme.name}")
     if output is not None:
         like_state("output", output, state.x)
-    first = step.rows[state.row]
-    lost = [name for name in first.reads if name not in state.slots]
-    if lost:
-        raise ValueError(
-            f"state.carried must hold the slot {lost[0]!r}, which row {state.row} of step {state.step} of "
-            f"{scheme.name} reads"
-        )
+    written = {*state.slots}
+    for place, row in enumerate(step.rows[state.row :], state.row):
+        lost = [name for name in row.reads if name not in written]
+        if lost:
+            raise ValueError(
+                f"state.carried must hold the slot {lost[0]!r}, which row {place} of step {state.step} of "
+                f"{scheme.name} reads"
+            )
+        written |= {row.out} if row.evaluate is None else {row.evaluate.into, row.out}
     if not isinstance(state.seed, Tensor):
         integer("state.seed", state.seed, 0, MAX_SEED)
     options: ChainOptions = {**DEFAULTS, "impl": impl, "non_finite": "report" if watch and watchable(state.x) else None}

@@ -28,13 +28,13 @@ class ScoreCalls(NamedTuple):
 
     Attributes:
         at: ``at(x, level)``, with the drift if there is one.
-        plain: without it, for the denoise step.
+        without_drift: the score alone, for the denoise step.
         source: what may make many updates at once: see :class:`fastlangevin.chain_score.ChainScore`.
         renew: to be called when a chain begins and after every callback, which may change a network's weights.
     """
 
     at: Callable[[Tensor, Level], Tensor]
-    plain: Callable[[Tensor, Level], Tensor]
+    without_drift: Callable[[Tensor, Level], Tensor]
     source: object
     renew: Callable[[], None] = lambda: None
 

@@ -104,33 +104,34 @@ def changed(scheme: Scheme, options: ChainOptions) -> Scheme:
 
 
 def chain(
-    score: ScoreCalls, scheme: Scheme, start: ChainState, options: ChainOptions, noise: Noise | None
+    calls: ScoreCalls, scheme: Scheme, start: ChainState, options: ChainOptions, noise: Noise | None
 ) -> SamplingResult:
     """Runs a chain to its end, or to where its callback stops it; ``start.x`` is written to."""
-    stepper = Stepper(score.at, scheme, start, options, noise)
+    stepper = Stepper(calls.at, scheme, start, options, noise)
     with torch.no_grad(), replays(stepper, start.step, options["cuda_graph"]) as graphs:
-        return drive(score, stepper, graphs, start, options)
+        return drive(calls, stepper, graphs, start, options)
 
 
 def drive(
-    score: ScoreCalls, stepper: Stepper, graphs: Executor | None, start: ChainState, options: ChainOptions
+    calls: ScoreCalls, stepper: Stepper, graphs: Executor | None, start: ChainState, options: ChainOptions
 ) -> SamplingResult:
     """The loop over the steps of a chain.
 
     Args:
-        score: for the denoise step, and for what may make many steps at once.
+        calls: of the score, for the denoise step and for kernels that make many steps at once.
         stepper: makes the steps one by one.
         graphs: replays them, or None.
         start: where the chain begins.
         options: the caller's.
     """
     scheme, callback = stepper.scheme, options["callback"]
-    score.renew()
+    calls.renew()
     total, done = scheme.total, start.step
     x, watch = stepper.x, stepper.watch
     frames = Frames(options["trajectory"], total, x, start)
     frames.add(done, x)
-    segments = Segments.of(score.source, stepper, start, frames, options)
+    segments = Segments.of(calls.source, stepper, start, frames, options)
+    # The record says which roundings the steps from here on have.
     record = {name: value for name, value in start.record.items() if name != "chain"}
     start = replace(start, record=record if segments is None else segments.record(record))
     evaluations = 0  # of segments
@@ -144,7 +145,7 @@ def drive(
     bar = tqdm(total=total, initial=done, desc="sampling", unit="step") if options["progress"] else None
     with nullcontext() if bar is None else bar:
         executors: list[Executor] = [each for each in (segments, graphs, stepper) if each is not None]
-        if start.fault is not None:
+        if start.fault is not None:  # a resumed chain whose record has samples that "raise" does not accept
             watch.check(done, state, now=True)
         while done < total and not stopped:
             made = 0
@@ -152,7 +153,7 @@ def drive(
                 made = executor.run(done)
                 if made:
                     break
-            if executor is segments:
+            if executor is segments:  # whose steps have one evaluation each
                 evaluations += made
             done += made
             frames.add(done, x)
@@ -161,13 +162,13 @@ def drive(
             if callback is not None:
                 info = StepInfo(x, done, total, scheme.make(done - 1).level, state)
                 stopped = bool(callback(info))
-                score.renew()
+                calls.renew()
             watch.check(done, state, now=stopped or done == total or made > 1)
         left = state()
         evaluations += stepper.evaluations
         if scheme.denoise is not None and done == total:
             if segments is None or not segments.denoise(scheme.denoise):
-                stepper.denoise(score.plain)
+                stepper.denoise(calls.without_drift)
             evaluations += scheme.denoise.evaluations
             watch.check(done, lambda: left, now=True)
     return SamplingResult(x, left.trajectory, left, evaluations, watch.faults(), left.telemetry)

@@ -171,7 +171,7 @@ def _reason_for_loop(chain: Stepper, start: ChainState, options: ChainOptions) -
         "cuda_graph=True": options["cuda_graph"] is True,
     }
     reasons = [f"{name} acts between two updates" for name, acts in acting.items() if acts]
-    if not chain.scheme.plain:
+    if not chain.scheme.simple:
         reasons.append(f"the steps of {chain.scheme.name} are more than an update of the state")
     if start.x.dtype != torch.float32:
         reasons.append(f"the state is {start.x.dtype} and not torch.float32")

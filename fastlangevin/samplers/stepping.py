@@ -120,7 +120,7 @@ class Stepper:
         self.x = start.x
         self.slots = start.slots
         self.address = start.address
-        self.words = quick.placed(self.address) is not None
+        self.numbers = quick.placed(self.address) is not None  # whether seed and draw are numbers
         self.impl = options["impl"]
         self.noise = noise
         self.owned = score is not None
@@ -135,7 +135,7 @@ class Stepper:
             self.region = Region(scheme.region, self.x, self.address, self.impl, scheme)
             self.region.begin(self.x, start.step)
         # Whether nothing comes between the score and the update, and no score is kept.
-        self.bare = scheme.plain and self.region is None and noise is None and not self.watch.kept
+        self.bare = scheme.simple and self.region is None and noise is None and not self.watch.kept
 
     def restart(self, start: ChainState, address: Address) -> None:
         """Begins another chain in the memory of this one, as replays of its steps need it.
@@ -179,7 +179,7 @@ class Stepper:
         score = self.score(x, level)
         self.evaluations += 1
         watch = self.watch.fault, self.watch.freeze
-        if quick.step(x, x, score, rule, place if self.words else None, watch, self.impl, resolved=True) is None:
+        if quick.step(x, x, score, rule, place if self.numbers else None, watch, self.impl, resolved=True) is None:
             c, a, b = rule
             address = Address(*place)
             terms = Term(c, x), Term(a, score)
@@ -188,10 +188,10 @@ class Stepper:
 
     def begin(self, step: Step, number: int, x: Tensor | None = None) -> Making:
         """A step of which no row is made, of the chain's state or of another one."""
-        last = step is self.scheme.denoise
-        draw = number if last else self.scheme.first_draw + number * self.scheme.draws_per_step
+        denoising = step is self.scheme.denoise
+        draw = number if denoising else self.scheme.first_draw + number * self.scheme.draws_per_step
         given = Surroundings(self.address._replace(draw=draw))
-        if not last:
+        if not denoising:
             if self.region is not None:
                 self.region.before(number, self.x if x is None else x, self.watch.frozen)
                 known = self.region.after(number)

@@ -16,18 +16,18 @@ class ByLevel:
     """Makes the step of a number. It keeps the last one, so that all steps of a level are one object.
 
     Args:
-        rules: of each level.
+        coefficients: of each level.
         evaluations: of each level: what its score is called with.
         steps: how many steps each level has, or one number for all.
     """
 
     def __init__(
-        self, rules: Sequence[Coefficients], evaluations: Sequence[Evaluate], steps: int | Sequence[int]
+        self, coefficients: Sequence[Coefficients], evaluations: Sequence[Evaluate], steps: int | Sequence[int]
     ) -> None:
-        self.rules = rules
+        self.coefficients = coefficients
         self.evaluations = evaluations
         self.each = steps if isinstance(steps, int) else 0  # 0: each level has its own
-        self.ends = list(accumulate([steps] * len(rules) if isinstance(steps, int) else steps))
+        self.ends = list(accumulate([steps] * len(coefficients) if isinstance(steps, int) else steps))
         self.kept: tuple[int, Step] | None = None
 
     @property
@@ -41,7 +41,7 @@ class ByLevel:
             last, step = self.kept
             if last == place:
                 return step
-        step = step_of(self.rules[place], self.evaluations[place])
+        step = step_of(self.coefficients[place], self.evaluations[place])
         self.kept = place, step
         return step
 

@@ -89,7 +89,7 @@ def annealed_langevin(
     sizes = [rules.step_size(*pair) for pair in pairs]
     heats = per_level("temperature", temperature, count)
     made = rules.annealed(ladder, sizes, corrector, heats)
-    same = len(set(repeats)) == 1
+    same = len(set(repeats)) == 1  # then a step's level is a division
     make = ByLevel(made[first:], exploding(ladder)[first:], repeats[0] if same else repeats[first:])
     record = {
         "sampler": "annealed_langevin",

@@ -62,7 +62,7 @@ class Scheme(NamedTuple):
     points: int = 1
 
     @property
-    def plain(self) -> bool:
+    def simple(self) -> bool:
         """Returns whether the draw of a step is its number, and no slot but the state is kept."""
         return self.draws_per_step == 1 and not self.first_draw and self.carries == ("x",)
 

@@ -17,7 +17,7 @@ RUNNING = (
         "levels",
         BY_LEVEL,
         "place = number // self.each",
-        "place = min((number + 1) // self.each, len(self.rules) - 1)",
+        "place = min((number + 1) // self.each, len(self.coefficients) - 1)",
         (f"{SAMPLERS}::test_it_is_algorithm_1",),
     ),
     Fault(
