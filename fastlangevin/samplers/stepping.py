@@ -182,7 +182,7 @@ class Stepper:
             address = Address(*place)
             terms = Term(c, x), Term(a, score)
             update = Update(terms, b, address, address.draw, fault=self.watch.fault, freeze=self.watch.freeze)
-            # Which asks for the quick way once more, at 1 us: the one door of every update, where tests put mistakes.
+            # Which asks for the quick way once more, at 0.3 us: the one door of every update, where tests put mistakes.
             move(update, self.impl, x)
 
     def begin(self, step: Step, number: int, x: Tensor | None = None) -> Making:
